@@ -1,0 +1,1 @@
+export { endGroup, findProgram, run, type RunOptions, type RunResult } from './run.ts';
