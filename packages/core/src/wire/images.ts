@@ -45,13 +45,11 @@ export const imageRecordSchema = z.object({
   virtualBytes: z.number().int(),
   /** Bytes that are not holes. */
   contentBytes: z.number().int(),
-  /** Bytes of the writable disk it asks for; 0 when it did not say. */
-  diskBytes: z.number().int(),
+  /** Distinct chunks; null for an image that is one object. */
   chunks: z.number().int().nullable(),
-  /** Bytes of its chunks (or its one object) as stored, shared ones included. */
+  /** Bytes of its chunks, or of its one object, as stored; shared ones count in full. */
   storedBytes: z.number().int(),
   createdAt: z.string(),
-  config: imageConfigSchema.nullable(),
 });
 export type ImageRecord = z.infer<typeof imageRecordSchema>;
 
@@ -63,6 +61,18 @@ export const namedImageSchema = z.object({
   image: imageRecordSchema,
 });
 export type NamedImage = z.infer<typeof namedImageSchema>;
+
+/** `GET /v1/images/{ref}`: by name, or by id with `name` null. */
+export const imageDetailSchema = z.object({
+  name: z.string().nullable(),
+  tag: z.string().nullable(),
+  updatedAt: z.string().nullable(),
+  /** Bytes of the writable disk that the name asks for; 0 when nothing was said. */
+  diskBytes: z.number().int(),
+  image: imageRecordSchema,
+  config: imageConfigSchema.nullable(),
+});
+export type ImageDetail = z.infer<typeof imageDetailSchema>;
 
 export const imageListSchema = z.object({ images: z.array(namedImageSchema), nextCursor: z.string().nullable() });
 

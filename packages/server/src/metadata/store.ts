@@ -1,0 +1,126 @@
+import type {
+  BuildId,
+  ChunkId,
+  ChunkIndex,
+  ChunkLocation,
+  ClaimedJob,
+  ImageId,
+  ImageName,
+  ImageRecord,
+  JobQueue,
+  Namespace,
+  RootfsFormat,
+  Template,
+} from '@decant/core';
+
+export interface KeyRow {
+  readonly id: string;
+  readonly namespace: Namespace;
+  readonly createdAt: number;
+  readonly revokedAt: number | null;
+}
+
+export interface NameRow extends ImageName {
+  readonly imageId: ImageId;
+  /** Configuration this version of the name runs with, as hex; null when there is none. */
+  readonly configDigest: string | null;
+  readonly diskBytes: number;
+  readonly updatedAt: number;
+}
+
+export interface ImageRow {
+  readonly record: ImageRecord;
+  readonly configDigest: string | null;
+}
+
+export type BuildStatus = 'prepared' | 'ingesting' | 'completed' | 'failed';
+
+export interface BuildProblem {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string | undefined;
+}
+
+export interface BuildRow extends ImageName {
+  readonly id: BuildId;
+  readonly namespace: Namespace;
+  readonly snapshotId: string;
+  readonly format: RootfsFormat;
+  readonly status: BuildStatus;
+  /** The prepare request as it came. */
+  readonly request: unknown;
+  /** The complete request, once there was one. */
+  readonly completion: unknown;
+  readonly template: Template | null;
+  readonly problem: BuildProblem | null;
+  readonly progressBytes: number;
+  readonly progressTotal: number;
+}
+
+export interface AdmittedPack {
+  readonly key: string;
+  readonly sizeBytes: number;
+  readonly chunks: readonly (Omit<ChunkLocation, 'packKey'> & { readonly id: ChunkId })[];
+}
+
+/** What one admission makes visible, all of it or nothing. */
+export interface AdmissionCommit {
+  readonly build: BuildRow;
+  readonly image: ImageRow;
+  readonly packs: readonly AdmittedPack[];
+  /** Config digest and disk size for the version of the name. */
+  readonly configDigest: string | null;
+  readonly diskBytes: number;
+  readonly template: Template;
+}
+
+/**
+ * Everything the services remember besides objects. Each call is one transaction; times come from the
+ * store's own clock. Names, builds, images and chunks of one namespace are never visible to another.
+ */
+export interface MetadataStore extends JobQueue, AsyncDisposable {
+  /** The value of a setting; when absent, the one `make` gives is stored first. Racing callers get the same value. */
+  setting(name: string, make: () => string): Promise<string>;
+
+  ensureNamespace(namespace: Namespace): Promise<void>;
+  createKey(id: string, namespace: Namespace, secretHash: string): Promise<KeyRow>;
+  /** The key and the hash of its secret, revoked or not. */
+  findKey(id: string): Promise<(KeyRow & { readonly secretHash: string }) | undefined>;
+  listKeys(): Promise<readonly KeyRow[]>;
+  /** Returns undefined when there is no such key; revoking twice keeps the first time. */
+  revokeKey(id: string): Promise<KeyRow | undefined>;
+
+  chunkIndex(namespace: Namespace): ChunkIndex;
+
+  findImage(namespace: Namespace, id: ImageId): Promise<ImageRow | undefined>;
+  findName(namespace: Namespace, name: ImageName): Promise<NameRow | undefined>;
+  /** Names after `after` in byte order of name and tag, at most `limit`. */
+  listNames(
+    namespace: Namespace,
+    options: { limit: number; after?: ImageName | undefined },
+  ): Promise<readonly (NameRow & { image: ImageRow })[]>;
+  /** Points a name at an image of this namespace. @throws NOT_FOUND when there is no such image. */
+  setName(namespace: Namespace, row: Omit<NameRow, 'updatedAt'>): Promise<NameRow>;
+  /** Removes the name only. Returns false when there was none. */
+  removeName(namespace: Namespace, name: ImageName): Promise<boolean>;
+  nameHistory(
+    namespace: Namespace,
+    name: ImageName,
+  ): Promise<readonly { version: number; imageId: ImageId | null; createdAt: number }[]>;
+
+  createBuild(
+    build: Pick<BuildRow, 'id' | 'namespace' | 'snapshotId' | 'name' | 'tag' | 'format' | 'request'>,
+  ): Promise<BuildRow>;
+  findBuild(namespace: Namespace, id: string): Promise<BuildRow | undefined>;
+  /** Moves a prepared build to ingesting and enqueues its job. Returns the build as it now is: unchanged when it had moved on already. */
+  beginIngest(namespace: Namespace, id: BuildId, completion: unknown): Promise<BuildRow>;
+  setProgress(id: BuildId, bytes: number, totalBytes: number): Promise<void>;
+  /** Makes an admission visible. @throws INGEST_STATE when the job's claim or the build has moved on. */
+  commitAdmission(job: ClaimedJob, commit: AdmissionCommit): Promise<void>;
+  /** Marks a build failed. @throws INGEST_STATE as above. */
+  failBuild(job: ClaimedJob, build: BuildRow, problem: BuildProblem): Promise<void>;
+  /** Builds that were prepared before `beforeMs` ago and never completed; they are marked failed and returned. */
+  expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]>;
+}
+
+export const INGEST_JOB = 'ingest';
