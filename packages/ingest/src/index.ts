@@ -1,0 +1,13 @@
+export type { Admission, IngestContext, WrittenPack } from './admission.ts';
+export { ingestArchive, type ArchiveCompletion } from './ingest-archive.ts';
+export { ingestStreaming, type StreamingCompletion } from './ingest-streaming.ts';
+export {
+  archiveKey,
+  configKey,
+  locatorKey,
+  manifestKey,
+  namespacePrefix,
+  packKey,
+  recordKey,
+  stagingPrefix,
+} from './object-keys.ts';

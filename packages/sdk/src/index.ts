@@ -1,0 +1,12 @@
+export { createDecant, type Decant } from './decant.ts';
+export { listContext, type ContextListing } from './context-list.ts';
+export { diagnose, type Diagnosis } from './doctor.ts';
+export type { CreateImageRequest } from './image-create.ts';
+export type { ExportRequest } from './image-export.ts';
+export type { ImportImageRequest } from './image-import.ts';
+export type { RunImageRequest, RunImageResult } from './image-run.ts';
+export type { ServeImageRequest, ServedImage } from './image-serve.ts';
+export type { VerifyResult } from './image-verify.ts';
+export { decantPaths, type DecantPaths } from './paths.ts';
+export type { ImageResult, RunStats } from './results.ts';
+export type { DecantOptions } from './session.ts';

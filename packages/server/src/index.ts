@@ -1,0 +1,3 @@
+export { createApp, type AppOptions } from './app.ts';
+export { listen, type ListeningServer, type ListenOptions } from './listen.ts';
+export { openEmbeddedServer, openServer, type EmbeddedServer, type OpenOptions, type OpenServer } from './open.ts';

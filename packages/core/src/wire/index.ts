@@ -41,6 +41,7 @@ export {
   prepareRequestSchema,
   prepareResponseSchema,
   ROOTFS_FORMATS,
+  STAGED,
   templateBuildSchema,
   templateSchema,
   type CompleteRequest,

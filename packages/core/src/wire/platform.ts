@@ -14,6 +14,17 @@ export const FORMAT_VERSIONS = {
   'cas-streaming': 'content_addressed_streaming_v1',
 } as const satisfies Record<RootfsFormat, string>;
 
+/** Names of what a builder stages below the prefix of its build. */
+export const STAGED = {
+  /** cas-streaming: packs are `packs/` and a number of six digits, in image order. */
+  packs: 'packs',
+  manifest: 'manifest',
+  /** RFC 8785 JSON of the image's configuration; absent when it has none. */
+  config: 'config.json',
+  /** ext4: the raw image as one zstd stream. */
+  archive: 'rootfs.ext4.zst',
+} as const;
+
 export const prepareRequestSchema = z.looseObject({
   /** `NAME[:TAG]` the finished image gets. */
   name: z.string().min(1).max(400),

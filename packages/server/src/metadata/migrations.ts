@@ -92,12 +92,13 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
     completion TEXT,
     template TEXT,
     problem TEXT,
+    staging_removed INTEGER NOT NULL DEFAULT 0,
     progress_bytes INTEGER NOT NULL DEFAULT 0,
     progress_total INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL
   ) WITHOUT ROWID;
-  CREATE INDEX builds_by_status ON builds (status, updated_at);
+  CREATE INDEX builds_with_staging ON builds (staging_removed, updated_at);
 
   CREATE TABLE jobs (
     id TEXT PRIMARY KEY,

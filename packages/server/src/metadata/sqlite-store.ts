@@ -333,8 +333,8 @@ class SqliteMetadata implements MetadataStore {
   async expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]> {
     return this.#db
       .all(
-        `UPDATE builds SET status = 'failed', problem = ?, updated_at = ${NOW}
-         WHERE status = 'prepared' AND updated_at < ${NOW} - ? RETURNING *`,
+        `UPDATE builds SET status = 'failed', problem = coalesce(problem, ?), staging_removed = 1
+         WHERE status IN ('prepared', 'failed') AND staging_removed = 0 AND updated_at < ${NOW} - ? RETURNING *`,
         JSON.stringify(problem),
         olderThanMs,
       )

@@ -119,7 +119,10 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   commitAdmission(job: ClaimedJob, commit: AdmissionCommit): Promise<void>;
   /** Marks a build failed. @throws INGEST_STATE as above. */
   failBuild(job: ClaimedJob, build: BuildRow, problem: BuildProblem): Promise<void>;
-  /** Builds that were prepared before `beforeMs` ago and never completed; they are marked failed and returned. */
+  /**
+   * Builds whose upload was never completed, or whose admission failed, and that have not changed for `olderThanMs`:
+   * marked failed with `problem` unless they already were, and given out once so that their staged objects can go.
+   */
   expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]>;
 }
 

@@ -1,0 +1,80 @@
+import { Command } from 'commander';
+
+import { withCommonOptions } from '../command.ts';
+
+/** `decant image …`; what each does is loaded only when it runs. */
+export function imageCommands(): Command {
+  const image = new Command('image').description('build, import, list and read images');
+
+  withCommonOptions(image.command('create'))
+    .description('build a Dockerfile and make it an image')
+    .argument('<context>', 'directory that holds what the Dockerfile copies')
+    .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
+    .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
+    .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
+    .option('--local', 'build straight with an engine of this machine')
+    .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect, [])
+    .option('--target <stage>', 'stop at this stage')
+    .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
+    .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
+
+  withCommonOptions(image.command('import'))
+    .description('make an image from one that exists')
+    .argument('<source>', 'oci:DIR[:TAG], docker-archive:FILE or raw:FILE')
+    .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
+    .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
+    .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
+
+  withCommonOptions(image.command('ls'))
+    .description('list the named images')
+    .action(async (options) => (await import('./image-names.ts')).listAction(options));
+
+  withCommonOptions(image.command('inspect'))
+    .description('show one image')
+    .argument('<image>', 'name or id')
+    .action(async (ref: string, options) => (await import('./image-names.ts')).inspectAction(ref, options));
+
+  withCommonOptions(image.command('rm'))
+    .description('remove names; the images they point at stay')
+    .argument('<name...>', 'names')
+    .action(async (names: string[], options) => (await import('./image-names.ts')).removeAction(names, options));
+
+  withCommonOptions(image.command('tag'))
+    .description('give an image another name')
+    .argument('<image>', 'name or id')
+    .argument('<name>', 'the new NAME[:TAG]')
+    .action(async (ref: string, name: string, options) =>
+      (await import('./image-names.ts')).tagAction(ref, name, options),
+    );
+
+  withCommonOptions(image.command('history'))
+    .description('show what a name pointed at, newest first')
+    .argument('<name>', 'NAME[:TAG]')
+    .action(async (name: string, options) => (await import('./image-names.ts')).historyAction(name, options));
+
+  withCommonOptions(image.command('verify'))
+    .description('read and re-hash every chunk of an image')
+    .argument('<image>', 'name or id')
+    .action(async (ref: string, options) => (await import('./image-data.ts')).verifyAction(ref, options));
+
+  withCommonOptions(image.command('export'))
+    .description('write an image to a file, as a disk')
+    .argument('<image>', 'name or id')
+    .option('--raw <file>', 'write every byte')
+    .option('--sparse <file>', 'leave holes where the image has holes')
+    .action(async (ref: string, options) => (await import('./image-data.ts')).exportAction(ref, options));
+
+  withCommonOptions(image.command('serve'))
+    .description('serve an image over NBD until interrupted')
+    .argument('<image>', 'name or id')
+    .requiredOption('--socket <path>', 'Unix socket to listen on')
+    .action(async (ref: string, options) => (await import('./image-data.ts')).serveAction(ref, options));
+
+  return image;
+}
+
+function collect(value: string, previous: readonly string[]): string[] {
+  return [...previous, value];
+}

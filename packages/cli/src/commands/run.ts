@@ -1,0 +1,27 @@
+import { writeFile } from 'node:fs/promises';
+
+import { Command } from 'commander';
+
+import { invoke, withCommonOptions, type CommonOptions } from '../command.ts';
+
+interface RunOptions extends CommonOptions {
+  readonly statsFile?: string;
+}
+
+export function runCommand(): Command {
+  return withCommonOptions(new Command('run'))
+    .description('run a command in an image while it streams, without network')
+    .passThroughOptions()
+    .option('--stats-file <file>', 'write what was fetched to this file, as JSON')
+    .argument('<image>', 'name or id')
+    .argument('[command...]', 'command instead of the one of the image')
+    .action((ref: string, command: string[], options: RunOptions) => runAction(ref, command, options));
+}
+
+function runAction(ref: string, command: readonly string[], options: RunOptions): Promise<void> {
+  return invoke(options, async ({ decant, progress, signal }) => {
+    const { exitCode, stats } = await decant.images.run({ ref, command }, { onEvent: progress.onEvent, signal });
+    if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
+    return exitCode;
+  });
+}

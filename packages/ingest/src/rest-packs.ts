@@ -1,0 +1,49 @@
+import { createPackBuilder } from '@decant/cas';
+import { MIB, toHex, type ChunkFrame } from '@decant/core';
+
+import type { IngestContext, WrittenPack } from './admission.ts';
+import { packKey } from './object-keys.ts';
+
+/** Bytes at which a pack at rest is closed: it is held in memory until its digest, and so its key, is known. */
+const REST_PACK_BYTES = 32 * MIB;
+
+/** Writes packs at rest from frames that were verified, in the order they come. */
+export class RestPackWriter {
+  readonly #context: IngestContext;
+  readonly packs: WrittenPack[] = [];
+  #builder = createPackBuilder({ maxBytes: REST_PACK_BYTES });
+  #pieces: Uint8Array[] = [];
+
+  constructor(context: IngestContext) {
+    this.#context = context;
+  }
+
+  /** Takes a verified frame; its bytes are copied. */
+  async add(frame: ChunkFrame): Promise<void> {
+    if (!this.#builder.fits(frame.stored.length)) await this.#close();
+    for (const bytes of this.#builder.add(frame)) this.#pieces.push(bytes.slice());
+  }
+
+  async finish(): Promise<readonly WrittenPack[]> {
+    if (this.#builder.count > 0) await this.#close();
+    return this.packs;
+  }
+
+  async #close(): Promise<void> {
+    const { store, hash, namespace, signal } = this.#context;
+    const pieces = [...this.#pieces, ...this.#builder.finish()];
+    const { rows } = this.#builder;
+    this.#builder = createPackBuilder({ maxBytes: REST_PACK_BYTES });
+    this.#pieces = [];
+    const digest = hash.createBlake3();
+    for (const piece of pieces) digest.update(piece);
+    const key = packKey(namespace, toHex(digest.digest()));
+    // The key names the bytes: an object of that key is this one.
+    const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
+    this.packs.push({ key, sizeBytes, chunks: rows });
+  }
+}
+
+async function* iterate(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* pieces;
+}

@@ -1,0 +1,70 @@
+import type { ApiKey, ImageDetail, NamedImage, NameHistory } from '@decant/core';
+
+import { createImage, type CreateImageRequest } from './image-create.ts';
+import { exportImage, type ExportRequest } from './image-export.ts';
+import { importImage, type ImportImageRequest } from './image-import.ts';
+import { inspectImage, listImages, nameHistory, removeName, tagImage } from './image-names.ts';
+import { runImageByName, type RunImageRequest, type RunImageResult } from './image-run.ts';
+import { serveImage, type ServedImage, type ServeImageRequest } from './image-serve.ts';
+import { verifyImage, type VerifyResult } from './image-verify.ts';
+import { createKey, listKeys, revokeKey } from './keys.ts';
+import type { ImageResult } from './results.ts';
+import { createSession, type DecantOptions, type WorkOptions } from './session.ts';
+
+/**
+ * decant for a program. Every call goes through the `fetch` it was given, so the same code works against a
+ * server and against the embedded one.
+ */
+export interface Decant {
+  readonly images: {
+    /** Builds a context with a local engine and makes it an admitted, named image. */
+    create(request: CreateImageRequest, options?: WorkOptions): Promise<ImageResult>;
+    /** Makes an image from `oci:DIR[:TAG]`, `docker-archive:FILE` or `raw:FILE`. */
+    import(request: ImportImageRequest, options?: WorkOptions): Promise<ImageResult>;
+    list(options?: WorkOptions): Promise<NamedImage[]>;
+    /** By `NAME[:TAG]` or by image id. */
+    inspect(ref: string, options?: WorkOptions): Promise<ImageDetail>;
+    /** Removes the name only; the image and its chunks stay. */
+    remove(name: string, options?: WorkOptions): Promise<void>;
+    /** Points `name` at the image that `ref` names. */
+    tag(ref: string, name: string, options?: WorkOptions): Promise<NamedImage>;
+    history(name: string, options?: WorkOptions): Promise<NameHistory>;
+    /** Reads and re-hashes every chunk of the image. @throws CAS_CHUNK_MISMATCH or CAS_CHUNK_MISSING naming the chunk. */
+    verify(ref: string, options?: WorkOptions): Promise<VerifyResult>;
+    /** Writes the image as a disk to a file: every byte, or with holes where it has holes. */
+    export(request: ExportRequest, options?: WorkOptions): Promise<{ readonly bytes: number; readonly contentBytes: number }>;
+    /** Serves the image over NBD on a Unix socket until it is disposed of. */
+    serve(request: ServeImageRequest, options?: WorkOptions): Promise<ServedImage>;
+    /** Runs a command in the image in a sandbox without network, streaming what it reads. */
+    run(request: RunImageRequest, options?: WorkOptions): Promise<RunImageResult>;
+  };
+  readonly keys: {
+    create(namespace?: string): Promise<ApiKey & { readonly key: string }>;
+    list(): Promise<ApiKey[]>;
+    revoke(id: string): Promise<ApiKey>;
+  };
+}
+
+export function createDecant(options: DecantOptions): Decant {
+  const session = createSession(options);
+  return {
+    images: {
+      create: (request, work = {}) => createImage(session, request, work),
+      import: (request, work = {}) => importImage(session, request, work),
+      list: (work = {}) => listImages(session, work),
+      inspect: (ref, work = {}) => inspectImage(session, ref, work),
+      remove: (name, work = {}) => removeName(session, name, work),
+      tag: (ref, name, work = {}) => tagImage(session, ref, name, work),
+      history: (name, work = {}) => nameHistory(session, name, work),
+      verify: (ref, work = {}) => verifyImage(session, ref, work),
+      export: (request, work = {}) => exportImage(session, request, work),
+      serve: (request, work = {}) => serveImage(session, request, work),
+      run: (request, work = {}) => runImageByName(session, request, work),
+    },
+    keys: {
+      create: (namespace) => createKey(session, namespace),
+      list: () => listKeys(session),
+      revoke: (id) => revokeKey(session, id),
+    },
+  };
+}

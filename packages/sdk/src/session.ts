@@ -1,0 +1,46 @@
+import type { ChunkCodec, HashProvider } from '@decant/cas';
+import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
+import type { Fetch, OnEvent } from '@decant/core';
+import { createHttpClient, type HttpClient } from '@decant/transport';
+
+import type { DecantPaths } from './paths.ts';
+
+export interface DecantOptions {
+  /** The web's fetch, or an embedded server's handler. Signed URLs are resolved through it too. */
+  readonly fetch: Fetch;
+  /** Where the server answers, for example `https://decant.example`. */
+  readonly baseUrl: string;
+  /** API key; an embedded server needs none. */
+  readonly token?: string | undefined;
+  /** Where this client keeps scratch files and its chunk cache. */
+  readonly paths: DecantPaths;
+}
+
+/** Options of every call that takes a while. */
+export interface WorkOptions {
+  readonly onEvent?: OnEvent | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What every operation of the SDK works with. */
+export interface Session {
+  readonly options: DecantOptions;
+  readonly client: HttpClient;
+  readonly fetch: Fetch;
+  readonly paths: DecantPaths;
+  /** Loaded on first use: most commands hash nothing. */
+  readonly hash: () => Promise<HashProvider>;
+  readonly codec: ChunkCodec;
+}
+
+export function createSession(options: DecantOptions): Session {
+  let hash: Promise<HashProvider> | undefined;
+  return {
+    options,
+    client: createHttpClient({ baseUrl: options.baseUrl, fetch: options.fetch, token: options.token }),
+    fetch: options.fetch,
+    paths: options.paths,
+    hash: () => (hash ??= loadNodeHashProvider()),
+    codec: createZstdCodec(),
+  };
+}

@@ -1,0 +1,50 @@
+import { DecantError, toDecantError } from '@decant/core';
+import { problemResponse } from '@decant/transport';
+import { Hono } from 'hono';
+
+import { authenticate } from './auth.ts';
+import type { ServerEnv } from './http.ts';
+import { blobSignRoutes } from './routes/blob-sign.ts';
+import { imageRoutes } from './routes/images.ts';
+import { keyRoutes } from './routes/keys.ts';
+import { nameRoutes } from './routes/names.ts';
+import { platformRoutes } from './routes/platform.ts';
+import { OBJECTS_PATH, type Services } from './services.ts';
+
+export interface AppOptions {
+  /** Told about every error that is a bug or a failing dependency (status 500 and above). */
+  readonly onError?: ((error: DecantError, request: Request) => void) | undefined;
+}
+
+/** The services as one handler: the same for HTTP and for an embedded caller. */
+export function createApp(services: Services, options: AppOptions = {}): Hono<ServerEnv> {
+  const app = new Hono<ServerEnv>();
+
+  app.onError((thrown, c) => {
+    const error = toDecantError(thrown);
+    const response = problemResponse(error);
+    if (response.status >= 500) options.onError?.(error, c.req.raw);
+    return response;
+  });
+  app.notFound((c) => problemResponse(new DecantError('NOT_FOUND', `Nothing answers ${c.req.method} ${c.req.path}.`)));
+
+  app.get('/healthz', (c) => c.json({ status: 'ok' }));
+  app.get('/readyz', async (c) => {
+    await services.metadata.listKeys();
+    return c.json({ status: 'ready' });
+  });
+  // Signed URLs carry their own authority.
+  app.all(`${OBJECTS_PATH}/*`, (c) => services.gateway(c.req.raw));
+
+  app.use('*', async (c, next) => {
+    c.set('services', services);
+    c.set('principal', c.env?.operator ?? (await authenticate(services.metadata, c.req.header('authorization'))));
+    await next();
+  });
+  app.route('/platform/v1', platformRoutes());
+  app.route('/api/v1/blob', blobSignRoutes());
+  app.route('/v1/keys', keyRoutes());
+  app.route('/v1/names', nameRoutes());
+  app.route('/v1', imageRoutes());
+  return app;
+}

@@ -1,0 +1,52 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+
+import { DecantError, parseNamespace, type Namespace } from '@decant/core';
+
+import type { KeyRow, MetadataStore } from './metadata/store.ts';
+
+/** Who is calling. An operator is whoever holds the data directory: the embedded server's own caller. */
+export interface Principal {
+  readonly namespace: Namespace;
+  readonly operator: boolean;
+}
+
+export const DEFAULT_NAMESPACE = parseNamespace('default');
+
+export const OPERATOR: Principal = { namespace: DEFAULT_NAMESPACE, operator: true };
+
+/** `dk_<12 hex id>_<43 base64url characters>`; only a SHA-256 of the secret, 256 random bits, is stored. */
+const KEY_FORM = /^dk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})$/;
+
+export async function createApiKey(
+  metadata: MetadataStore,
+  namespace: Namespace,
+): Promise<{ readonly row: KeyRow; readonly key: string }> {
+  const id = randomBytes(6).toString('hex');
+  const secret = randomBytes(32).toString('base64url');
+  const row = await metadata.createKey(id, namespace, hashOf(secret));
+  return { row, key: `dk_${id}_${secret}` };
+}
+
+/** @throws UNAUTHORIZED without a header, or with a key that is malformed, unknown or revoked. */
+export async function authenticate(metadata: MetadataStore, authorization: string | undefined): Promise<Principal> {
+  const token = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1];
+  if (token === undefined) {
+    throw new DecantError('UNAUTHORIZED', 'This call needs an API key.', {
+      hint: 'Send "Authorization: Bearer KEY"; decant reads the key from DECANT_API_KEY.',
+    });
+  }
+  const [, id, secret] = KEY_FORM.exec(token) ?? [];
+  const row = id === undefined ? undefined : await metadata.findKey(id);
+  const matches =
+    row !== undefined && timingSafeEqual(Buffer.from(row.secretHash, 'hex'), Buffer.from(hashOf(secret ?? ''), 'hex'));
+  if (!matches || row.revokedAt !== null) {
+    throw new DecantError('UNAUTHORIZED', 'The API key is not valid.', {
+      hint: 'Create one with: decant key create',
+    });
+  }
+  return { namespace: row.namespace, operator: false };
+}
+
+function hashOf(secret: string): string {
+  return createHash('sha256').update(secret).digest('hex');
+}

@@ -1,0 +1,102 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
+import { DecantError, Scope, type Fetch } from '@decant/core';
+import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
+
+import { createApp } from './app.ts';
+import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
+import { openSqliteMetadata } from './metadata/sqlite-store.ts';
+import type { MetadataStore } from './metadata/store.ts';
+import { OBJECTS_PATH, type Services } from './services.ts';
+import { startWorker } from './worker.ts';
+
+export interface OpenOptions {
+  /** Holds the metadata and the objects; created when absent, readable by its owner only. */
+  readonly dataDirectory: string;
+  readonly onError?: ((error: DecantError) => void) | undefined;
+}
+
+/** The services of one data directory, running. Several processes may have the same directory open. */
+export interface OpenServer extends AsyncDisposable {
+  readonly metadata: MetadataStore;
+  /** Answers a request; `operator` is for callers in this process only. */
+  readonly handle: (request: Request, caller?: 'operator') => Promise<Response>;
+}
+
+const REGION = 'local';
+const BUCKET = 'decant';
+/** How often a process looks for jobs that another one left, in milliseconds. */
+const IDLE_MS = 2000;
+
+export async function openServer(options: OpenOptions): Promise<OpenServer> {
+  const { dataDirectory, onError } = options;
+  await using scope = new Scope();
+  const scratchDirectory = join(dataDirectory, 'scratch');
+  try {
+    await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new DecantError('CONFIG_INVALID', `The data directory ${dataDirectory} cannot be used.`, {
+      hint: 'Point DECANT_HOME at a directory that this user can write to.',
+      cause: error,
+    });
+  }
+  const metadata = scope.use(await openSqliteMetadata(join(dataDirectory, 'metadata.sqlite')));
+  await metadata.ensureNamespace(DEFAULT_NAMESPACE);
+  const store = createFileObjectStore({ directory: join(dataDirectory, 'objects') });
+  const credentials = {
+    accessKeyId: 'DECANTLOCAL',
+    secretAccessKey: await metadata.setting('object-signing-secret', () => randomBytes(32).toString('base64url')),
+  };
+  let hash: ReturnType<typeof loadNodeHashProvider> | undefined;
+  const worker = scope.use(
+    startWorker({
+      metadata,
+      store,
+      hash: () => (hash ??= loadNodeHashProvider()),
+      codec: createZstdCodec(),
+      scratchDirectory,
+      idleMs: IDLE_MS,
+      onError,
+    }),
+  );
+  const services: Services = {
+    metadata,
+    store,
+    signerFor: (origin) =>
+      createBlobSigner({ store, credentials, region: REGION, bucket: BUCKET, publicBaseUrl: `${origin}${OBJECTS_PATH}` }),
+    gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH }),
+    poke: () => worker.poke(),
+  };
+  const app = createApp(services, { onError });
+  const resources = scope.move();
+  return {
+    metadata,
+    handle: async (request, caller) => app.fetch(request, caller === 'operator' ? { operator: OPERATOR } : {}),
+    [Symbol.asyncDispose]: () => resources[Symbol.asyncDispose](),
+  };
+}
+
+/** An embedded server: its handler as a `fetch`, for whoever holds the data directory. */
+export interface EmbeddedServer extends AsyncDisposable {
+  readonly fetch: Fetch;
+  readonly baseUrl: string;
+}
+
+/** A host that no resolver knows (RFC 6761): requests to it can only mean the handler in this process. */
+const EMBEDDED_URL = 'http://decant.invalid';
+
+export async function openEmbeddedServer(options: OpenOptions): Promise<EmbeddedServer> {
+  const server = await openServer(options);
+  const fetch: Fetch = async (input, init) => {
+    const request = new Request(input, init);
+    if (new URL(request.url).origin !== EMBEDDED_URL) {
+      throw new TypeError(`the embedded server does not answer ${new URL(request.url).origin}`);
+    }
+    request.signal.throwIfAborted();
+    return server.handle(request, 'operator');
+  };
+  return { fetch, baseUrl: EMBEDDED_URL, [Symbol.asyncDispose]: () => server[Symbol.asyncDispose]() };
+}

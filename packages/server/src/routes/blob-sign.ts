@@ -1,0 +1,39 @@
+import { blobSignRequestSchema, DecantError, type BuildId } from '@decant/core';
+import { namespacePrefix, stagingPrefix } from '@decant/ingest';
+import { Hono } from 'hono';
+
+import { jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+
+/**
+ * `POST /api/v1/blob/sign`. A builder may write only below the staging prefix of a build of its own that has
+ * not been completed; it may read whatever its namespace has admitted.
+ */
+export function blobSignRoutes(): Hono<ServerEnv> {
+  const routes = new Hono<ServerEnv>();
+  routes.post('/sign', async (c) => {
+    const request = await jsonBody(c, blobSignRequestSchema);
+    const { namespace } = c.var.principal;
+    const prefix =
+      request.target.kind === 'artifact'
+        ? await stagingOf(c, request.target.rel_path)
+        : namespacePrefix(namespace);
+    const signer = c.var.services.signerFor(new URL(c.req.url).origin);
+    return c.json(await signer.sign({ namespacePrefix: prefix, request }));
+  });
+  return routes;
+}
+
+async function stagingOf(c: RouteContext, relPath: string): Promise<string> {
+  const { namespace } = c.var.principal;
+  const [, , , id = ''] = relPath.split('/');
+  const prefix = `${stagingPrefix(namespace, id as BuildId)}/`;
+  if (!relPath.startsWith(prefix)) {
+    throw new DecantError('SIGN_PATH_FORBIDDEN', 'The path to be signed is not in the staging area of a build of this key.');
+  }
+  const build = await c.var.services.metadata.findBuild(namespace, id);
+  if (build === undefined) throw new DecantError('SIGN_PATH_FORBIDDEN', `There is no build ${id}.`);
+  if (build.status !== 'prepared') {
+    throw new DecantError('INGEST_STATE', `Build ${id} is ${build.status}; nothing more can be uploaded to it.`);
+  }
+  return prefix;
+}

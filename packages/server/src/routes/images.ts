@@ -1,0 +1,181 @@
+import {
+  DecantError,
+  imageConfigSchema,
+  isImageId,
+  isStreamingImageId,
+  missingChunksRequestSchema,
+  parseChunkId,
+  parseImageId,
+  parseImageName,
+  signPacksRequestSchema,
+  type ImageConfig,
+  type ImageDetail,
+  type ImageId,
+  type Namespace,
+} from '@decant/core';
+import { parseLocator } from '@decant/cas';
+import { archiveKey, configKey, locatorKey, manifestKey } from '@decant/ingest';
+import { Hono } from 'hono';
+
+import { bytesResponse, jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import type { ImageRow } from '../metadata/store.ts';
+import type { Services } from '../services.ts';
+
+/** Most bytes of a configuration document. */
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+/** Images by name or id, and the read plane of those that stream. Names and ids stand percent-encoded in paths. */
+export function imageRoutes(): Hono<ServerEnv> {
+  const routes = new Hono<ServerEnv>();
+
+  routes.get('/images', async (c) => {
+    const limit = pageLimit(c.req.query('limit'));
+    const cursor = c.req.query('cursor');
+    const after = cursor === undefined ? undefined : parseImageName(cursor);
+    const { metadata } = c.var.services;
+    const rows = await metadata.listNames(c.var.principal.namespace, { limit: limit + 1, after });
+    const page = rows.slice(0, limit);
+    const last = page.at(-1);
+    return c.json({
+      images: page.map((row) => ({
+        name: row.name,
+        tag: row.tag,
+        updatedAt: new Date(row.updatedAt).toISOString(),
+        image: row.image.record,
+      })),
+      nextCursor: rows.length > limit && last !== undefined ? `${last.name}:${last.tag}` : null,
+    });
+  });
+
+  routes.get('/images/:ref', async (c) => c.json(await imageDetail(c)));
+
+  routes.get('/images/:ref/manifest', async (c) => {
+    const { namespace, id } = await streamingImage(c);
+    return objectResponse(c, manifestKey(namespace, id));
+  });
+
+  routes.get('/images/:ref/locator', async (c) => {
+    const { namespace, id } = await streamingImage(c);
+    return objectResponse(c, locatorKey(namespace, id));
+  });
+
+  routes.post('/images/:ref/packs/sign', async (c) => {
+    const { packs } = await jsonBody(c, signPacksRequestSchema);
+    const { namespace, id } = await streamingImage(c);
+    const { store } = c.var.services;
+    const locator = parseLocator(await store.get(locatorKey(namespace, id)));
+    const signed = await Promise.all(
+      packs.map(async (pack) => {
+        const key = locator.packs[pack]?.key;
+        if (key === undefined) throw new DecantError('USAGE', `The image has no pack ${pack}.`);
+        return { pack, ...(await signGet(c, key)) };
+      }),
+    );
+    return c.json({
+      packs: signed.map(({ pack, url }) => ({ pack, url })),
+      expiresAt: signed[0]?.expiresAt ?? new Date().toISOString(),
+    });
+  });
+
+  routes.get('/images/:ref/archive', async (c) => {
+    const { namespace, image } = await findImage(c);
+    const id = parseImageId(image.record.id);
+    if (isStreamingImageId(id)) {
+      throw new DecantError('USAGE', 'The image is made of chunks; read its manifest and locator.');
+    }
+    const signed = await signGet(c, archiveKey(namespace, id));
+    return c.json({
+      ...signed,
+      encoding: 'zstd',
+      sizeBytes: image.record.virtualBytes,
+      storedBytes: image.record.storedBytes,
+    });
+  });
+
+  routes.post('/chunks/missing', async (c) => {
+    const { ids } = await jsonBody(c, missingChunksRequestSchema);
+    const wanted = ids.map(parseChunkId);
+    const found = await c.var.services.metadata.chunkIndex(c.var.principal.namespace).locate(wanted);
+    return c.json({ missing: wanted.filter((id) => !found.has(id)) });
+  });
+
+  return routes;
+}
+
+function pageLimit(text: string | undefined): number {
+  const limit = text === undefined ? 100 : Number(text);
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
+    throw new DecantError('USAGE', 'The limit of a page is 1 to 1000.');
+  }
+  return limit;
+}
+
+async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image: ImageRow; detail: ImageDetail }> {
+  const ref = c.req.param('ref') ?? '';
+  const { services, principal } = c.var;
+  const { metadata } = services;
+  const { namespace } = principal;
+  if (isImageId(ref)) {
+    const image = await metadata.findImage(namespace, ref);
+    if (image === undefined) throw new DecantError('NOT_FOUND', `There is no image ${ref}.`);
+    const config = await readConfig(services, namespace, image.configDigest);
+    return { namespace, image, detail: { name: null, tag: null, updatedAt: null, diskBytes: 0, image: image.record, config } };
+  }
+  const name = await metadata.findName(namespace, parseImageName(ref));
+  const image = name === undefined ? undefined : await metadata.findImage(namespace, name.imageId);
+  if (name === undefined || image === undefined) {
+    throw new DecantError('NOT_FOUND', `There is no image ${ref}.`, { hint: 'List what there is with: decant image ls' });
+  }
+  const detail = {
+    name: name.name,
+    tag: name.tag,
+    updatedAt: new Date(name.updatedAt).toISOString(),
+    diskBytes: name.diskBytes,
+    image: image.record,
+    config: await readConfig(services, namespace, name.configDigest),
+  };
+  return { namespace, image, detail };
+}
+
+async function imageDetail(c: RouteContext): Promise<ImageDetail> {
+  return (await findImage(c)).detail;
+}
+
+async function streamingImage(c: RouteContext): Promise<{ namespace: Namespace; id: ImageId }> {
+  const { namespace, image } = await findImage(c);
+  const id = parseImageId(image.record.id);
+  if (!isStreamingImageId(id)) {
+    throw new DecantError('USAGE', 'The image is one ext4 object; it has no manifest.', {
+      hint: 'Create or import it with --streaming to get an image that streams.',
+    });
+  }
+  return { namespace, id };
+}
+
+async function readConfig(services: Services, namespace: Namespace, digest: string | null): Promise<ImageConfig | null> {
+  if (digest === null) return null;
+  const key = configKey(namespace, digest);
+  const bytes = await services.store.get(key, { range: { offset: 0, lengthBytes: await sizeOf(services, key) } });
+  return imageConfigSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+}
+
+async function sizeOf(services: Services, key: string): Promise<number> {
+  const info = await services.store.head(key);
+  if (info === undefined || info.sizeBytes > MAX_CONFIG_BYTES) {
+    throw new DecantError('OBJECT_NOT_FOUND', 'The configuration of the image is not in the object store.');
+  }
+  return info.sizeBytes;
+}
+
+async function objectResponse(c: RouteContext, key: string): Promise<Response> {
+  const { store } = c.var.services;
+  const info = await store.head(key);
+  if (info === undefined) throw new DecantError('OBJECT_NOT_FOUND', 'The object of this image is not in the object store.');
+  return bytesResponse(store.stream(key), info.sizeBytes);
+}
+
+async function signGet(c: RouteContext, key: string): Promise<{ url: string; expiresAt: string }> {
+  const signer = c.var.services.signerFor(new URL(c.req.url).origin);
+  const { url, expiresAt } = await signer.signGet(key);
+  return { url, expiresAt };
+}

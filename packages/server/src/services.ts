@@ -1,0 +1,19 @@
+import type { BlobSigner } from '@decant/dataplane';
+import type { ObjectStore } from '@decant/core';
+
+import type { MetadataStore } from './metadata/store.ts';
+
+/** What the routes work on. */
+export interface Services {
+  readonly metadata: MetadataStore;
+  readonly store: ObjectStore;
+  /** A signer whose URLs lead to this server as the caller sees it: at `origin`. */
+  readonly signerFor: (origin: string) => BlobSigner;
+  /** Serves the signed URLs of a store that has no HTTP of its own. */
+  readonly gateway: (request: Request) => Promise<Response>;
+  /** Wakes the worker: there is a new job. */
+  readonly poke: () => void;
+}
+
+/** Path under which the object gateway answers. */
+export const OBJECTS_PATH = '/objects';
