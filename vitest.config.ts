@@ -1,6 +1,9 @@
 import { defineConfig } from 'vitest/config';
 
+// Tests run on sources: this condition leads every package name to its src/.
 const source = { resolve: { conditions: ['@decant/source'] }, ssr: { resolve: { conditions: ['@decant/source'] } } };
+
+const SYSTEM_TESTS = '**/*.system.test.ts';
 
 export default defineConfig({
   ...source,
@@ -11,7 +14,37 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts'],
-          exclude: ['**/*.e2e.test.ts', '**/node_modules/**'],
+          exclude: [SYSTEM_TESTS, '**/node_modules/**'],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        ...source,
+        test: {
+          // With real tools: engines, mounts, kernels. Two files at a time, and no unit test beside them.
+          name: 'system',
+          include: [`packages/*/src/${SYSTEM_TESTS}`],
+          exclude: ['**/node_modules/**'],
+          globalSetup: ['packages/testkit/src/setup.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+          teardownTimeout: 60_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        ...source,
+        test: {
+          // Whole-system stories: one after the other, because they share engines and devices.
+          name: 'e2e',
+          include: ['e2e/**/*.test.ts'],
+          globalSetup: ['packages/testkit/src/setup.ts'],
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+          teardownTimeout: 60_000,
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
         },
       },
     ],
