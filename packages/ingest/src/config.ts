@@ -1,5 +1,5 @@
+import { canonicalConfig } from '@decant/cas';
 import {
-  canonicalJson,
   equalBytes,
   imageConfigSchema,
   STAGED,
@@ -52,7 +52,7 @@ async function stagedConfig(context: IngestContext): Promise<{ bytes: Uint8Array
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
     const config = imageConfigSchema.parse(JSON.parse(text));
-    if (canonicalJson(config) !== text) throw new TypeError('it is not in canonical form');
+    if (!equalBytes(canonicalConfig(config), bytes)) throw new TypeError('it is not in canonical form');
     return { bytes, config };
   } catch (error) {
     throw refused(`${STAGED.config} is not an image configuration.`, {}, error);

@@ -1,16 +1,15 @@
 import {
   createImageReader,
-  createPackSource,
   encodeLocator,
   openChunk,
-  parseLocator,
   parseManifest,
+  type LocatorRecord,
   type Manifest,
 } from '@decant/cas';
 import {
   DecantError,
   isDecantError,
-  toHex,
+  STAGED,
   type ChunkFrame,
   type ChunkId,
   type ChunkLocation,
@@ -24,7 +23,6 @@ import { locatorKey, manifestKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
 import { RestPackWriter } from './rest-packs.ts';
 import { openStagedChunks, type StagedChunks } from './staged.ts';
-import { STAGED } from '@decant/core';
 
 /** Largest manifest that is admitted, in bytes: some 400 GiB of content. */
 const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
@@ -55,7 +53,7 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
   const configDigest = await admitConfig(manifest.configDigest, context);
   const { packs, newBytes, storedBytes } = await writePacks(manifest, staged, reachable, context);
   const locations = allLocations(reachable, packs);
-  const locator = encodeLocator(manifest, locations);
+  const locator = locatorOf(manifest, locations);
   const { store, namespace, signal } = context;
   await store.put(manifestKey(namespace, manifest.id), manifest.bytes, { signal });
   await store.put(locatorKey(namespace, manifest.id), locator, { signal });
@@ -68,7 +66,7 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
       format: 'cas-streaming',
       filesystem: manifest.format,
       layout: manifest.layout,
-      architecture: manifest.architecture === 'none' ? null : manifest.architecture,
+      architecture: manifest.architecture,
       virtualBytes: manifest.virtualBytes,
       contentBytes: manifest.contentBytes,
       chunks: manifest.chunkCount,
@@ -209,4 +207,23 @@ function allLocations(
     for (const { id, ...location } of chunks) locations.set(id, { ...location, packKey });
   }
   return locations;
+}
+
+function locatorOf(manifest: Manifest, locations: ReadonlyMap<ChunkId, ChunkLocation>): Uint8Array {
+  const packs = new Map<string, number>();
+  const records: (LocatorRecord | null)[] = [];
+  for (let i = 0; i < manifest.entryCount; i++) {
+    const { id } = manifest.entry(i);
+    if (id === null) {
+      records.push(null);
+      continue;
+    }
+    const location = locations.get(id);
+    if (location === undefined) throw new DecantError('INTERNAL', `Chunk ${id} was admitted nowhere.`);
+    const { packKey, ...rest } = location;
+    const pack = packs.get(packKey) ?? packs.size;
+    packs.set(packKey, pack);
+    records.push({ pack, ...rest });
+  }
+  return encodeLocator({ imageId: manifest.id, packs: [...packs.keys()].map((key) => ({ key })), records });
 }

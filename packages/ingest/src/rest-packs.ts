@@ -1,5 +1,5 @@
-import { createPackBuilder } from '@decant/cas';
-import { MIB, toHex, type ChunkFrame } from '@decant/core';
+import { createPackBuilder, type PackBuilder } from '@decant/cas';
+import { MIB, type ChunkFrame } from '@decant/core';
 
 import type { IngestContext, WrittenPack } from './admission.ts';
 import { packKey } from './object-keys.ts';
@@ -10,12 +10,13 @@ const REST_PACK_BYTES = 32 * MIB;
 /** Writes packs at rest from frames that were verified, in the order they come. */
 export class RestPackWriter {
   readonly #context: IngestContext;
-  readonly packs: WrittenPack[] = [];
-  #builder = createPackBuilder({ maxBytes: REST_PACK_BYTES });
+  readonly #packs: WrittenPack[] = [];
+  #builder: PackBuilder;
   #pieces: Uint8Array[] = [];
 
   constructor(context: IngestContext) {
     this.#context = context;
+    this.#builder = this.#newBuilder();
   }
 
   /** Takes a verified frame; its bytes are copied. */
@@ -26,21 +27,23 @@ export class RestPackWriter {
 
   async finish(): Promise<readonly WrittenPack[]> {
     if (this.#builder.count > 0) await this.#close();
-    return this.packs;
+    return this.#packs;
+  }
+
+  #newBuilder(): PackBuilder {
+    return createPackBuilder({ hash: this.#context.hash, maxBytes: REST_PACK_BYTES });
   }
 
   async #close(): Promise<void> {
-    const { store, hash, namespace, signal } = this.#context;
-    const pieces = [...this.#pieces, ...this.#builder.finish()];
-    const { rows } = this.#builder;
-    this.#builder = createPackBuilder({ maxBytes: REST_PACK_BYTES });
+    const { store, namespace, signal } = this.#context;
+    const { bytes, table, digest } = this.#builder.finish();
+    const pieces = [...this.#pieces, bytes];
+    this.#builder = this.#newBuilder();
     this.#pieces = [];
-    const digest = hash.createBlake3();
-    for (const piece of pieces) digest.update(piece);
-    const key = packKey(namespace, toHex(digest.digest()));
-    // The key names the bytes: an object of that key is this one.
+    const key = packKey(namespace, digest);
+    // The key names the bytes: an object that has it is this one.
     const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
-    this.packs.push({ key, sizeBytes, chunks: rows });
+    this.#packs.push({ key, sizeBytes, chunks: [...table.rows()] });
   }
 }
 

@@ -40,10 +40,10 @@ export async function openStagedChunks(context: IngestContext): Promise<StagedCh
     if (++packs > MAX_PACKS) throw refused(`there are more than ${MAX_PACKS} packs.`);
     const pack = new PackReader(store, object.key, object.sizeBytes);
     const name = object.key.slice(stagingPrefix.length + 1);
-    const table = await readPackTable(pack, hash, { signal }).catch((error: unknown) => {
+    const table = await readPackTable(pack, { hash, signal }).catch((error: unknown) => {
       throw isDecantError(error, 'CAS_PACK_INVALID') ? refused(`${name}: ${error.message}`, { object: name }, error) : error;
     });
-    for (const row of table.rows) {
+    for (const row of table.rows()) {
       if (rows.has(row.id)) throw refused(`chunk ${row.id} is staged twice.`, { chunk: row.id });
       rows.set(row.id, { pack, row });
       storedBytes += row.storedBytes;

@@ -5,12 +5,13 @@ import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { constants, createZstdCompress } from 'node:zlib';
 
+import { canonicalConfig } from '@decant/cas';
 import { DecantError, MIB, stage, STAGED, type ImageConfig } from '@decant/core';
 import { bytesPartSource, filePartSource, uploadArtifact } from '@decant/dataplane';
 
 import { completeBuild } from './complete.ts';
 import { prepareBuild, type PrepareFacts } from './prepare.ts';
-import { configBytes, type PublishContext, type PublishResult } from './publish-streaming.ts';
+import type { PublishContext, PublishResult } from './publish-streaming.ts';
 
 export interface ArchiveFacts extends Omit<PrepareFacts, 'format'> {
   /** A raw ext4 image. */
@@ -39,7 +40,7 @@ export async function publishArchive(facts: ArchiveFacts, context: PublishContex
           client,
           fetch,
           relPath: `${dirname(build.snapshotRelPath)}/${STAGED.config}`,
-          source: bytesPartSource(configBytes(facts.config)),
+          source: bytesPartSource(canonicalConfig(facts.config)),
           signal,
         });
       }

@@ -1,4 +1,5 @@
 import {
+  canonicalConfig,
   chunkImage,
   configDigest,
   createManifestBuilder,
@@ -8,7 +9,6 @@ import {
   type ManifestFacts,
 } from '@decant/cas';
 import {
-  canonicalJson,
   DecantError,
   stage,
   STAGED,
@@ -81,7 +81,7 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
     const manifest = builder.finish();
     const put = async (name: string, bytes: Uint8Array) =>
       uploadArtifact({ client, fetch, relPath: `${prefix}/${name}`, source: bytesPartSource(bytes), signal });
-    const config = facts.config === null ? undefined : await put(STAGED.config, configBytes(facts.config));
+    const config = facts.config === null ? undefined : await put(STAGED.config, canonicalConfig(facts.config));
     const { uri, uploadedBytes } = await put(STAGED.manifest, manifest.bytes);
     const bytes = stager.uploadedBytes + uploadedBytes + (config?.uploadedBytes ?? 0);
     finish({ bytes, message: `${manifest.chunkCount} chunks` });
@@ -114,9 +114,4 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
       admit: Math.round(performance.now() - admitStarted),
     },
   };
-}
-
-/** The bytes whose BLAKE3 is the config digest: RFC 8785 JSON. */
-export function configBytes(config: ImageConfig): Uint8Array {
-  return new TextEncoder().encode(canonicalJson(config));
 }

@@ -1,7 +1,7 @@
 import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { createPackBuilder, type ChunkCodec, type PackBuilder } from '@decant/cas';
+import { createPackBuilder, type ChunkCodec, type HashProvider, type PackBuilder } from '@decant/cas';
 import { MIB, STAGED, type ChunkFrame, type ChunkId, type Fetch, type OnEvent } from '@decant/core';
 import { filePartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
@@ -11,6 +11,7 @@ import { missingChunks } from './missing.ts';
 export interface StagerOptions {
   readonly client: HttpClient;
   readonly fetch: Fetch;
+  readonly hash: HashProvider;
   readonly codec: ChunkCodec;
   /** Prefix the packs go below, as the server gave it. */
   readonly prefix: string;
@@ -95,7 +96,7 @@ export class ChunkStager implements AsyncDisposable {
 
   async #add(frame: ChunkFrame): Promise<void> {
     if (this.#pack !== undefined && !this.#pack.builder.fits(frame.stored.length)) await this.#sealPack();
-    this.#pack ??= await OpenPack.create(join(this.#directory, `pack-${this.#packs}`));
+    this.#pack ??= await OpenPack.create(join(this.#directory, `pack-${this.#packs}`), this.#options.hash);
     await this.#pack.add(frame);
   }
 
@@ -139,8 +140,8 @@ class OpenPack {
     this.#file = file;
   }
 
-  static async create(path: string): Promise<OpenPack> {
-    return new OpenPack(path, createPackBuilder(), await open(path, 'wx', 0o600));
+  static async create(path: string, hash: HashProvider): Promise<OpenPack> {
+    return new OpenPack(path, createPackBuilder({ hash }), await open(path, 'wx', 0o600));
   }
 
   async add(frame: ChunkFrame): Promise<void> {
@@ -148,7 +149,7 @@ class OpenPack {
   }
 
   async finish(): Promise<void> {
-    for (const bytes of this.builder.finish()) await this.#file.writeFile(bytes);
+    await this.#file.writeFile(this.builder.finish().bytes);
     await this.close();
   }
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, Scope, type Fetch } from '@decant/core';
+import { openScratchDirectory } from '@decant/core/node';
 import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
 
 import { createApp } from './app.ts';
@@ -34,15 +34,14 @@ const IDLE_MS = 2000;
 export async function openServer(options: OpenOptions): Promise<OpenServer> {
   const { dataDirectory, onError } = options;
   await using scope = new Scope();
-  const scratchDirectory = join(dataDirectory, 'scratch');
-  try {
-    await mkdir(scratchDirectory, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    throw new DecantError('CONFIG_INVALID', `The data directory ${dataDirectory} cannot be used.`, {
-      hint: 'Point DECANT_HOME at a directory that this user can write to.',
-      cause: error,
-    });
-  }
+  const scratch = scope.use(
+    await openScratchDirectory(join(dataDirectory, 'scratch')).catch((error: unknown) => {
+      throw new DecantError('CONFIG_INVALID', `The data directory ${dataDirectory} cannot be used.`, {
+        hint: 'Point DECANT_HOME at a directory that this user can write to.',
+        cause: error,
+      });
+    }),
+  );
   const metadata = scope.use(await openSqliteMetadata(join(dataDirectory, 'metadata.sqlite')));
   await metadata.ensureNamespace(DEFAULT_NAMESPACE);
   const store = createFileObjectStore({ directory: join(dataDirectory, 'objects') });
@@ -57,7 +56,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       store,
       hash: () => (hash ??= loadNodeHashProvider()),
       codec: createZstdCodec(),
-      scratchDirectory,
+      scratchDirectory: scratch.path,
       idleMs: IDLE_MS,
       onError,
     }),

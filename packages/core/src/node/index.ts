@@ -1,1 +1,2 @@
 export { endGroup, findProgram, run, type RunOptions, type RunResult } from './run.ts';
+export { openScratchDirectory, type ScratchDirectory } from './scratch-directory.ts';
