@@ -1,0 +1,57 @@
+import { concatBytes } from '@decant/core';
+
+/*
+ * RFC 1952: | 1f 8b | method 8 | flags 0 | time 0 (4 bytes) | extra flags 0 | system 255, unknown | deflated bytes |
+ *           | CRC-32 | length modulo 2^32 |, both little-endian
+ */
+const HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte;
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1;
+  return value;
+});
+
+/** The bytes compressed, behind a header that says nothing of the machine or the time. */
+export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): AsyncGenerator<Uint8Array, void> {
+  let crc = 0xffff_ffff;
+  let length = 0;
+  const deflate = new CompressionStream('deflate-raw');
+  const writer = deflate.writable.getWriter();
+  const reader = deflate.readable.getReader();
+  let failure: { error: unknown } | undefined;
+  let left = false;
+  const feeding = (async () => {
+    try {
+      for await (const piece of source) {
+        if (left) return;
+        for (const byte of piece) crc = CRC_TABLE[(crc ^ byte) & 0xff]! ^ (crc >>> 8);
+        length += piece.length;
+        // Settles when there is room for more: the source is read no faster than the result.
+        await writer.write(piece);
+      }
+      await writer.close();
+    } catch (error) {
+      failure = { error };
+      await writer.abort(error).catch(() => undefined);
+    }
+  })();
+  try {
+    yield HEADER;
+    for (;;) {
+      const { done, value } = await reader.read().catch((error: unknown) => {
+        throw failure === undefined ? error : failure.error;
+      });
+      if (done) break;
+      yield value;
+    }
+    const trailer = new DataView(new ArrayBuffer(8));
+    trailer.setUint32(0, (crc ^ 0xffff_ffff) >>> 0, true);
+    trailer.setUint32(4, length >>> 0, true);
+    yield concatBytes([new Uint8Array(trailer.buffer)]);
+  } finally {
+    left = true;
+    await reader.cancel().catch(() => undefined);
+    await feeding;
+  }
+}

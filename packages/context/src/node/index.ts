@@ -1,0 +1,12 @@
+export type { PackOptions } from '../archive/pack.ts';
+export type {
+  BuildContext,
+  ContextDockerfile,
+  ContextEntry,
+  ContextTotals,
+  FileStamp,
+  PackedContext,
+} from '../entry.ts';
+export { materializeContext, type MaterializeOptions } from './materialize-context.ts';
+export { openContext, type OpenContextOptions } from './open-context.ts';
+export { digestContext, packContext } from './pack-context.ts';
