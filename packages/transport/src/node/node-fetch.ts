@@ -34,10 +34,9 @@ export function createNodeFetch(options: NodeFetchOptions = {}): NodeFetch {
     bodyTimeout: options.bodyTimeoutMs ?? 300_000,
     connect: { timeout: connectTimeoutMs, ...(socketPath === undefined ? {} : { socketPath }) },
   });
-  const fetch: Fetch = async (input, init) => {
+  const fetch: Fetch = (input, init) => {
     const [url, given] = input instanceof Request ? [input.url, initOf(input, init)] : [input, init];
-    const response = await undiciFetch(url, { ...ownForms(given), dispatcher: agent } as never);
-    return response as unknown as Response;
+    return undiciFetch(url, { ...ownForms(given), dispatcher: agent } as never);
   };
   let closing: Promise<void> | undefined;
   const close = () => (closing ??= agent.close());
