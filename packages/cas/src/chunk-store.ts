@@ -1,0 +1,44 @@
+import { MIB, type CallOptions, type ChunkId } from '@decant/core';
+
+/** Plain chunks kept for a while: a cache that may forget any of them at any time. */
+export interface ChunkStore {
+  /** The chunk, or undefined when it is not there. The bytes are not to be written to. */
+  get(id: ChunkId, plainBytes: number, options?: CallOptions): Promise<Uint8Array | undefined>;
+  /** Keeps a copy of bytes that the caller has verified. Storing a chunk again is fine. */
+  put(id: ChunkId, plain: Uint8Array, options?: CallOptions): Promise<void>;
+  /** The subset of `ids` that is there now. */
+  has(ids: readonly ChunkId[], options?: CallOptions): Promise<ReadonlySet<ChunkId>>;
+}
+
+/** A store in memory that forgets the chunks longest unused beyond `maxBytes` (default 64 MiB). */
+export function createMemoryChunkStore(options: { readonly maxBytes?: number | undefined } = {}): ChunkStore {
+  const { maxBytes = 64 * MIB } = options;
+  // A Map iterates in order of insertion: the first is the one longest unused.
+  const chunks = new Map<ChunkId, Uint8Array>();
+  let totalBytes = 0;
+  return {
+    async get(id, plainBytes, { signal } = {}) {
+      signal?.throwIfAborted();
+      const plain = chunks.get(id);
+      if (plain === undefined || plain.length !== plainBytes) return undefined;
+      chunks.delete(id);
+      chunks.set(id, plain);
+      return plain;
+    },
+    async put(id, plain, { signal } = {}) {
+      signal?.throwIfAborted();
+      totalBytes += plain.length - (chunks.get(id)?.length ?? 0);
+      chunks.delete(id);
+      chunks.set(id, plain.slice());
+      for (const [oldest, bytes] of chunks) {
+        if (totalBytes <= maxBytes) break;
+        chunks.delete(oldest);
+        totalBytes -= bytes.length;
+      }
+    },
+    async has(ids, { signal } = {}) {
+      signal?.throwIfAborted();
+      return new Set(ids.filter((id) => chunks.has(id)));
+    },
+  };
+}

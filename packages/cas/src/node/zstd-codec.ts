@@ -1,0 +1,53 @@
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+
+import { DecantError } from '@decant/core';
+
+import type { ChunkCodec } from '../codec.ts';
+import { checkZstdFrame } from '../zstd-frame.ts';
+
+/** A frame is kept only when it is at most this share of the plain bytes. */
+const WORTH_STORING = 0.95;
+
+/**
+ * zstd from node:zlib; raw when it saves under 5 %. Results are copies of their exact size: what zlib hands out
+ * keeps a much larger buffer alive.
+ */
+export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly level?: number } = {}): ChunkCodec {
+  const { level = 1 } = options;
+  if (!Number.isInteger(level) || level < 1 || level > 19) throw new RangeError('a zstd level is 1 to 19');
+  return {
+    encode(plain) {
+      const frame = zstdCompressSync(plain, {
+        chunkSize: 256 * 1024,
+        params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
+      });
+      if (frame.length > plain.length * WORTH_STORING) return { encoding: 'raw', stored: plain };
+      return { encoding: 'zstd', stored: new Uint8Array(frame) };
+    },
+    decode(stored, encoding, plainBytes) {
+      if (encoding === 'raw') {
+        if (stored.length === plainBytes) return stored;
+        throw new DecantError('CAS_CHUNK_MISMATCH', `A raw chunk has ${stored.length} bytes, not ${plainBytes}.`);
+      }
+      checkZstdFrame(stored, plainBytes);
+      const plain = decompress(stored, plainBytes);
+      if (plain.length !== plainBytes) {
+        throw new DecantError(
+          'CAS_ZSTD_INVALID',
+          `A zstd frame has ${plain.length} bytes of content, not ${plainBytes}.`,
+        );
+      }
+      return plain;
+    },
+  };
+}
+
+function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
+  try {
+    // One output buffer of the right size: no second one to join, and no room for a bomb.
+    const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize: Math.max(64, plainBytes) });
+    return new Uint8Array(plain.buffer, plain.byteOffset, plain.length);
+  } catch (error) {
+    throw new DecantError('CAS_ZSTD_INVALID', 'A zstd frame is broken or larger than declared.', { cause: error });
+  }
+}
