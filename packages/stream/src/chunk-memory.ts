@@ -1,0 +1,37 @@
+import type { ChunkId } from '@decant/core';
+
+/** Verified chunks in memory, the ones longest unused forgotten first beyond a number of bytes. */
+export class ChunkMemory {
+  // A Map iterates in order of insertion: the first is the one longest unused.
+  readonly #chunks = new Map<ChunkId, Uint8Array>();
+  readonly #maxBytes: number;
+  #bytes = 0;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get(id: ChunkId): Uint8Array | undefined {
+    const plain = this.#chunks.get(id);
+    if (plain === undefined) return undefined;
+    this.#chunks.delete(id);
+    this.#chunks.set(id, plain);
+    return plain;
+  }
+
+  /** Keeps the array itself: nobody may write to it any more. */
+  put(id: ChunkId, plain: Uint8Array): void {
+    this.#bytes += plain.length - (this.#chunks.get(id)?.length ?? 0);
+    this.#chunks.delete(id);
+    this.#chunks.set(id, plain);
+    for (const [oldest, bytes] of this.#chunks) {
+      if (this.#bytes <= this.#maxBytes) break;
+      this.#chunks.delete(oldest);
+      this.#bytes -= bytes.length;
+    }
+  }
+}
