@@ -180,7 +180,7 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
       }
     },
     async imageExists(reference, { signal } = {}) {
-      const query = ['inspect', '--type', 'image', '--format', 'x', reference];
+      const query = ['inspect', '--type', 'image', '--format', '{{.Type}}', reference];
       return succeeds(buildah(query, { timeoutMs: QUERY_TIMEOUT_MS, signal }), ABSENT);
     },
     async removeImage(reference, { signal } = {}) {

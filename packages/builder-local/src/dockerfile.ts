@@ -73,7 +73,7 @@ export function readNeeds(dockerfile: { readonly displayPath: string; readonly b
     const words = rest.split(/\s+/).filter((word) => word !== '');
     while (words[0]?.startsWith('--') === true) {
       const flag = words.shift()!;
-      const [name = '', value = ''] = splitOnce(flag, '=');
+      const [name, value] = splitOnce(flag, '=');
       const feature = FLAG_FEATURES[`${keyword} ${name}`];
       if (feature !== undefined) first(features, feature, line);
       if (keyword === 'FROM' && name === '--platform') first(platforms, value, line);
