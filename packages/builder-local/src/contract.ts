@@ -177,7 +177,8 @@ export function builderContract(
         details: {
           exitCode: 7,
           step: expect.stringMatching(/\d+\/\d+$/),
-          command: 'RUN echo "it\'s \\"last\\": words"; exit 7',
+          // BuildKit shows the words as it understood them.
+          command: expect.stringMatching(/^RUN echo "it's \\?"last\\?": words"; exit 7$/),
           lastLines: expect.arrayContaining(['it\'s "last": words']),
         },
       });
@@ -197,7 +198,11 @@ export function builderContract(
     it('leaves filtering to the sender and keeps the Dockerfile out of reach of COPY', async () => {
       const files = { '.dockerignore': '*\n', 'Dockerfile.dockerignore': '*\n', kept: 'k' };
       const { events } = await finish(build({ context: source(`FROM ${BASE}\nCOPY . /c\nRUN ls -A /c\n`, files) }));
-      expect(linesOf(events)).toEqual(expect.arrayContaining(['.dockerignore', 'Dockerfile.dockerignore', 'kept']));
+      expect(linesOf(events)).toEqual(expect.arrayContaining(['Dockerfile.dockerignore', 'kept']));
+      // The classic builder cannot, and says so.
+      const said = events.some((event) => event.type === 'warning' && event.message.includes('.dockerignore'));
+      expect(linesOf(events).includes('.dockerignore')).toBe(!said);
+      expect(said).toBe(under.driver.name === 'docker');
       expect(linesOf(events)).not.toContain('Dockerfile');
       const error = await failure({ context: source(`FROM ${BASE}\nCOPY Dockerfile /d\n`, files) });
       expect(error).toMatchObject({ code: 'BUILD_STEP_FAILED' });

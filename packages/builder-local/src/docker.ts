@@ -1,4 +1,5 @@
-import { readFile, rm } from 'node:fs/promises';
+import { lstat, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 
 import { DecantError } from '@decant/core';
 import { run, type RunOptions, type RunResult } from '@decant/core/node';
@@ -83,6 +84,7 @@ export function dockerDriver(
     yield* checkRequest(engine, capabilities, request).warnings;
     const files = await layBuildFiles(request, { signal });
     try {
+      if (!buildkit) yield* withoutIgnoreFile(files);
       const reader = buildkit ? new BuildkitReader() : new ClassicReader();
       const args = dockerBuildArguments(request, files, buildkit ? facts.buildkitFlags : undefined);
       const command = await dyingWithUs([options.program, ...args]);
@@ -116,6 +118,18 @@ export function dockerDriver(
     // The daemon ends a step when its client is gone and removes its container (--force-rm).
     cleanUpLeftovers: () => Promise.resolve(0),
   };
+}
+
+/**
+ * The classic client obeys an ignore file in the context whatever `--file` says, and writes a random name into the
+ * copy it sends, which would make every build a new one. So it must go, at the price of not being COPYable.
+ */
+async function* withoutIgnoreFile(files: BuildFiles): AsyncGenerator<BuildEvent, void> {
+  const file = join(files.context, '.dockerignore');
+  if ((await lstat(file).catch(() => undefined)) === undefined) return;
+  await rm(file, { recursive: true });
+  const message = 'The classic builder cannot copy .dockerignore itself into an image; it is left out.';
+  yield { type: 'warning', stage: 'build', message };
 }
 
 /** The arguments of `docker build`; `flags` are those of the client's BuildKit, undefined for the classic builder. */
