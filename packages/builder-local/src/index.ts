@@ -1,0 +1,20 @@
+export type { BuildahFacts, BuildahOptions } from './buildah.ts';
+export { buildahDriver } from './buildah.ts';
+export { chooseBuilder, type BuilderWants, type ChosenBuilder } from './choose.ts';
+export { detectBuilders, probeBuildah, probeDocker, type DetectedBuilder, type DetectOptions } from './detect.ts';
+export { dockerDriver, type DockerFacts, type DockerOptions } from './docker.ts';
+export type { DockerfileFeature } from './dockerfile.ts';
+export type {
+  Architecture,
+  BuilderCapabilities,
+  BuilderDriver,
+  BuilderName,
+  BuildEvent,
+  BuildRequest,
+  BuildResult,
+  BuildSecret,
+  BuildSource,
+  CallOptions,
+  ExportedImage,
+  NetworkMode,
+} from './driver.ts';

@@ -1,0 +1,66 @@
+import { DecantError, type ErrorCode } from '@decant/core';
+
+import type { FailureReport } from './output/reader.ts';
+
+const LONGEST_COMMAND = 160;
+
+const NO_SPACE = /no space left on device|disk quota exceeded/i;
+
+/** The typed error for what an engine reported. `hidden` is a private directory that messages should not show. */
+export function buildError(engine: string, report: FailureReport, hidden: string): DecantError {
+  const clean = (text: string) => text.replaceAll(hidden, '').trim();
+  const reason = clean(report.reason);
+  const lastLines = report.lastLines.map(clean);
+  const details = { engine, reason, lastLines };
+  if (NO_SPACE.test(reason)) {
+    return new DecantError('DISK_FULL', `No space is left where ${engine} keeps its images.`, {
+      hint: 'Free some space, or give the engine a larger disk.',
+      details,
+    });
+  }
+  if (report.kind === 'step') {
+    const { step, command = '', exitCode } = report;
+    const shown = command.length > LONGEST_COMMAND ? `${command.slice(0, LONGEST_COMMAND)}…` : command;
+    const why = exitCode === undefined ? `: ${reason}` : ` with exit code ${exitCode}`;
+    return new DecantError('BUILD_STEP_FAILED', sentence(`Step ${step} (${shown}) failed${why}`), {
+      hint: hintOfStep(command, exitCode, lastLines),
+      details: { ...details, step, command, exitCode: exitCode ?? null },
+    });
+  }
+  const [code, message, hint] = OTHERS[report.kind]({ engine, image: report.image ?? '', reason });
+  const image = report.image === undefined ? {} : { image: report.image };
+  return new DecantError(code, sentence(message), { hint, details: { ...details, ...image } });
+}
+
+type Facts = { readonly engine: string; readonly image: string; readonly reason: string };
+
+const OTHERS: Record<
+  Exclude<FailureReport['kind'], 'step'>,
+  (facts: Facts) => [code: ErrorCode, message: string, hint?: string]
+> = {
+  base: ({ image, reason }) => [
+    'BUILD_BASE_UNAVAILABLE',
+    `The base image ${image} could not be had: ${reason}`,
+    'Load it into the engine first (docker load, docker import, buildah pull), or name a mirror that answers in FROM.',
+  ],
+  'front-end': ({ image, reason }) => [
+    'DOCKERFILE_UNSUPPORTED',
+    `The front end ${image} could not be had: ${reason}`,
+    'Take the syntax line out of the Dockerfile.',
+  ],
+  invalid: ({ engine, reason }) => ['DOCKERFILE_INVALID', `${engine} cannot read the Dockerfile: ${reason}`],
+  engine: ({ engine, reason }) => ['BUILD_ENGINE_MISSING', `${engine} does not answer: ${reason}`],
+  other: ({ reason }) => ['BUILD_FAILED', `The build failed: ${reason === '' ? 'no reason given' : reason}`],
+};
+
+function hintOfStep(command: string, exitCode: number | undefined, lastLines: readonly string[]): string | undefined {
+  if (NO_SPACE.test(lastLines.join('\n'))) return 'The disk of the engine may be full.';
+  if (/^(COPY|ADD)\s/i.test(command)) {
+    return 'Check that the source is in the context and that no ignore rule leaves it out.';
+  }
+  return exitCode === 137 ? 'The step was killed, most often for want of memory.' : undefined;
+}
+
+function sentence(text: string): string {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}

@@ -1,0 +1,39 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { withoutSyntaxLine } from './dockerfile.ts';
+import type { BuildRequest, CallOptions } from './driver.ts';
+
+/** Where one build keeps its files; everything is below `root`. */
+export interface BuildFiles {
+  readonly root: string;
+  readonly context: string;
+  readonly dockerfile: string;
+  readonly imageIdFile: string;
+  readonly temporary: string;
+}
+
+/**
+ * Lays out what an engine reads: the filtered context, and beside it, where COPY cannot reach, the Dockerfile with an
+ * empty ignore file of its own, so that an ignore file in the context is content and not a rule.
+ */
+export async function layBuildFiles(request: BuildRequest, options: CallOptions): Promise<BuildFiles> {
+  const root = await mkdtemp(join(request.workDirectory, 'build-'));
+  const files: BuildFiles = {
+    root,
+    context: join(root, 'context'),
+    dockerfile: join(root, 'file', 'Dockerfile'),
+    imageIdFile: join(root, 'image-id'),
+    temporary: join(root, 'tmp'),
+  };
+  try {
+    for (const name of ['context', 'file', 'tmp']) await mkdir(join(root, name));
+    await writeFile(files.dockerfile, withoutSyntaxLine(request.context.dockerfile.bytes));
+    await writeFile(`${files.dockerfile}.dockerignore`, '');
+    await request.context.materialize(files.context, { signal: options.signal });
+  } catch (error) {
+    await rm(root, { recursive: true, force: true });
+    throw error;
+  }
+  return files;
+}

@@ -1,0 +1,33 @@
+import { findProgram } from '@decant/core/node';
+
+import { DecantError } from '@decant/core';
+
+/** A command line: the program, then its arguments. */
+export type CommandLine = readonly [string, ...string[]];
+
+/**
+ * The command, ended by the kernel when this process dies, whatever way it dies. Where setpriv(1) is absent
+ * (not Linux) the command as it is: a docker client then ends when it next writes to its closed pipe.
+ */
+export async function dyingWithUs(command: CommandLine): Promise<CommandLine> {
+  const setpriv = process.platform === 'linux' ? await findProgram('setpriv') : undefined;
+  return setpriv === undefined ? command : [setpriv, '--pdeathsig', 'KILL', ...command];
+}
+
+/**
+ * The command as the first process of a pid namespace with mounts of its own: when it or this process dies, the
+ * kernel ends all it started and drops all it mounted. `enter` is a command prefix that gives an ordinary user
+ * the rights for it (for example `buildah unshare`).
+ * @throws PROCESS_MISSING without util-linux.
+ */
+export async function inOwnNamespaces(command: CommandLine, enter: readonly string[] = []): Promise<CommandLine> {
+  const [setpriv, unshare] = await Promise.all([findProgram('setpriv'), findProgram('unshare')]);
+  if (setpriv === undefined || unshare === undefined) {
+    throw new DecantError('PROCESS_MISSING', 'The programs setpriv and unshare are not installed.', {
+      hint: 'Install util-linux.',
+    });
+  }
+  const tied = [setpriv, '--pdeathsig', 'KILL'] as const;
+  const isolated = [unshare, '--pid', '--fork', '--kill-child', '--mount-proc', ...command];
+  return enter.length === 0 ? [...tied, ...isolated] : [...tied, ...enter, ...tied, ...isolated];
+}

@@ -1,0 +1,178 @@
+import { realpath } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+
+import { DecantError, isDecantError } from '@decant/core';
+import { findProgram, run } from '@decant/core/node';
+
+import { buildahCommand, buildahDriver, type BuildahOptions } from './buildah.ts';
+import { dockerDriver, type DockerFacts, type DockerOptions } from './docker.ts';
+import type { BuilderDriver, BuilderName, CallOptions } from './driver.ts';
+import { architectureOf } from './image-archive.ts';
+import { lastLinesOf } from './process-output.ts';
+
+/** A build engine found on this machine: a driver, or why it cannot be used. */
+export type DetectedBuilder =
+  | { readonly usable: true; readonly name: BuilderName; readonly program: string; readonly driver: BuilderDriver }
+  | {
+      readonly usable: false;
+      readonly name: BuilderName;
+      readonly program: string;
+      /** One sentence. */
+      readonly reason: string;
+      readonly hint?: string | undefined;
+    };
+
+export interface DetectOptions extends CallOptions {
+  /** Variables for docker, for example DOCKER_HOST. */
+  readonly docker?: { readonly env?: Readonly<Record<string, string>> | undefined } | undefined;
+  readonly buildah?: BuildahOptions | undefined;
+}
+
+/** Milliseconds that each probe of an engine may take. */
+const PROBE_TIMEOUT_MS = 10_000;
+
+/** Every docker client and buildah on this machine, asked in a bounded time; nothing is built. */
+export async function detectBuilders(options: DetectOptions = {}): Promise<DetectedBuilder[]> {
+  const { signal } = options;
+  const clients = await dockerClients();
+  const [dockers, buildah] = await Promise.all([
+    Promise.all(clients.map((program) => probeDocker({ program, env: options.docker?.env }, { signal }))),
+    probeBuildah(options.buildah ?? {}, { signal }),
+  ]);
+  return [...dockers.flat(), ...buildah];
+}
+
+async function dockerClients(): Promise<string[]> {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/bin', '/usr/local/bin'];
+  const programs = new Map<string, string>();
+  for (const folder of folders.filter((name) => name !== '')) {
+    const path = join(folder, 'docker');
+    const real = await realpath(path).catch(() => undefined);
+    if (real !== undefined && !programs.has(real)) programs.set(real, path);
+  }
+  return [...programs.values()];
+}
+
+/** What one docker client can do: BuildKit when it has that, and the classic builder. */
+export async function probeDocker(options: DockerOptions, { signal }: CallOptions = {}): Promise<DetectedBuilder[]> {
+  const { program } = options;
+  const ask = (args: readonly string[], env: Record<string, string> = {}) =>
+    run(program, args, { env: { ...process.env, ...options.env, ...env }, timeoutMs: PROBE_TIMEOUT_MS, signal });
+  let server: { Version?: string; Arch?: string } | null | undefined;
+  try {
+    const { stdout } = await ask(['version', '--format', '{{json .}}']);
+    server = (JSON.parse(stdout.toString()) as { Server?: { Version?: string; Arch?: string } | null }).Server;
+  } catch (error) {
+    signal?.throwIfAborted();
+    return [{ usable: false, name: 'docker', program, ...whyNoDaemon(error) }];
+  }
+  const architecture = architectureOf(server?.Arch ?? '');
+  if (server?.Version === undefined || architecture === undefined) {
+    const reason = `The docker daemon is of an architecture (${server?.Arch ?? 'unknown'}) that decant does not build for.`;
+    return [{ usable: false, name: 'docker', program, reason }];
+  }
+  const help = await ask(['build', '--help'], { DOCKER_BUILDKIT: '1' }).catch((error: unknown) => {
+    signal?.throwIfAborted();
+    return error;
+  });
+  const flags = isResult(help) ? flagsOf(help.stdout.toString()) : new Set<string>();
+  const buildkit = flags.has('--secret');
+  const facts: DockerFacts = {
+    serverVersion: server.Version,
+    architecture,
+    buildkitFlags: buildkit ? flags : undefined,
+  };
+  const usable = (name: 'docker-buildkit' | 'docker'): DetectedBuilder => ({
+    usable: true,
+    name,
+    program,
+    driver: dockerDriver(name, facts, options),
+  });
+  if (buildkit) return [usable('docker-buildkit'), usable('docker')];
+  const reason = `The client ${program} has no BuildKit.`;
+  const hint = 'Install the buildx plug-in of docker.';
+  return [{ usable: false, name: 'docker-buildkit', program, reason, hint }, usable('docker')];
+}
+
+function isResult(value: unknown): value is { stdout: Buffer } {
+  return !(value instanceof Error);
+}
+
+/** The long options that a help text lists. */
+export function flagsOf(help: string): Set<string> {
+  return new Set([...help.matchAll(/^\s+(?:-\w, )?(--[a-z][a-z-]*)/gm)].map((match) => match[1]!));
+}
+
+function whyNoDaemon(error: unknown): { reason: string; hint?: string } {
+  const text = lastLinesOf(error);
+  if (isDecantError(error, 'TIMEOUT')) return { reason: 'The docker daemon does not answer in time.' };
+  if (/permission denied/i.test(text)) {
+    return { reason: 'You may not use the docker daemon.', hint: 'Join the group docker, or run as root.' };
+  }
+  if (/cannot connect|no such file|connection refused|error during connect/i.test(text)) {
+    const hint =
+      process.platform === 'linux' ? 'Start it (systemctl start docker), or set DOCKER_HOST.' : 'Start Docker Desktop.';
+    return { reason: 'The docker daemon does not run.', hint };
+  }
+  return { reason: `The docker client fails: ${text.split('\n').at(-1) ?? ''}` };
+}
+
+/** Whether buildah works here as this user, in the namespaces that its builds get. Empty when it is not installed. */
+export async function probeBuildah(options: BuildahOptions, { signal }: CallOptions = {}): Promise<DetectedBuilder[]> {
+  const program = options.program ?? (await findProgram('buildah'));
+  if (program === undefined) return [];
+  const env = { ...process.env, ...options.env };
+  const rootless = process.getuid?.() !== 0;
+  try {
+    const [command, ...args] = await buildahCommand(program, options, rootless, ['info']);
+    const { stdout } = await run(command, args, { env, timeoutMs: PROBE_TIMEOUT_MS, signal });
+    const info = JSON.parse(stdout.toString()) as {
+      host: { arch: string };
+      store: { GraphDriverName: string; GraphRoot: string };
+    };
+    const version = await run(program, ['--version'], { env, timeoutMs: PROBE_TIMEOUT_MS, signal });
+    const architecture = architectureOf(info.host.arch);
+    if (architecture === undefined) {
+      const reason = `decant does not build for the architecture ${info.host.arch}.`;
+      return [{ usable: false, name: 'buildah', program, reason }];
+    }
+    const facts = {
+      program,
+      version: /\d+\.\d+\.\d+/.exec(version.stdout.toString())?.[0] ?? 'unknown',
+      architecture,
+      graphRoot: info.store.GraphRoot,
+      graphDriver: info.store.GraphDriverName,
+      rootless,
+      runc: await findProgram('runc'),
+    };
+    return [{ usable: true, name: 'buildah', program, driver: buildahDriver(facts, options) }];
+  } catch (error) {
+    signal?.throwIfAborted();
+    return [{ usable: false, name: 'buildah', program, ...whyNoBuildah(error, rootless) }];
+  }
+}
+
+function whyNoBuildah(error: unknown, rootless: boolean): { reason: string; hint?: string | undefined } {
+  const text = lastLinesOf(error);
+  const last = text.split('\n').findLast((line) => line.trim() !== '') ?? '';
+  if (rootless && /subuid|subgid|newuidmap|newgidmap|user namespace|uid_map/i.test(text)) {
+    return {
+      reason: `buildah cannot map user ids: ${last}`,
+      hint: 'Install uidmap and give the user a range in /etc/subuid and /etc/subgid, or run as root.',
+    };
+  }
+  return { reason: `buildah does not work here: ${last}`, hint: isDecantError(error) ? error.hint : undefined };
+}
+
+/** The error for a machine without any usable engine, with what was found and what to install. */
+export function noEngine(detected: readonly DetectedBuilder[]): DecantError {
+  const unusable = detected.filter((builder) => !builder.usable);
+  const reasons = unusable.map(({ program, reason }) => `${program}: ${reason}`);
+  const install =
+    process.platform === 'linux'
+      ? 'Install one (Debian, Ubuntu: apt-get install -y --no-install-recommends buildah runc uidmap).'
+      : 'Install Docker Desktop: https://docs.docker.com/desktop/';
+  const hint = unusable.find((builder) => builder.hint !== undefined)?.hint ?? install;
+  const message = ['No build engine can be used on this machine.', ...reasons].join(' ');
+  return new DecantError('BUILD_ENGINE_MISSING', message, { hint, details: { reasons } });
+}

@@ -1,0 +1,100 @@
+import type { ProgressEvent } from '@decant/core';
+
+import type { DockerfileFeature } from './dockerfile.ts';
+
+export type BuilderName = 'docker-buildkit' | 'docker' | 'buildah';
+export type Architecture = 'amd64' | 'arm64';
+export type NetworkMode = 'default' | 'none' | 'host';
+
+/** What a driver can do; a request that needs more is refused before any work. */
+export interface BuilderCapabilities {
+  /** The only architecture it builds for: the one of the machine the engine runs on. */
+  readonly architecture: Architecture;
+  readonly features: ReadonlySet<DockerfileFeature>;
+  readonly networks: readonly NetworkMode[];
+  /** Whether the engine runs as an ordinary user. */
+  readonly rootless: boolean;
+}
+
+/**
+ * What is built. Nothing here depends on how the files are found, so a context on disk and one in memory
+ * look the same to a driver.
+ */
+export interface BuildSource {
+  readonly dockerfile: {
+    /** As the user knows it, for messages. */
+    readonly displayPath: string;
+    readonly bytes: Uint8Array;
+  };
+  /** Writes the files that belong to the context, and no others, into an empty directory. */
+  materialize(directory: string, options: { readonly signal?: AbortSignal | undefined }): Promise<unknown>;
+}
+
+export interface BuildSecret {
+  readonly id: string;
+  /** File with the value, readable by the caller only. */
+  readonly file: string;
+}
+
+export interface BuildRequest {
+  readonly context: BuildSource;
+  readonly buildArgs?: Readonly<Record<string, string>> | undefined;
+  readonly target?: string | undefined;
+  readonly platform?: `linux/${Architecture}` | undefined;
+  /** Network of RUN steps; default `default`. */
+  readonly network?: NetworkMode | undefined;
+  /** `ignore` runs every step again; default `use`. */
+  readonly cache?: 'use' | 'ignore' | undefined;
+  readonly secrets?: readonly BuildSecret[] | undefined;
+  /** Name the engine keeps the image under, `name` or `name:tag`; default: none. */
+  readonly tag?: string | undefined;
+  /** An existing private directory for what the build needs on disk; what is put there is removed again. */
+  readonly workDirectory: string;
+}
+
+/** Log lines, warnings and progress by step (`items` of `totalItems`), all of the stage `build`. */
+export type BuildEvent = Extract<ProgressEvent, { type: 'log' | 'warning' | 'stage-progress' }>;
+
+export interface ExportedImage {
+  readonly kind: 'docker-archive';
+  readonly file: string;
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A finished build. Disposing of it removes the files it exported; the image stays with the engine as its cache. */
+export interface BuildResult extends AsyncDisposable {
+  /** The engine's image id, `sha256:` and 64 digits: it names the same bytes whatever tags do. */
+  readonly image: string;
+  readonly architecture: Architecture;
+  /** For people: the engine and its version. */
+  readonly engine: string;
+  /**
+   * Writes the image as an archive of the `docker save` form, with uncompressed layers, into the directory.
+   * @throws BUILD_FAILED when the engine cannot write it (an image without any layer is such a case).
+   */
+  exportImage(directory: string, options?: CallOptions): Promise<ExportedImage>;
+}
+
+export interface BuilderDriver {
+  readonly name: BuilderName;
+  /** For people: the engine and its version. */
+  readonly engine: string;
+  readonly capabilities: BuilderCapabilities;
+  /**
+   * Builds, yielding events as they come. Aborting, or leaving the generator early, ends the build and all it started.
+   * @throws DOCKERFILE_UNSUPPORTED, DOCKERFILE_INVALID, BUILD_PLATFORM_UNSUPPORTED, USAGE before any work;
+   * BUILD_STEP_FAILED, BUILD_BASE_UNAVAILABLE, BUILD_FAILED, BUILD_ENGINE_MISSING, DISK_FULL.
+   */
+  build(request: BuildRequest, options?: CallOptions): AsyncGenerator<BuildEvent, BuildResult>;
+  /** Makes an image of one layer out of a plain root filesystem archive. */
+  importBase(base: { readonly tarFile: string; readonly reference: string }, options?: CallOptions): Promise<void>;
+  /** Whether the engine has the image locally; nothing is pulled. */
+  imageExists(reference: string, options?: CallOptions): Promise<boolean>;
+  /** Removes an image or name; one that is not there is no error. */
+  removeImage(reference: string, options?: CallOptions): Promise<void>;
+  /** Removes what builds of processes that are gone left in the engine; returns how many things were removed. */
+  cleanUpLeftovers(options?: CallOptions): Promise<number>;
+}
