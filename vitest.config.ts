@@ -1,13 +1,20 @@
 import { defineConfig } from 'vitest/config';
 
-// Tests run on sources: this condition leads every package name to its src/.
-const source = { resolve: { conditions: ['@decant/source'] }, ssr: { resolve: { conditions: ['@decant/source'] } } };
+// Tests run on sources: this condition leads every package name to its src/. Vite asks for it once per environment;
+// `__vitest__` is the one that loads the global set-up.
+const conditions = ['@decant/source', 'module', 'node', 'development|production'];
+const source = {
+  resolve: { conditions },
+  ssr: { resolve: { conditions } },
+  environments: { __vitest__: { resolve: { conditions } } },
+};
 
 const SYSTEM_TESTS = '**/*.system.test.ts';
 
 export default defineConfig({
   ...source,
   test: {
+    teardownTimeout: 60_000,
     projects: [
       {
         ...source,
@@ -28,7 +35,6 @@ export default defineConfig({
           globalSetup: ['packages/testkit/src/setup.ts'],
           testTimeout: 120_000,
           hookTimeout: 180_000,
-          teardownTimeout: 60_000,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
@@ -42,7 +48,6 @@ export default defineConfig({
           globalSetup: ['packages/testkit/src/setup.ts'],
           testTimeout: 600_000,
           hookTimeout: 600_000,
-          teardownTimeout: 60_000,
           fileParallelism: false,
           sequence: { groupOrder: 2 },
         },
