@@ -1,1 +1,2 @@
-
+export type { ImagePiece } from './piece.ts';
+export type { RandomAccess } from './random-access.ts';
