@@ -1,0 +1,120 @@
+import { roundUp } from '@decant/core';
+
+import type { Cooperation } from './cooperate.ts';
+import { shapeDirectory, type DirectoryShape } from './directory-blocks.ts';
+import {
+  BLOCK_BYTES,
+  INODE_BYTES,
+  LAYOUT_CHUNKS,
+  LAYOUT_INLINE,
+  LAYOUT_PLAIN,
+  NID_BYTES,
+  NULL_BLOCK,
+  SUPERBLOCK_BYTES,
+  SUPERBLOCK_OFFSET,
+} from './erofs-format.ts';
+import { planStorage, type FileStorage } from './file-storage.ts';
+import { pathOf, unsupported, type Child, type Inode } from './inventory.ts';
+import type { ByteString, FileNode } from './tree.ts';
+import { encodeXattrs } from './xattr-area.ts';
+
+/** Where one inode and what belongs to it lie in the image. */
+export interface PlacedInode {
+  readonly inode: Inode;
+  readonly xattrs: Uint8Array;
+  readonly sizeBytes: number;
+  readonly layout: number;
+  /** Byte offset in the image; a multiple of 32. */
+  readonly offset: number;
+  /** First block of its own: of directory or link data, or of stored file runs; NULL_BLOCK for none. */
+  firstBlock: number;
+  readonly shape: DirectoryShape | undefined;
+  readonly storage: FileStorage | undefined;
+}
+
+export interface PlacedFile extends PlacedInode {
+  readonly inode: Inode & { readonly node: FileNode };
+  readonly storage: FileStorage;
+}
+
+export interface MetadataLayout {
+  /** Indexed like the inventory's inodes. */
+  readonly placed: readonly PlacedInode[];
+  /** Blocks of the whole metadata zone, the superblock's included. */
+  readonly blocks: number;
+}
+
+export function nidOf(placed: PlacedInode): number {
+  return placed.offset / NID_BYTES;
+}
+
+/**
+ * Lays out the metadata zone: superblock, inodes in order with their xattrs, chunk maps, short directories and links
+ * behind them, then the whole blocks of long directories. No file data, so that an edit of a file moves nothing here.
+ */
+export async function layOutMetadata(inodes: readonly Inode[], cooperation: Cooperation): Promise<MetadataLayout> {
+  let at = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
+  const placed: PlacedInode[] = [];
+  for (const inode of inodes) {
+    await cooperation.step();
+    const one = place(inode, at);
+    placed.push(one.placed);
+    at = one.end;
+  }
+  let blocks = Math.ceil(at / BLOCK_BYTES);
+  for (const one of placed) {
+    const count = metadataBlocksOf(one);
+    if (count === 0) continue;
+    one.firstBlock = blocks;
+    blocks += count;
+  }
+  return { placed, blocks };
+}
+
+/** Whole blocks of directory or link data that do not lie behind the inode. */
+export function metadataBlocksOf({ inode, layout, sizeBytes }: PlacedInode): number {
+  if (inode.node.kind !== 'directory' && inode.node.kind !== 'symlink') return 0;
+  return layout === LAYOUT_INLINE ? Math.floor(sizeBytes / BLOCK_BYTES) : Math.ceil(sizeBytes / BLOCK_BYTES);
+}
+
+function place(inode: Inode, from: number): { placed: PlacedInode; end: number } {
+  const { node } = inode;
+  const xattrs = encodeXattrs(node.meta.xattrs, (what) => unsupported(pathOf(inode), what));
+  const headBytes = INODE_BYTES + xattrs.length;
+  const shape = node.kind === 'directory' ? shapeDirectory(listing(inode).map(({ name }) => name)) : undefined;
+  const storage = node.kind === 'file' ? planStorage(node) : undefined;
+  let sizeBytes = shape?.sizeBytes ?? 0;
+  if (node.kind === 'symlink') sizeBytes = node.target.length;
+  if (node.kind === 'file') sizeBytes = node.sizeBytes;
+
+  let offset = roundUp(from, NID_BYTES);
+  if ((offset % BLOCK_BYTES) + INODE_BYTES > BLOCK_BYTES) offset = roundUp(offset, BLOCK_BYTES);
+  let layout = storage?.chunkPageBits === undefined ? LAYOUT_PLAIN : LAYOUT_CHUNKS;
+  let behindBytes = 0;
+  const tailBytes = node.kind === 'directory' || node.kind === 'symlink' ? sizeBytes % BLOCK_BYTES : 0;
+  if (tailBytes > 0) {
+    // An inline tail must not cross a block boundary.
+    const fits = (start: number) => ((start + headBytes) % BLOCK_BYTES) + tailBytes <= BLOCK_BYTES;
+    const nextBlock = roundUp(offset, BLOCK_BYTES);
+    if (fits(offset) || fits(nextBlock)) {
+      layout = LAYOUT_INLINE;
+      behindBytes = tailBytes;
+      if (!fits(offset)) offset = nextBlock;
+    }
+  }
+  if (storage?.chunkPageBits !== undefined) behindBytes = 4 * chunkCount(sizeBytes, storage.chunkPageBits);
+  const placed = { inode, xattrs, sizeBytes, layout, offset, firstBlock: NULL_BLOCK, shape, storage };
+  return { placed, end: offset + headBytes + behindBytes };
+}
+
+export function chunkCount(sizeBytes: number, chunkPageBits: number): number {
+  return Math.ceil(sizeBytes / (BLOCK_BYTES * 2 ** chunkPageBits));
+}
+
+/** All entries of a directory in EROFS's order: bytewise, with `.` and `..` where they fall. */
+export function listing(directory: Inode): readonly Child[] {
+  const dot: ByteString = '.';
+  const self = { name: dot, inode: directory };
+  const parent = { name: `${dot}.`, inode: directory.parent ?? directory };
+  return [self, parent, ...directory.children].sort((a, b) => (a.name < b.name ? -1 : 1));
+}

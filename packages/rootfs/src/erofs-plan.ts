@@ -1,0 +1,123 @@
+import type { ImagePiece } from '@decant/cas';
+import { DecantError, formatBytes, MIB } from '@decant/core';
+
+import { Cooperation } from './cooperate.ts';
+import { encodeInode, encodeSuperblock } from './erofs-encode.ts';
+import { BLOCK_BYTES, LAYOUT_CHUNKS } from './erofs-format.ts';
+import { layOutMetadata, nidOf, type PlacedFile } from './erofs-layout.ts';
+import { writePieces, type DataItem } from './erofs-pieces.ts';
+import { FileCursor } from './file-bytes.ts';
+import { GroupCutter, LARGE_FILE_BYTES } from './file-groups.ts';
+import { takeInventory } from './inventory.ts';
+import type { DirectoryNode } from './tree.ts';
+
+/** What the writer needs of a hash provider; `@decant/cas` has ones that fit. */
+export interface ContentHasher {
+  /** BLAKE3-256 of the bytes: 32 bytes. */
+  blake3(bytes: Uint8Array): Uint8Array;
+}
+
+export interface PlanErofsOptions {
+  readonly hash: ContentHasher;
+  /** Seconds since 1970: later modification times are stored as this one. Default: none is changed. */
+  readonly sourceDateEpoch?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** An EROFS image that is laid out but not written. */
+export interface ErofsPlan {
+  /** Of the image: a multiple of 4,096. */
+  readonly sizeBytes: number;
+  readonly inodeCount: number;
+  /** Bytes from the start that hold everything but file data. */
+  readonly metadataBytes: number;
+  /** The image from its first byte to its last. May be called again as long as the tree's blobs can be read. */
+  pieces(options?: { readonly signal?: AbortSignal | undefined }): AsyncGenerator<ImagePiece, void, undefined>;
+}
+
+/** Block numbers are u32 and the last one means "no block". */
+const MOST_BLOCKS = 2 ** 32 - 2;
+
+/**
+ * Lays a tree out as an EROFS image (Linux 5.16 and later) in three zones: metadata; large files, each beginning
+ * with a cut; small files in groups, each group beginning with a cut. Equal trees give equal bytes. Reads the small
+ * files once, and holds the metadata zone in memory (about 100 bytes per inode).
+ * @throws ROOTFS_UNSUPPORTED when the tree has something that EROFS cannot hold, or is over 16 TiB
+ */
+export async function planErofs(root: DirectoryNode, options: PlanErofsOptions): Promise<ErofsPlan> {
+  const { hash, signal, sourceDateEpoch } = options;
+  signal?.throwIfAborted();
+  const cooperation = new Cooperation(2000, signal);
+  const inventory = await takeInventory(root, cooperation);
+  const layout = await layOutMetadata(inventory.inodes, cooperation);
+  const files = inventory.files.map((inode) => layout.placed[inode.index] as PlacedFile);
+  const items = await orderData(files, hash, signal);
+
+  let blocks = layout.blocks;
+  for (const { placed } of items) {
+    placed.firstBlock = blocks;
+    blocks += placed.storage.pages;
+  }
+  if (blocks > MOST_BLOCKS) {
+    const size = formatBytes(blocks * BLOCK_BYTES);
+    throw new DecantError('ROOTFS_UNSUPPORTED', `The tree needs an image of ${size}, and EROFS ends at 16 TiB.`);
+  }
+
+  const zone = Buffer.alloc(layout.blocks * BLOCK_BYTES);
+  for (const placed of layout.placed) {
+    await cooperation.step();
+    encodeInode(placed, layout, sourceDateEpoch, zone);
+  }
+  const image = {
+    rootNid: nidOf(layout.placed[0]!),
+    inodes: layout.placed.length,
+    blocks,
+    chunked: layout.placed.some((placed) => placed.layout === LAYOUT_CHUNKS),
+  };
+  encodeSuperblock(zone, image, (bytes) => uuidOf(bytes, hash));
+  return {
+    sizeBytes: blocks * BLOCK_BYTES,
+    inodeCount: layout.placed.length,
+    metadataBytes: zone.length,
+    pieces: (pieceOptions = {}) => writePieces(zone, items, pieceOptions),
+  };
+}
+
+/** The files with data in image order: large ones, then small ones, both in path order. */
+async function orderData(files: readonly PlacedFile[], hash: ContentHasher, signal?: AbortSignal): Promise<DataItem[]> {
+  const stored = files.filter(({ storage }) => storage.pages > 0);
+  const isLarge = ({ storage }: PlacedFile) => storage.pages * BLOCK_BYTES >= LARGE_FILE_BYTES;
+  const items = stored.filter((placed) => isLarge(placed)).map((placed) => ({ placed, cut: true }));
+  const cooperation = new Cooperation(64 * MIB, signal);
+  const cutter = new GroupCutter();
+  const buffer = new Uint8Array(LARGE_FILE_BYTES);
+  for (const placed of stored) {
+    if (isLarge(placed)) continue;
+    const storedBytes = placed.storage.pages * BLOCK_BYTES;
+    await cooperation.step(storedBytes);
+    const cut = cutter.begins(storedBytes, () => hash.blake3(storedContent(placed, buffer)));
+    items.push({ placed, cut });
+  }
+  return items;
+}
+
+/** The stored runs of a small file, back to back. */
+function storedContent({ inode, storage }: PlacedFile, buffer: Uint8Array): Uint8Array {
+  const cursor = new FileCursor(inode.node);
+  let used = 0;
+  for (const { fileOffset, lengthBytes } of storage.runs) {
+    cursor.read(buffer.subarray(used, used + lengthBytes), fileOffset);
+    used += lengthBytes;
+  }
+  return buffer.subarray(0, used);
+}
+
+/** A version 8 UUID (RFC 9562) from the metadata zone, which also says how large every file is and where it lies. */
+function uuidOf(zone: Uint8Array, hash: ContentHasher): Uint8Array {
+  const digests: Uint8Array[] = [];
+  for (let at = 0; at < zone.length; at += MIB) digests.push(hash.blake3(zone.subarray(at, at + MIB)));
+  const uuid = hash.blake3(Buffer.concat(digests)).slice(0, 16);
+  uuid[6] = (uuid[6]! & 0x0f) | 0x80;
+  uuid[8] = (uuid[8]! & 0x3f) | 0x80;
+  return uuid;
+}

@@ -1,0 +1,219 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { planErofs } from './erofs-plan.ts';
+import { readErofs } from './erofs-read.ts';
+import {
+  anyTree,
+  collect,
+  describeImage,
+  describeSource,
+  directory,
+  file,
+  memoryAccess,
+  memoryBlob,
+  meta,
+  noise,
+  testHash,
+} from './trees.fixture.ts';
+import type { DirectoryNode, FileNode, TreeNode } from './tree.ts';
+
+async function write(root: DirectoryNode) {
+  const plan = await planErofs(root, { hash: testHash });
+  const { bytes, cuts } = await collect(plan.pieces());
+  expect(bytes.length).toBe(plan.sizeBytes);
+  return { plan, bytes, cuts };
+}
+
+async function roundTrip(root: DirectoryNode) {
+  const written = await write(root);
+  const image = await readErofs(memoryAccess(written.bytes));
+  expect(await describeImage(image)).toEqual(await describeSource(root));
+  return { ...written, image };
+}
+
+describe('planErofs and readErofs', () => {
+  it('give back any tree', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyTree, async (root) => {
+        await roundTrip(root);
+      }),
+      { numRuns: 120 },
+    );
+  });
+
+  it('keep an empty root in one block', async () => {
+    const { bytes, image } = await roundTrip(directory());
+    expect(bytes.length).toBe(4096);
+    expect(image.inodeCount).toBe(1);
+  });
+
+  it('keep directories of many thousands of names', async () => {
+    const names = Array.from({ length: 12_000 }, (_, i): [string, TreeNode] => [`name-${i * 7919}`, file('x')]);
+    const { image } = await roundTrip(directory(names));
+    expect(image.root.entries.size).toBe(12_000);
+  });
+
+  it('keep directories nested 3,000 deep', async () => {
+    let root = directory({ bottom: file('here') });
+    for (let i = 0; i < 3000; i++) root = directory({ d: root });
+    const { bytes } = await write(root);
+    expect((await readErofs(memoryAccess(bytes))).inodeCount).toBe(3002);
+  });
+
+  it('keep large extended attributes, which cross blocks', async () => {
+    const xattrs = [
+      { name: 'system.posix_acl_access', value: noise(1, 44) },
+      { name: 'user.large', value: noise(2, 65_535) },
+      { name: 'user.larger', value: noise(3, 60_000) },
+    ];
+    await roundTrip(directory({ a: file('a', { xattrs }), b: file('b') }, { xattrs }));
+  });
+
+  it('give equal bytes for equal trees, whatever order the entries were added in', async () => {
+    const one = directory({ a: file('1'), b: file('2'), c: directory({ d: file('3') }) });
+    const other = directory({ c: directory({ d: file('3') }), b: file('2'), a: file('1') });
+    expect((await write(one)).bytes.equals((await write(other)).bytes)).toBe(true);
+  });
+
+  it('give another UUID for another tree', async () => {
+    const one = await roundTrip(directory({ a: file('1') }));
+    const other = await roundTrip(directory({ a: file('1', { mode: 0o600 }) }));
+    expect(one.image.uuid).not.toEqual(other.image.uuid);
+  });
+
+  it('store nothing for holes, and describe huge sparse files', async () => {
+    const sparse: FileNode = {
+      kind: 'file',
+      meta: meta(),
+      sizeBytes: 2 ** 40 + 5,
+      extents: [{ fileOffset: 2 ** 39, lengthBytes: 10, blob: memoryBlob(Buffer.from('0123456789')), blobOffset: 0 }],
+    };
+    const plan = await planErofs(directory({ sparse }), { hash: testHash });
+    let stored = 0;
+    let position = 0;
+    const head: Buffer[] = [];
+    for await (const piece of plan.pieces()) {
+      if (piece.type === 'zeros') position += piece.lengthBytes;
+      if (piece.type !== 'data') continue;
+      stored += piece.bytes.length;
+      if (position < plan.metadataBytes) head.push(Buffer.from(piece.bytes));
+      position += piece.bytes.length;
+    }
+    expect(position).toBe(plan.sizeBytes);
+    expect(stored).toBeLessThan(200_000);
+    const zone = Buffer.concat(head);
+    const image = await readErofs({
+      sizeBytes: plan.sizeBytes,
+      read: (offset, length) => {
+        const bytes = Buffer.alloc(length);
+        zone.copy(bytes, 0, offset);
+        return Promise.resolve(bytes);
+      },
+    });
+    const node = image.root.entries.get('sparse');
+    expect(node).toMatchObject({ sizeBytes: 2 ** 40 + 5 });
+    expect(node?.kind === 'file' && node.ranges.map(({ fileOffset }) => fileOffset)).toEqual([2 ** 39]);
+  });
+
+  it('clamp times to sourceDateEpoch', async () => {
+    const root = directory({
+      old: file('', { mtimeSeconds: -5 }),
+      late: file('', { mtimeSeconds: 99, mtimeNanoseconds: 7 }),
+    });
+    const plan = await planErofs(root, { hash: testHash, sourceDateEpoch: 50 });
+    const image = await readErofs(memoryAccess((await collect(plan.pieces())).bytes));
+    expect(image.root.entries.get('old')?.meta.mtimeSeconds).toBe(-5);
+    expect(image.root.entries.get('late')?.meta).toMatchObject({ mtimeSeconds: 50, mtimeNanoseconds: 0 });
+  });
+});
+
+describe('the layout', () => {
+  const many = (change?: number) => {
+    const names: [string, TreeNode][] = [];
+    for (let i = 0; i < 400; i++)
+      names.push([`f${String(i).padStart(4, '0')}`, file(noise(i + 1, 1000 + ((i * 977) % 30_000)))]);
+    for (let i = 0; i < 4; i++) names.push([`g${i}`, file(noise(5000 + i, 400_000))]);
+    if (change !== undefined)
+      names.splice(change, 0, [`f${String(change - 1).padStart(4, '0')}-new`, file(noise(9999, 9000))]);
+    return directory(names);
+  };
+
+  it('begins every large file and every group with a cut', async () => {
+    const { plan, cuts } = await write(many());
+    expect(cuts[0]).toBe(plan.metadataBytes);
+    for (let i = 1; i < 4; i++) expect(cuts[i]! - cuts[i - 1]!).toBe(401_408);
+    const groups = cuts.slice(4).map((cut, i, all) => (all[i + 1] ?? plan.sizeBytes) - cut);
+    expect(groups.length).toBeGreaterThan(5);
+    expect(Math.max(...groups)).toBeLessThanOrEqual(1024 * 1024);
+    expect(Math.min(...groups.slice(0, -1))).toBeGreaterThanOrEqual(64 * 1024);
+  });
+
+  it('moves few groups when a file is inserted', async () => {
+    const segments = async (root: DirectoryNode) => {
+      const { plan, bytes, cuts } = await write(root);
+      return cuts.map((cut, i) => bytes.subarray(cut, cuts[i + 1] ?? plan.sizeBytes).toString('latin1'));
+    };
+    const before = new Set(await segments(many()));
+    for (const change of [1, 150, 300]) {
+      const fresh = (await segments(many(change))).filter((segment) => !before.has(segment));
+      expect(fresh.length).toBeLessThanOrEqual(3);
+    }
+  });
+});
+
+describe('planErofs refuses', () => {
+  const refused: [string, DirectoryNode][] = [
+    ['a name with a slash', directory({ 'a/b': file('') })],
+    ['a name with a NUL', directory({ 'a\0': file('') })],
+    ['a name ..', directory({ '..': file('') })],
+    ['an empty name', directory({ '': file('') })],
+    ['a name of 256 bytes', directory({ ['n'.repeat(256)]: file('') })],
+    ['a long link target', directory({ a: { kind: 'symlink', meta: meta(), target: 'a'.repeat(4096) } })],
+    ['an unknown xattr', directory({ a: file('', { xattrs: [{ name: 'bogus.x', value: noise(1, 1) }] }) })],
+    ['a large xattr', directory({ a: file('', { xattrs: [{ name: 'user.x', value: new Uint8Array(65_536) }] }) })],
+    ['a device number', directory({ a: { kind: 'block-device', meta: meta(), major: 4096, minor: 0 } })],
+    ['an owner of 2^32 - 1', directory({ a: file('', { uid: 0xffff_ffff }) })],
+    [
+      'a file of 17 TiB',
+      directory({
+        a: {
+          kind: 'file',
+          meta: meta(),
+          sizeBytes: 17 * 2 ** 40,
+          extents: [{ fileOffset: 0, lengthBytes: 17 * 2 ** 40, blob: memoryBlob(new Uint8Array(0)), blobOffset: 0 }],
+        },
+      }),
+    ],
+  ];
+  it.each(refused)('%s', async (_, root) => {
+    await expect(planErofs(root, { hash: testHash })).rejects.toMatchObject({ code: 'ROOTFS_UNSUPPORTED' });
+  });
+
+  it('a directory with two names', async () => {
+    const inner = directory();
+    await expect(planErofs(directory({ a: inner, b: inner }), { hash: testHash })).rejects.toMatchObject({
+      code: 'ROOTFS_UNSUPPORTED',
+    });
+  });
+
+  it('to go on after an abort', async () => {
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(planErofs(directory(), { hash: testHash, signal })).rejects.toThrow('enough');
+    const plan = await planErofs(directory({ a: file('x') }), { hash: testHash });
+    await expect(collect(plan.pieces({ signal }))).rejects.toThrow('enough');
+  });
+
+  it('a layer that is shorter than the tree says', async () => {
+    const short: FileNode = {
+      ...file('abcdef'),
+      sizeBytes: 9,
+      extents: [{ ...file('abcdef').extents[0]!, lengthBytes: 9 }],
+    };
+    await expect(
+      planErofs(directory({ short }), { hash: testHash }).then((plan) => collect(plan.pieces())),
+    ).rejects.toMatchObject({
+      code: 'INTERNAL',
+    });
+  });
+});
