@@ -1,0 +1,59 @@
+import { DecantError } from '@decant/core';
+
+import { checked } from './digest.ts';
+import type { Descriptor } from './documents.ts';
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Where the blobs of an image lie, by digest. What it yields is not yet checked. */
+export interface BlobSource {
+  /** Bytes of a blob as stored; undefined when it is not there. */
+  sizeOf(digest: string): Promise<number | undefined>;
+  read(digest: string, options?: ReadOptions): AsyncIterable<Uint8Array>;
+}
+
+/** Reads a whole small blob and checks size and digest. */
+export async function readChecked(
+  source: BlobSource,
+  descriptor: Pick<Descriptor, 'digest' | 'size'>,
+  what: string,
+  limitBytes: number,
+  options: ReadOptions = {},
+): Promise<Uint8Array> {
+  await expectBlob(source, descriptor, what);
+  if (descriptor.size > limitBytes) throw tooLarge(what, descriptor.size, limitBytes);
+  const pieces: Uint8Array[] = [];
+  const expected = { digest: descriptor.digest, sizeBytes: descriptor.size, what };
+  for await (const piece of checked(source.read(descriptor.digest, options), expected)) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
+/** @throws OCI_INVALID when the blob is missing, OCI_DIGEST_MISMATCH when its size is another one. */
+export async function expectBlob(
+  source: BlobSource,
+  descriptor: Pick<Descriptor, 'digest' | 'size'>,
+  what: string,
+): Promise<void> {
+  const sizeBytes = await source.sizeOf(descriptor.digest);
+  if (sizeBytes === undefined) {
+    throw new DecantError('OCI_INVALID', `${what} is missing: there is no blob ${descriptor.digest}.`, {
+      details: { digest: descriptor.digest },
+      hint: 'The image is incomplete; copy it again with all its blobs.',
+    });
+  }
+  if (sizeBytes !== descriptor.size) {
+    throw new DecantError(
+      'OCI_DIGEST_MISMATCH',
+      `${what} (${descriptor.digest}) has ${sizeBytes} bytes and ${descriptor.size} were declared.`,
+      { details: { digest: descriptor.digest, sizeBytes, declaredBytes: descriptor.size } },
+    );
+  }
+}
+
+export function tooLarge(what: string, sizeBytes: number, limitBytes: number): DecantError {
+  return new DecantError('LIMIT_EXCEEDED', `${what} has ${sizeBytes} bytes, the limit is ${limitBytes}.`, {
+    details: { sizeBytes, limit: limitBytes },
+  });
+}

@@ -1,0 +1,97 @@
+import { DecantError, formatBytes, isDecantError } from '@decant/core';
+
+import type { ReadOptions } from './blob-source.ts';
+import { decompress, type Compression } from './decompress.ts';
+import { checked, digestHex } from './digest.ts';
+import { RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
+
+/** One layer of an image: a tar archive of changes. */
+export interface LayerBlob {
+  /** Digest of the bytes as stored. */
+  readonly digest: string;
+  /** Digest of the plain tar archive. */
+  readonly diffId: string;
+  readonly mediaType: string;
+  /** Bytes as stored. */
+  readonly sizeBytes: number;
+  /**
+   * The plain tar archive, decompressed. Stored size, stored digest and diff id are checked on the way; a
+   * mismatch is thrown before the iteration ends, so whoever read to the end has read the right bytes.
+   * @throws OCI_DIGEST_MISMATCH, LAYER_INVALID for broken compression, LIMIT_EXCEEDED for a layer that unpacks
+   * to more than the limits allow.
+   */
+  open(options?: ReadOptions): AsyncIterable<Uint8Array>;
+}
+
+export interface LayerSource {
+  readonly digest: string;
+  readonly diffId: string;
+  readonly mediaType: string;
+  readonly compression: Compression;
+  readonly sizeBytes: number;
+  /** The bytes as stored. */
+  read(options?: ReadOptions): AsyncIterable<Uint8Array>;
+}
+
+export function createLayer(source: LayerSource, limits: OciLimits): LayerBlob {
+  const { digest, diffId, mediaType, sizeBytes } = source;
+  digestHex(digest);
+  digestHex(diffId);
+  if (source.compression === 'none' && digest !== diffId) {
+    throw new DecantError(
+      'OCI_DIGEST_MISMATCH',
+      `The plain layer ${digest} is declared to have the diff id ${diffId}.`,
+      {
+        details: { digest, diffId },
+      },
+    );
+  }
+  return { digest, diffId, mediaType, sizeBytes, open: (options = {}) => openLayer(source, limits, options) };
+}
+
+async function* openLayer(
+  source: LayerSource,
+  limits: OciLimits,
+  options: ReadOptions,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const { digest, diffId, sizeBytes, compression } = source;
+  const stored = () => checked(source.read(options), { digest, sizeBytes, what: `The layer ${digest}` });
+  const capBytes = Math.min(limits.layerBytes, Math.max(RATIO_FLOOR_BYTES, limits.layerRatio * sizeBytes));
+  if (compression === 'none') {
+    if (sizeBytes > limits.layerBytes) throw tooMuch(digest, limits.layerBytes);
+    yield* stored();
+    return;
+  }
+  const plain = decompress(stored(), compression, { zstdWindowBytes: limits.zstdWindowBytes, signal: options.signal });
+  try {
+    yield* checked(capped(plain, capBytes, digest), { digest: diffId, what: `The unpacked layer ${digest}` });
+  } catch (error) {
+    // Damage in the stored bytes mostly shows as broken compression first; the digest tells which it is.
+    if (isDecantError(error, 'LAYER_INVALID')) await exhaust(stored());
+    throw error;
+  }
+}
+
+async function* capped(
+  source: AsyncIterable<Uint8Array>,
+  capBytes: number,
+  digest: string,
+): AsyncGenerator<Uint8Array> {
+  let total = 0;
+  for await (const piece of source) {
+    total += piece.length;
+    if (total > capBytes) throw tooMuch(digest, capBytes);
+    yield piece;
+  }
+}
+
+async function exhaust(source: AsyncIterable<Uint8Array>): Promise<void> {
+  for await (const _ of source) continue;
+}
+
+function tooMuch(digest: string, limit: number): DecantError {
+  return new DecantError('LIMIT_EXCEEDED', `The layer ${digest} unpacks to more than ${formatBytes(limit)}.`, {
+    details: { digest, limit },
+    hint: 'A layer of this size or compression ratio is refused as a decompression bomb unless the limits are raised.',
+  });
+}

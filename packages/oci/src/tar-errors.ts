@@ -1,0 +1,32 @@
+import { DecantError } from '@decant/core';
+
+import type { ByteString } from './tar-entry.ts';
+
+/** A byte string for people: read as UTF-8, control characters escaped, cut at 200 characters. */
+export function showBytes(name: ByteString): string {
+  const text = JSON.stringify(Buffer.from(name, 'latin1').toString('utf8'));
+  return text.length > 200 ? `${text.slice(0, 180)}…" (${name.length} bytes)` : text;
+}
+
+/** The error of a broken archive: what is wrong, where, and in which entry when its name is known. */
+export function tarError(what: string, offset: number, entry?: ByteString): DecantError {
+  const where = entry === undefined ? '' : ` (entry ${showBytes(entry)})`;
+  return new DecantError('LAYER_INVALID', `The archive is broken at byte ${offset}: ${what}${where}.`, {
+    details: { offset, ...(entry === undefined ? {} : { entry: Buffer.from(entry, 'latin1').toString('utf8') }) },
+  });
+}
+
+export function tarLimitError(what: string, offset: number, limit: number, entry?: ByteString): DecantError {
+  const where = entry === undefined ? '' : ` (entry ${showBytes(entry)})`;
+  return new DecantError(
+    'LIMIT_EXCEEDED',
+    `The archive has ${what} at byte ${offset}, the limit is ${limit}${where}.`,
+    {
+      details: {
+        offset,
+        limit,
+        ...(entry === undefined ? {} : { entry: Buffer.from(entry, 'latin1').toString('utf8') }),
+      },
+    },
+  );
+}

@@ -1,0 +1,3 @@
+export { digestOf, LayoutMaker, type ImageSpec, type LayerForm } from './make-layout.ts';
+export { entryBlocks, header, makeTar, number, padded, paxRecords, sign, type TarSpec } from './make-tar.ts';
+export { failure, gather, inPieces } from './streams.ts';
