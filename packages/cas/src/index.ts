@@ -1,2 +1,46 @@
+export { createMemoryChunkStore, type ChunkStore } from './chunk-store.ts';
+export { chunkImage, type ChunkImageOptions, type ImageChunk } from './chunker.ts';
+export type { ChunkCodec } from './codec.ts';
+export { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './cut-rules.ts';
+export { checkHashProvider, type HashProvider, type IncrementalHash } from './hash-provider.ts';
+export { loadHashProvider } from './hash-wasm-provider.ts';
+export { canonicalConfig, configDigest, IMAGE_ID_CONTEXT, imageId } from './image-id.ts';
+export { createImageReader, type ImageReaderOptions } from './image-reader.ts';
+export {
+  encodeLocator,
+  parseLocator,
+  type Locator,
+  type LocatorLimits,
+  type LocatorPack,
+  type LocatorRecord,
+} from './locator.ts';
+export {
+  createManifestBuilder,
+  encodeManifest,
+  type ManifestBuilder,
+  type ManifestStretch,
+} from './manifest-builder.ts';
+export {
+  manifestIndexRange,
+  parseManifestHead,
+  verifyManifestPage,
+  type ManifestEntry,
+  type ManifestHead,
+} from './manifest-head.ts';
+export {
+  MANIFEST_HEADER_BYTES,
+  MANIFEST_PAGE_ENTRIES,
+  MAX_CHUNK_BYTES,
+  type ManifestFacts,
+  type ManifestLimits,
+} from './manifest-layout.ts';
+export { parseManifest, type Manifest, type ManifestChunk } from './manifest.ts';
+export { createMemoryRandomAccess } from './memory-random-access.ts';
+export { openChunk, verifyChunk, type ExpectedChunk } from './open-chunk.ts';
+export { createPackBuilder, type FinishedPack, type PackBuilder, type PackBuilderOptions } from './pack-builder.ts';
+export { MAX_PACK_BYTES, MAX_PACK_CHUNKS, PACK_HEAD_BYTES, type PackRow } from './pack-layout.ts';
+export { createPackSource, type PackSourceOptions } from './pack-source.ts';
+export { packFrame, readPackTable, type PackTable } from './pack-table.ts';
 export type { ImagePiece } from './piece.ts';
 export type { RandomAccess } from './random-access.ts';
+export { checkZstdFrame } from './zstd-frame.ts';

@@ -45,7 +45,9 @@ export async function invoke(
   try {
     progress = createProgress(progressMode(options.progress));
     await using wired = await wire();
-    process.exitCode = (await body({ ...wired, [Symbol.asyncDispose]: () => Promise.resolve(), progress, signal: controller.signal })) ?? 0;
+    process.exitCode =
+      (await body({ ...wired, [Symbol.asyncDispose]: () => Promise.resolve(), progress, signal: controller.signal })) ??
+      0;
   } catch (error) {
     progress?.end();
     process.exitCode = reportFailure(error, { json: options.json === true, debug: options.debug === true });
@@ -59,7 +61,9 @@ export async function invoke(
 function progressMode(text = 'auto'): ProgressMode {
   const mode = PROGRESS_MODES.find((known) => known === text);
   if (mode === undefined) {
-    throw new DecantError('USAGE', `There is no progress mode ${text}.`, { hint: `Use one of ${PROGRESS_MODES.join(', ')}.` });
+    throw new DecantError('USAGE', `There is no progress mode ${text}.`, {
+      hint: `Use one of ${PROGRESS_MODES.join(', ')}.`,
+    });
   }
   return mode;
 }

@@ -7,6 +7,9 @@ export interface Wired extends AsyncDisposable {
   readonly paths: DecantPaths;
 }
 
+/** Most bytes of chunks kept on this machine when they come from a server. */
+const CACHE_BYTES = 4 * 1024 ** 3;
+
 /**
  * The one place that decides whom the SDK talks to: the server that `DECANT_URL` names, or with none the
  * embedded server's own handler, in this process, on `DECANT_HOME`.
@@ -19,7 +22,7 @@ export async function wire(env: Readonly<Record<string, string | undefined>> = p
     const http = createNodeFetch();
     return {
       paths,
-      decant: createDecant({ fetch: http.fetch, baseUrl: serverUrl(url), token: env['DECANT_API_KEY'], paths }),
+      decant: createDecant({ fetch: http.fetch, baseUrl: serverUrl(url), token: env['DECANT_API_KEY'], paths, cacheBytes: CACHE_BYTES }),
       [Symbol.asyncDispose]: () => http.close(),
     };
   }

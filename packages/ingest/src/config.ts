@@ -1,11 +1,5 @@
 import { canonicalConfig } from '@decant/cas';
-import {
-  equalBytes,
-  imageConfigSchema,
-  STAGED,
-  toHex,
-  type ImageConfig,
-} from '@decant/core';
+import { equalBytes, imageConfigSchema, STAGED, toHex, type ImageConfig } from '@decant/core';
 
 import type { IngestContext } from './admission.ts';
 import { configKey } from './object-keys.ts';

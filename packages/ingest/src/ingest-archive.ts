@@ -12,8 +12,10 @@ import { admitOptionalConfig } from './config.ts';
 import { archiveKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
 
+/** What the builder declared when it completed. */
 export interface ArchiveCompletion {
   readonly virtualBytes: number;
+  readonly layout: 'hinted' | 'foreign';
 }
 
 /** Most bytes of a raw image that is admitted as one object. */
@@ -45,7 +47,7 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
         id,
         format: 'ext4',
         filesystem: 'ext4',
-        layout: 'foreign',
+        layout: completion.layout,
         architecture: architecture === 'amd64' || architecture === 'arm64' ? architecture : null,
         virtualBytes: completion.virtualBytes,
         contentBytes,
@@ -122,7 +124,7 @@ async function writeSparse(file: FileHandle, bytes: Buffer, position: number): P
     if (end > runStart) await file.write(bytes, runStart, end - runStart, position + runStart);
     written += end - runStart;
   };
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const end = Math.min(bytes.length, at + PAGE_BYTES - ((position + at) % PAGE_BYTES));
     const page = bytes.subarray(at, end);
     if (page.equals(ZERO_PAGE.subarray(0, page.length))) {

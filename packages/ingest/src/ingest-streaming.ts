@@ -46,7 +46,8 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
   const manifest = await stagedManifest(completion, context);
   const staged = await openStagedChunks(context);
   for (const id of staged.ids()) {
-    if (manifest.indexOf(id) === undefined) throw refused(`chunk ${id} is staged but not in the manifest.`, { chunk: id });
+    if (manifest.indexOf(id) === undefined)
+      throw refused(`chunk ${id} is staged but not in the manifest.`, { chunk: id });
   }
   const reachable = await locateReachable(manifest, staged, context);
   await checkFilesystem(manifest, checkingReader(manifest, staged, reachable, context), context);
@@ -93,7 +94,9 @@ async function stagedManifest(completion: StreamingCompletion, context: IngestCo
     throw error;
   }
   if (manifest.virtualBytes !== completion.virtualBytes) {
-    throw refused(`it was declared with ${completion.virtualBytes} bytes, but the manifest has ${manifest.virtualBytes}.`);
+    throw refused(
+      `it was declared with ${completion.virtualBytes} bytes, but the manifest has ${manifest.virtualBytes}.`,
+    );
   }
   return manifest;
 }
@@ -112,12 +115,17 @@ async function locateReachable(
       const location = found.get(id);
       const declared = location?.plainBytes ?? staged.plainBytes(id);
       if (declared === undefined) {
-        throw new DecantError('INGEST_CHUNK_UNREACHABLE', `Chunk ${id} was neither uploaded nor is it one the namespace has.`, {
-          hint: 'Upload the chunk; knowing its hash is not enough.',
-          details: { chunk: id },
-        });
+        throw new DecantError(
+          'INGEST_CHUNK_UNREACHABLE',
+          `Chunk ${id} was neither uploaded nor is it one the namespace has.`,
+          {
+            hint: 'Upload the chunk; knowing its hash is not enough.',
+            details: { chunk: id },
+          },
+        );
       }
-      if (declared !== plainBytes) throw refused(`chunk ${id} has another length than the manifest says.`, { chunk: id });
+      if (declared !== plainBytes)
+        throw refused(`chunk ${id} has another length than the manifest says.`, { chunk: id });
       if (location !== undefined) reachable.set(id, location);
     }
   };

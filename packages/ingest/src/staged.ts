@@ -41,7 +41,9 @@ export async function openStagedChunks(context: IngestContext): Promise<StagedCh
     const pack = new PackReader(store, object.key, object.sizeBytes);
     const name = object.key.slice(stagingPrefix.length + 1);
     const table = await readPackTable(pack, { hash, signal }).catch((error: unknown) => {
-      throw isDecantError(error, 'CAS_PACK_INVALID') ? refused(`${name}: ${error.message}`, { object: name }, error) : error;
+      throw isDecantError(error, 'CAS_PACK_INVALID')
+        ? refused(`${name}: ${error.message}`, { object: name }, error)
+        : error;
     });
     for (const row of table.rows()) {
       if (rows.has(row.id)) throw refused(`chunk ${row.id} is staged twice.`, { chunk: row.id });
@@ -84,7 +86,8 @@ class PackReader implements RandomAccess {
     if (offset < 0 || offset + lengthBytes > this.sizeBytes) throw new RangeError('outside the pack');
     const window = this.#window;
     const start = offset - window.offset;
-    if (start >= 0 && start + lengthBytes <= window.bytes.length) return window.bytes.subarray(start, start + lengthBytes);
+    if (start >= 0 && start + lengthBytes <= window.bytes.length)
+      return window.bytes.subarray(start, start + lengthBytes);
     const ahead = Math.min(this.sizeBytes - offset, Math.max(lengthBytes, READ_AHEAD_BYTES));
     const parts: Uint8Array[] = [];
     for await (const piece of this.#store.stream(this.#key, { range: { offset, lengthBytes: ahead }, signal })) {

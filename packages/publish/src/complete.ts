@@ -1,23 +1,24 @@
 import {
+  completeResponseSchema,
   DecantError,
   FORMAT_VERSIONS,
   isErrorCode,
   sleep,
   templateBuildSchema,
-  templateSchema,
   type OnEvent,
   type PrepareResponse,
   type Template,
   type TemplateBuild,
 } from '@decant/core';
 import type { HttpClient } from '@decant/transport';
-import { z } from 'zod';
 
 export interface CompletionFacts {
   /** The URI that the dataplane signed: of the manifest (cas-streaming) or of the one object (ext4). */
   readonly uri: string;
   readonly virtualBytes: number;
   readonly diskBytes: number;
+  /** Whether decant's own writer made the image. */
+  readonly layout: 'hinted' | 'foreign';
 }
 
 /** Longest pause between two looks at a build that is being admitted, and how long to look, in milliseconds. */
@@ -36,7 +37,7 @@ export async function completeBuild(
   { onEvent, signal }: { readonly onEvent?: OnEvent | undefined; readonly signal?: AbortSignal | undefined },
 ): Promise<Template> {
   const path = `/platform/v1/sandbox-template-builds/${encodeURIComponent(build.buildId)}`;
-  let answer = await client.json(z.union([templateSchema, templateBuildSchema]), 'POST', `${path}/complete`, {
+  let answer: Template | TemplateBuild = await client.json(completeResponseSchema, 'POST', `${path}/complete`, {
     body: {
       snapshotId: build.snapshotId,
       snapshotUri: facts.uri,
@@ -45,6 +46,7 @@ export async function completeBuild(
       rootfsDiskBytes: facts.diskBytes,
       rootfsNodeKind: build.rootfsNodeKind,
       rootfsFormat: build.rootfsFormat,
+      layout: facts.layout,
     },
     // The server knows the build by its id: completing twice changes nothing.
     idempotent: true,

@@ -7,7 +7,7 @@ import { constants, createZstdCompress } from 'node:zlib';
 
 import { canonicalConfig } from '@decant/cas';
 import { DecantError, MIB, stage, STAGED, type ImageConfig } from '@decant/core';
-import { bytesPartSource, filePartSource, uploadArtifact } from '@decant/dataplane';
+import { blobPartSource, filePartSource, uploadArtifact } from '@decant/dataplane';
 
 import { completeBuild } from './complete.ts';
 import { prepareBuild, type PrepareFacts } from './prepare.ts';
@@ -19,6 +19,8 @@ export interface ArchiveFacts extends Omit<PrepareFacts, 'format'> {
   readonly contentBytes: number;
   readonly config: ImageConfig | null;
   readonly diskBytes: number;
+  /** Whether decant's own writer made the image. */
+  readonly layout: 'hinted' | 'foreign';
 }
 
 /** zstd level of the one object: raw ext4 images are mostly zeros and travel whole. */
@@ -40,12 +42,18 @@ export async function publishArchive(facts: ArchiveFacts, context: PublishContex
           client,
           fetch,
           relPath: `${dirname(build.snapshotRelPath)}/${STAGED.config}`,
-          source: bytesPartSource(canonicalConfig(facts.config)),
+          source: blobPartSource(Uint8Array.from(canonicalConfig(facts.config))),
           signal,
         });
       }
       const source = await filePartSource(compressed);
-      const { uri, uploadedBytes } = await uploadArtifact({ client, fetch, relPath: build.snapshotRelPath, source, signal });
+      const { uri, uploadedBytes } = await uploadArtifact({
+        client,
+        fetch,
+        relPath: build.snapshotRelPath,
+        source,
+        signal,
+      });
       finish({ bytes: uploadedBytes });
       return { uri, bytes: uploadedBytes, digest };
     } finally {
@@ -55,7 +63,8 @@ export async function publishArchive(facts: ArchiveFacts, context: PublishContex
   const admitStarted = performance.now();
   const template = await stage(onEvent, 'admit', async (finish) => {
     const { uri } = uploaded;
-    const admitted = await completeBuild(client, build, { uri, virtualBytes, diskBytes: facts.diskBytes }, context);
+    const { diskBytes, layout } = facts;
+    const admitted = await completeBuild(client, build, { uri, virtualBytes, diskBytes, layout }, context);
     if (admitted.imageId !== `sha256:${uploaded.digest}`) {
       throw new DecantError('HTTP_BODY_INVALID', 'The server admitted another image than the one that was uploaded.', {
         details: { expected: `sha256:${uploaded.digest}`, admitted: admitted.imageId },

@@ -8,16 +8,8 @@ import {
   type ImagePiece,
   type ManifestFacts,
 } from '@decant/cas';
-import {
-  DecantError,
-  stage,
-  STAGED,
-  type Fetch,
-  type ImageConfig,
-  type OnEvent,
-  type Template,
-} from '@decant/core';
-import { bytesPartSource, uploadArtifact } from '@decant/dataplane';
+import { DecantError, stage, STAGED, type Fetch, type ImageConfig, type OnEvent, type Template } from '@decant/core';
+import { blobPartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
 
 import { completeBuild } from './complete.ts';
@@ -79,8 +71,14 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
     }
     await stager.finish();
     const manifest = builder.finish();
-    const put = async (name: string, bytes: Uint8Array) =>
-      uploadArtifact({ client, fetch, relPath: `${prefix}/${name}`, source: bytesPartSource(bytes), signal });
+    const put = (name: string, bytes: Uint8Array) =>
+      uploadArtifact({
+        client,
+        fetch,
+        relPath: `${prefix}/${name}`,
+        source: blobPartSource(Uint8Array.from(bytes)),
+        signal,
+      });
     const config = facts.config === null ? undefined : await put(STAGED.config, canonicalConfig(facts.config));
     const { uri, uploadedBytes } = await put(STAGED.manifest, manifest.bytes);
     const bytes = stager.uploadedBytes + uploadedBytes + (config?.uploadedBytes ?? 0);
@@ -93,7 +91,7 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
     const admitted = await completeBuild(
       client,
       build,
-      { uri: uploaded.uri, virtualBytes: manifest.virtualBytes, diskBytes: facts.diskBytes },
+      { uri: uploaded.uri, virtualBytes: manifest.virtualBytes, diskBytes: facts.diskBytes, layout: facts.layout },
       { onEvent, signal },
     );
     if (admitted.imageId !== manifest.id) {

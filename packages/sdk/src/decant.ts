@@ -32,7 +32,10 @@ export interface Decant {
     /** Reads and re-hashes every chunk of the image. @throws CAS_CHUNK_MISMATCH or CAS_CHUNK_MISSING naming the chunk. */
     verify(ref: string, options?: WorkOptions): Promise<VerifyResult>;
     /** Writes the image as a disk to a file: every byte, or with holes where it has holes. */
-    export(request: ExportRequest, options?: WorkOptions): Promise<{ readonly bytes: number; readonly contentBytes: number }>;
+    export(
+      request: ExportRequest,
+      options?: WorkOptions,
+    ): Promise<{ readonly bytes: number; readonly contentBytes: number }>;
     /** Serves the image over NBD on a Unix socket until it is disposed of. */
     serve(request: ServeImageRequest, options?: WorkOptions): Promise<ServedImage>;
     /** Runs a command in the image in a sandbox without network, streaming what it reads. */

@@ -1,9 +1,23 @@
 import { basename, resolve } from 'node:path';
 
-import { chooseBuilder, detectBuilders, type BuilderDriver, type BuildRequest, type BuildResult } from '@decant/builder-local';
+import {
+  chooseBuilder,
+  detectBuilders,
+  type BuilderDriver,
+  type BuildRequest,
+  type BuildResult,
+} from '@decant/builder-local';
 import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';
-import { DecantError, formatBytes, isDecantError, parseImageName, stage, type OnEvent, type RootfsFormat } from '@decant/core';
+import {
+  DecantError,
+  formatBytes,
+  isDecantError,
+  parseImageName,
+  stage,
+  type OnEvent,
+  type RootfsFormat,
+} from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { openDockerArchive } from '@decant/oci';
 
@@ -87,7 +101,10 @@ async function readContext(request: CreateImageRequest, { onEvent, signal }: Wor
   return stage(onEvent, 'context', async (finish) => {
     const context = await openContext({ directory: request.context, dockerfile: request.dockerfile, signal });
     for (const message of context.warnings) onEvent?.({ type: 'warning', stage: 'context', message });
-    finish({ bytes: context.totals.bytes, message: `${context.totals.files} files, ${formatBytes(context.totals.bytes)}` });
+    finish({
+      bytes: context.totals.bytes,
+      message: `${context.totals.files} files, ${formatBytes(context.totals.bytes)}`,
+    });
     return context;
   });
 }
@@ -107,7 +124,11 @@ async function removeLeftovers(driver: BuilderDriver, onEvent?: OnEvent, signal?
   } catch (error) {
     signal?.throwIfAborted();
     if (!isDecantError(error)) throw error;
-    onEvent?.({ type: 'warning', stage: 'build', message: `What an earlier build left behind stays: ${error.message}` });
+    onEvent?.({
+      type: 'warning',
+      stage: 'build',
+      message: `What an earlier build left behind stays: ${error.message}`,
+    });
   }
 }
 

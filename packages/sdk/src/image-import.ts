@@ -116,9 +116,13 @@ async function importRaw(
   const { size, isFile } = await stat(path).then(
     (info) => ({ size: info.size, isFile: info.isFile() }),
     (error: unknown) => {
-      throw new DecantError('OCI_SOURCE_INVALID', `The disk image ${path} cannot be read: ${errnoOf(error) ?? 'unknown'}.`, {
-        cause: error,
-      });
+      throw new DecantError(
+        'OCI_SOURCE_INVALID',
+        `The disk image ${path} cannot be read: ${errnoOf(error) ?? 'unknown'}.`,
+        {
+          cause: error,
+        },
+      );
     },
   );
   if (!isFile || size === 0) {
@@ -151,7 +155,13 @@ async function importRaw(
       hint: 'Import it with --streaming, which takes any disk image.',
     });
   }
-  return { published: await publishArchive({ ...facts, name, file: path, contentBytes: size, config }, context), layoutMs: 0 };
+  return {
+    published: await publishArchive(
+      { ...facts, name, file: path, contentBytes: size, config, layout: 'foreign' },
+      context,
+    ),
+    layoutMs: 0,
+  };
 }
 
 async function* filePieces(file: RandomAccess, signal: AbortSignal | undefined): AsyncGenerator<ImagePiece> {

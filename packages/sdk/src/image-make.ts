@@ -42,12 +42,8 @@ export async function makeImage(
   const name = formatImageName(parseImageName(facts.name));
   const architecture = architectureOf(image.config);
   const started = performance.now();
-  await using scratch = createScratch(scratchDirectory);
-  const { root } = await stage(onEvent, 'layers', async (finish) => {
-    const flattened = await flattenImage(image, { scratch, onEvent, signal });
-    finish({ message: `${image.layers.length} layers` });
-    return flattened;
-  });
+  await using scratch = await createScratch(scratchDirectory);
+  const { root } = await flattenImage(image, { scratch, onEvent, signal });
   if (facts.format === 'cas-streaming') {
     const plan = await stage(onEvent, 'layout', async (finish) => {
       const planned = await planErofs(root, { hash, signal });
@@ -84,7 +80,10 @@ export async function makeImage(
     return written;
   });
   const layoutMs = Math.round(performance.now() - started);
-  const published = await publishArchive({ ...facts, name, file, contentBytes, config: image.config }, context);
+  const published = await publishArchive(
+    { ...facts, name, file, contentBytes, config: image.config, layout: 'hinted' },
+    context,
+  );
   return { published, layoutMs };
 }
 

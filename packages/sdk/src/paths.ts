@@ -30,6 +30,9 @@ export function decantPaths(env: Readonly<Record<string, string | undefined>> = 
   return {
     home,
     cache: join(home, 'cache'),
-    scratch: temporary !== undefined && temporary !== '' ? join(temporary, `decant-${process.getuid?.() ?? 0}`) : join(home, 'scratch'),
+    scratch:
+      temporary !== undefined && temporary !== ''
+        ? join(temporary, `decant-${process.getuid?.() ?? 0}`)
+        : join(home, 'scratch'),
   };
 }

@@ -14,6 +14,8 @@ export interface DecantOptions {
   readonly token?: string | undefined;
   /** Where this client keeps scratch files and its chunk cache. */
   readonly paths: DecantPaths;
+  /** Most bytes of verified chunks to keep on this machine; default 0: none. Of no use with an embedded server. */
+  readonly cacheBytes?: number | undefined;
 }
 
 /** Options of every call that takes a while. */

@@ -31,10 +31,14 @@ export async function listen(options: ListenOptions): Promise<ListeningServer> {
   try {
     await once(http, 'listening');
   } catch (error) {
-    throw new DecantError('CONFIG_INVALID', `Cannot listen on ${options.host} port ${options.port}: ${errnoOf(error) ?? 'unknown'}.`, {
-      hint: 'Choose another address with --host and --port; port 0 takes a free one.',
-      cause: error,
-    });
+    throw new DecantError(
+      'CONFIG_INVALID',
+      `Cannot listen on ${options.host} port ${options.port}: ${errnoOf(error) ?? 'unknown'}.`,
+      {
+        hint: 'Choose another address with --host and --port; port 0 takes a free one.',
+        cause: error,
+      },
+    );
   }
   scope.defer(() => close(http));
   const keys = await server.metadata.listKeys();

@@ -44,7 +44,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
   );
   const metadata = scope.use(await openSqliteMetadata(join(dataDirectory, 'metadata.sqlite')));
   await metadata.ensureNamespace(DEFAULT_NAMESPACE);
-  const store = createFileObjectStore({ directory: join(dataDirectory, 'objects') });
+  const store = createFileObjectStore({ directory: join(dataDirectory, 'objects'), fsync: 'always' });
   const credentials = {
     accessKeyId: 'DECANTLOCAL',
     secretAccessKey: await metadata.setting('object-signing-secret', () => randomBytes(32).toString('base64url')),
@@ -65,7 +65,13 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     metadata,
     store,
     signerFor: (origin) =>
-      createBlobSigner({ store, credentials, region: REGION, bucket: BUCKET, publicBaseUrl: `${origin}${OBJECTS_PATH}` }),
+      createBlobSigner({
+        store,
+        credentials,
+        region: REGION,
+        bucket: BUCKET,
+        publicBaseUrl: `${origin}${OBJECTS_PATH}`,
+      }),
     gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH }),
     poke: () => worker.poke(),
   };

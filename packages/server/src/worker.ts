@@ -11,7 +11,14 @@ import {
   type ObjectStore,
   type Template,
 } from '@decant/core';
-import { ingestArchive, ingestStreaming, recordKey, stagingPrefix, type Admission, type IngestContext } from '@decant/ingest';
+import {
+  ingestArchive,
+  ingestStreaming,
+  recordKey,
+  stagingPrefix,
+  type Admission,
+  type IngestContext,
+} from '@decant/ingest';
 import { z } from 'zod';
 
 import { admissionRecord } from './admission-record.ts';
@@ -146,7 +153,7 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     },
     signal,
   };
-  const declared = { virtualBytes: completion.snapshotSizeBytes };
+  const declared = { virtualBytes: completion.snapshotSizeBytes, layout: completion.layout };
   const admission =
     build.format === 'ext4' ? await ingestArchive(declared, context) : await ingestStreaming(declared, context);
   const record = await admissionRecord(metadata, build, admission);

@@ -1,4 +1,11 @@
-import { openChunk, type ChunkCodec, type ChunkStore, type HashProvider, type Manifest, type RandomAccess } from '@decant/cas';
+import {
+  openChunk,
+  type ChunkCodec,
+  type ChunkStore,
+  type HashProvider,
+  type Manifest,
+  type RandomAccess,
+} from '@decant/cas';
 import {
   DecantError,
   MIB,

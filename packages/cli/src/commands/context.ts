@@ -34,6 +34,10 @@ function listAction(directory: string, options: ListOptions): Promise<void> {
       files.map((file) => [formatBytes(file.sizeBytes), file.type, file.path]),
     );
     const bytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
-    say(dim(`${files.length} entries, ${formatBytes(bytes)}; ignore file: ${listing.ignoreFile ?? 'none'}; ${listing.digest}`));
+    say(
+      dim(
+        `${files.length} entries, ${formatBytes(bytes)}; ignore file: ${listing.ignoreFile ?? 'none'}; ${listing.digest}`,
+      ),
+    );
   });
 }

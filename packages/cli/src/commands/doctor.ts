@@ -21,7 +21,9 @@ function doctorAction(options: CommonOptions): Promise<void> {
       process.stdout.write(`${bold(section.title)}\n`);
       for (const check of section.checks) {
         const mark = check.ok ? green('yes') : yellow('no ');
-        process.stdout.write(`  ${mark}  ${printable(check.name)}${check.why === undefined ? '' : `: ${printable(check.why)}`}\n`);
+        process.stdout.write(
+          `  ${mark}  ${printable(check.name)}${check.why === undefined ? '' : `: ${printable(check.why)}`}\n`,
+        );
         if (!check.ok && check.mend !== undefined) process.stdout.write(dim(`       ${printable(check.mend)}\n`));
       }
     }

@@ -32,7 +32,8 @@ export function exportAction(ref: string, options: ExportOptions): Promise<void>
     );
     progress.end();
     if (options.json === true) printJson({ file, ...result });
-    else process.stdout.write(`${file}: ${formatBytes(result.bytes)}, ${formatBytes(result.contentBytes)} of content\n`);
+    else
+      process.stdout.write(`${file}: ${formatBytes(result.bytes)}, ${formatBytes(result.contentBytes)} of content\n`);
   });
 }
 
@@ -43,7 +44,8 @@ export interface ServeImageOptions extends CommonOptions {
 export function serveAction(ref: string, options: ServeImageOptions): Promise<void> {
   return invoke(options, async ({ decant, signal }) => {
     await using served = await decant.images.serve({ ref, socketPath: options.socket });
-    if (options.json === true) printJson({ uri: served.uri, exportName: served.exportName, sizeBytes: served.sizeBytes });
+    if (options.json === true)
+      printJson({ uri: served.uri, exportName: served.exportName, sizeBytes: served.sizeBytes });
     else say(`serving ${ref} at ${served.uri} until interrupted`);
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');

@@ -6,6 +6,7 @@ import { invoke, withCommonOptions, type CommonOptions } from '../command.ts';
 
 interface RunOptions extends CommonOptions {
   readonly statsFile?: string;
+  readonly trustFilesystem?: boolean;
 }
 
 export function runCommand(): Command {
@@ -13,6 +14,7 @@ export function runCommand(): Command {
     .description('run a command in an image while it streams, without network')
     .passThroughOptions()
     .option('--stats-file <file>', 'write what was fetched to this file, as JSON')
+    .option('--trust-filesystem', 'let the kernel mount a filesystem that decant did not make')
     .argument('<image>', 'name or id')
     .argument('[command...]', 'command instead of the one of the image')
     .action((ref: string, command: string[], options: RunOptions) => runAction(ref, command, options));
@@ -20,7 +22,8 @@ export function runCommand(): Command {
 
 function runAction(ref: string, command: readonly string[], options: RunOptions): Promise<void> {
   return invoke(options, async ({ decant, progress, signal }) => {
-    const { exitCode, stats } = await decant.images.run({ ref, command }, { onEvent: progress.onEvent, signal });
+    const { exitCode, stats } = await decant.images.run(
+      { ref, command, trustFilesystem: options.trustFilesystem }, { onEvent: progress.onEvent, signal });
     if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
     return exitCode;
   });

@@ -114,7 +114,8 @@ function running(event: Extract<ProgressEvent, { type: 'stage-progress' }>, elap
     if (elapsedMs > 500 && bytes > 0) {
       const rate = bytes / elapsedMs;
       facts.push(`${formatBytes(rate * 1000)}/s`);
-      if (totalBytes !== undefined && totalBytes > bytes) facts.push(`${formatDuration((totalBytes - bytes) / rate)} left`);
+      if (totalBytes !== undefined && totalBytes > bytes)
+        facts.push(`${formatDuration((totalBytes - bytes) / rate)} left`);
     }
   }
   return facts.join(', ');

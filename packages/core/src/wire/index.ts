@@ -37,6 +37,7 @@ export {
 } from './images.ts';
 export {
   completeRequestSchema,
+  completeResponseSchema,
   FORMAT_VERSIONS,
   prepareRequestSchema,
   prepareResponseSchema,

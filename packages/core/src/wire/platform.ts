@@ -85,6 +85,8 @@ export const completeRequestSchema = z.looseObject({
   rootfsNodeKind: z.enum(['base', 'diff']).default('base'),
   parentManifestUri: z.string().optional(),
   rootfsFormat: z.enum(ROOTFS_FORMATS).optional(),
+  /** decant: whether its own writer made an ext4 image; a streaming image says so in its manifest. */
+  layout: z.enum(['hinted', 'foreign']).default('foreign'),
 });
 export type CompleteRequest = z.infer<typeof completeRequestSchema>;
 
@@ -100,3 +102,6 @@ export const templateBuildSchema = z.looseObject({
   progress: z.object({ bytes: z.number().int(), totalBytes: z.number().int() }).optional(),
 });
 export type TemplateBuild = z.infer<typeof templateBuildSchema>;
+
+/** The answer of `/complete`: the template (200), or the build that is being admitted (202). */
+export const completeResponseSchema = z.union([templateBuildSchema, templateSchema]);

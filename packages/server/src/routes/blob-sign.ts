@@ -14,9 +14,7 @@ export function blobSignRoutes(): Hono<ServerEnv> {
     const request = await jsonBody(c, blobSignRequestSchema);
     const { namespace } = c.var.principal;
     const prefix =
-      request.target.kind === 'artifact'
-        ? await stagingOf(c, request.target.rel_path)
-        : namespacePrefix(namespace);
+      request.target.kind === 'artifact' ? await stagingOf(c, request.target.rel_path) : namespacePrefix(namespace);
     const signer = c.var.services.signerFor(new URL(c.req.url).origin);
     return c.json(await signer.sign({ namespacePrefix: prefix, request }));
   });
@@ -28,7 +26,10 @@ async function stagingOf(c: RouteContext, relPath: string): Promise<string> {
   const [, , , id = ''] = relPath.split('/');
   const prefix = `${stagingPrefix(namespace, id as BuildId)}/`;
   if (!relPath.startsWith(prefix)) {
-    throw new DecantError('SIGN_PATH_FORBIDDEN', 'The path to be signed is not in the staging area of a build of this key.');
+    throw new DecantError(
+      'SIGN_PATH_FORBIDDEN',
+      'The path to be signed is not in the staging area of a build of this key.',
+    );
   }
   const build = await c.var.services.metadata.findBuild(namespace, id);
   if (build === undefined) throw new DecantError('SIGN_PATH_FORBIDDEN', `There is no build ${id}.`);

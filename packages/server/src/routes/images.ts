@@ -64,13 +64,11 @@ export function imageRoutes(): Hono<ServerEnv> {
     const { namespace, id } = await streamingImage(c);
     const { store } = c.var.services;
     const locator = parseLocator(await store.get(locatorKey(namespace, id)));
-    const signed = await Promise.all(
-      packs.map(async (pack) => {
-        const key = locator.packs[pack]?.key;
-        if (key === undefined) throw new DecantError('USAGE', `The image has no pack ${pack}.`);
-        return { pack, ...(await signGet(c, key)) };
-      }),
-    );
+    const signed = packs.map((pack) => {
+      const key = locator.packs[pack]?.key;
+      if (key === undefined) throw new DecantError('USAGE', `The image has no pack ${pack}.`);
+      return { pack, ...signGet(c, key) };
+    });
     return c.json({
       packs: signed.map(({ pack, url }) => ({ pack, url })),
       expiresAt: signed[0]?.expiresAt ?? new Date().toISOString(),
@@ -83,7 +81,7 @@ export function imageRoutes(): Hono<ServerEnv> {
     if (isStreamingImageId(id)) {
       throw new DecantError('USAGE', 'The image is made of chunks; read its manifest and locator.');
     }
-    const signed = await signGet(c, archiveKey(namespace, id));
+    const signed = signGet(c, archiveKey(namespace, id));
     return c.json({
       ...signed,
       encoding: 'zstd',
@@ -119,12 +117,18 @@ async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image
     const image = await metadata.findImage(namespace, ref);
     if (image === undefined) throw new DecantError('NOT_FOUND', `There is no image ${ref}.`);
     const config = await readConfig(services, namespace, image.configDigest);
-    return { namespace, image, detail: { name: null, tag: null, updatedAt: null, diskBytes: 0, image: image.record, config } };
+    return {
+      namespace,
+      image,
+      detail: { name: null, tag: null, updatedAt: null, diskBytes: 0, image: image.record, config },
+    };
   }
   const name = await metadata.findName(namespace, parseImageName(ref));
   const image = name === undefined ? undefined : await metadata.findImage(namespace, name.imageId);
   if (name === undefined || image === undefined) {
-    throw new DecantError('NOT_FOUND', `There is no image ${ref}.`, { hint: 'List what there is with: decant image ls' });
+    throw new DecantError('NOT_FOUND', `There is no image ${ref}.`, {
+      hint: 'List what there is with: decant image ls',
+    });
   }
   const detail = {
     name: name.name,
@@ -152,7 +156,11 @@ async function streamingImage(c: RouteContext): Promise<{ namespace: Namespace; 
   return { namespace, id };
 }
 
-async function readConfig(services: Services, namespace: Namespace, digest: string | null): Promise<ImageConfig | null> {
+async function readConfig(
+  services: Services,
+  namespace: Namespace,
+  digest: string | null,
+): Promise<ImageConfig | null> {
   if (digest === null) return null;
   const key = configKey(namespace, digest);
   const bytes = await services.store.get(key, { range: { offset: 0, lengthBytes: await sizeOf(services, key) } });
@@ -170,12 +178,12 @@ async function sizeOf(services: Services, key: string): Promise<number> {
 async function objectResponse(c: RouteContext, key: string): Promise<Response> {
   const { store } = c.var.services;
   const info = await store.head(key);
-  if (info === undefined) throw new DecantError('OBJECT_NOT_FOUND', 'The object of this image is not in the object store.');
+  if (info === undefined)
+    throw new DecantError('OBJECT_NOT_FOUND', 'The object of this image is not in the object store.');
   return bytesResponse(store.stream(key), info.sizeBytes);
 }
 
-async function signGet(c: RouteContext, key: string): Promise<{ url: string; expiresAt: string }> {
-  const signer = c.var.services.signerFor(new URL(c.req.url).origin);
-  const { url, expiresAt } = await signer.signGet(key);
+function signGet(c: RouteContext, key: string): { url: string; expiresAt: string } {
+  const { url, expiresAt } = c.var.services.signerFor(new URL(c.req.url).origin).signGet(key);
   return { url, expiresAt };
 }

@@ -1,0 +1,91 @@
+import { access, constants, mkdir, statfs } from 'node:fs/promises';
+
+import { detectBuilders, type DetectedBuilder } from '@decant/builder-local';
+import { errnoOf, formatBytes } from '@decant/core';
+import { findProgram } from '@decant/core/node';
+import { probeJail } from '@decant/jail';
+
+import type { DecantPaths } from './paths.ts';
+
+export interface DiagnosisCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  readonly why?: string | undefined;
+  readonly mend?: string | undefined;
+}
+
+/** What this machine can do, section by section. */
+export interface Diagnosis {
+  readonly sections: readonly { readonly title: string; readonly checks: readonly DiagnosisCheck[] }[];
+}
+
+export async function diagnose(options: {
+  readonly paths: DecantPaths;
+  readonly signal?: AbortSignal | undefined;
+}): Promise<Diagnosis> {
+  const { paths, signal } = options;
+  const [builders, jail, kvm, home] = await Promise.all([
+    detectBuilders({ signal }),
+    probeJail({ signal }),
+    device('/dev/kvm', 'Enable virtualisation for this machine, or use emulation, which is slow.'),
+    dataDirectory(paths.home),
+  ]);
+  return {
+    sections: [
+      { title: 'building images', checks: builders.map(engineCheck) },
+      { title: 'running images', checks: jail.checks },
+      {
+        title: 'making and checking filesystems',
+        checks: await Promise.all([
+          program('fsck.erofs', 'erofs-utils', 'a second opinion on EROFS images'),
+          program('mkfs.ext4', 'e2fsprogs', 'needed for ext4 images'),
+          program('debugfs', 'e2fsprogs', 'needed for ext4 images'),
+          program('e2fsck', 'e2fsprogs', 'needed to admit ext4 images'),
+        ]),
+      },
+      {
+        title: 'virtual machines',
+        checks: [kvm, await program('qemu-system-x86_64', 'qemu-system-x86', 'boots images')],
+      },
+      { title: 'storage', checks: [home] },
+    ],
+  };
+}
+
+function engineCheck(builder: DetectedBuilder): DiagnosisCheck {
+  return builder.usable
+    ? { name: builder.name, ok: true, why: builder.driver.engine }
+    : { name: builder.name, ok: false, why: builder.why, mend: builder.mend };
+}
+
+async function program(name: string, debian: string, use: string): Promise<DiagnosisCheck> {
+  const path = await findProgram(name);
+  return path === undefined
+    ? { name, ok: false, why: `not installed (${use})`, mend: `On Debian: apt-get install ${debian}` }
+    : { name, ok: true, why: path };
+}
+
+async function device(path: string, mend: string): Promise<DiagnosisCheck> {
+  try {
+    await access(path, constants.R_OK | constants.W_OK);
+    return { name: path, ok: true };
+  } catch (error) {
+    return { name: path, ok: false, why: errnoOf(error) === 'ENOENT' ? 'not there' : 'no permission', mend };
+  }
+}
+
+async function dataDirectory(path: string): Promise<DiagnosisCheck> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+    await access(path, constants.W_OK);
+    const { bavail, bsize } = await statfs(path);
+    return { name: path, ok: true, why: `${formatBytes(bavail * bsize)} free` };
+  } catch (error) {
+    return {
+      name: path,
+      ok: false,
+      why: `cannot be written (${errnoOf(error) ?? 'unknown'})`,
+      mend: 'Point DECANT_HOME at a directory that this user can write to.',
+    };
+  }
+}

@@ -1,0 +1,104 @@
+import { join } from 'node:path';
+
+import { DecantError, GIB, isDecantError, type ImageConfig, type ImageDetail } from '@decant/core';
+import { openScratchDirectory } from '@decant/core/node';
+import { runImage, type GuestStreams } from '@decant/jail';
+import { serveNbd } from '@decant/stream';
+
+import { openDisk } from './image-disk.ts';
+import type { RunStats } from './results.ts';
+import type { Session, WorkOptions } from './session.ts';
+
+export interface RunImageRequest {
+  readonly ref: string;
+  /** Replaces the image's command; its entrypoint stays, as docker has it. */
+  readonly command: readonly string[];
+  /** Default `inherit`: the streams of this process. */
+  readonly stdio?: 'inherit' | GuestStreams | undefined;
+  /** Let this machine's kernel mount a filesystem that decant's own writer did not make. */
+  readonly trustFilesystem?: boolean | undefined;
+}
+
+export interface RunImageResult {
+  readonly exitCode: number;
+  readonly stats: RunStats;
+}
+
+/** Most bytes a run can write when its image asks for no size. */
+const DEFAULT_WRITE_BYTES = GIB;
+
+export async function runImageByName(
+  session: Session,
+  request: RunImageRequest,
+  { onEvent, signal }: WorkOptions,
+): Promise<RunImageResult> {
+  await using scratch = await openScratchDirectory(session.paths.scratch);
+  await using opened = await openDisk(session, request.ref, { scratchDirectory: scratch.path, onEvent, signal });
+  const { detail } = opened;
+  const filesystem = mountable(detail, request);
+  const failures: unknown[] = [];
+  const socketPath = join(scratch.path, 'nbd');
+  await using server =
+    opened.file === undefined
+      ? await serveNbd({
+          listen: { socketPath },
+          exports: new Map([['', opened.disk]]),
+          onError: (error) => failures.push(error),
+        })
+      : undefined;
+  const run = detail.config?.config ?? {};
+  const { exitCode } = await runImage({
+    disk: server === undefined ? { file: opened.file ?? '' } : { nbdSocket: socketPath },
+    filesystem,
+    argv: argumentsOf(run, request),
+    env: environmentOf(run),
+    user: run.User,
+    workingDir: run.WorkingDir,
+    diskBytes: detail.diskBytes === 0 ? DEFAULT_WRITE_BYTES : detail.diskBytes,
+    stdio: request.stdio ?? 'inherit',
+    stateDirectory: scratch.path,
+    signal,
+  }).catch((error: unknown) => {
+    // A disk that could not be read is why the sandbox failed, and says more.
+    throw failures[0] ?? error;
+  });
+  const broken = failures.find((failure) => isDecantError(failure));
+  if (broken !== undefined && exitCode !== 0) throw broken;
+  return { exitCode, stats: opened.stats() };
+}
+
+function mountable({ image }: ImageDetail, { ref, trustFilesystem = false }: RunImageRequest): 'erofs' | 'ext4' {
+  if (image.filesystem === 'raw') {
+    throw new DecantError('USAGE', `${ref} is a disk without a filesystem that decant knows.`, {
+      hint: 'Attach it to a virtual machine with: decant image serve',
+    });
+  }
+  if (image.layout === 'foreign' && !trustFilesystem) {
+    throw new DecantError('USAGE', `The filesystem of ${ref} was not made by decant, so it is not mounted.`, {
+      hint: "Say --trust-filesystem to let this machine's kernel mount it, or boot it in a virtual machine.",
+    });
+  }
+  return image.filesystem;
+}
+
+function argumentsOf(
+  { Entrypoint = [], Cmd = [] }: NonNullable<ImageConfig['config']>,
+  request: RunImageRequest,
+): string[] {
+  const argv = [...Entrypoint, ...(request.command.length > 0 ? request.command : Cmd)];
+  if (argv.length === 0) {
+    throw new DecantError('USAGE', `${request.ref} has no command of its own.`, {
+      hint: `Give one: decant run ${request.ref} -- CMD`,
+    });
+  }
+  return argv;
+}
+
+function environmentOf({ Env = [] }: NonNullable<ImageConfig['config']>): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const entry of Env) {
+    const at = entry.indexOf('=');
+    if (at > 0) env[entry.slice(0, at)] = entry.slice(at + 1);
+  }
+  return env;
+}
