@@ -199,7 +199,7 @@ function streamOf(first: IteratorResult<Uint8Array>, rest: AsyncIterator<Uint8Ar
       const { done, value } = next ?? (await rest.next());
       next = undefined;
       if (done === true) controller.close();
-      else controller.enqueue(value as Uint8Array);
+      else controller.enqueue(value);
     },
     async cancel() {
       await rest.return?.();
