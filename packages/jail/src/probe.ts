@@ -116,7 +116,11 @@ async function filesystem(type: string): Promise<JailCheck> {
   const known = async () =>
     (await readFile('/proc/filesystems', 'utf8')).split('\n').some((line) => line.endsWith(`\t${type}`));
   if (await known()) return { name, ok: true };
-  if (process.getuid?.() === 0 && (await reasonOfFailure('modprobe', [type], undefined)) === undefined && (await known()))
+  if (
+    process.getuid?.() === 0 &&
+    (await reasonOfFailure('modprobe', [type], undefined)) === undefined &&
+    (await known())
+  )
     return { name, ok: true };
   const mend = `Use a kernel with ${type}, or load its module: modprobe ${type}.`;
   return { name, ok: false, why: `The kernel does not have the filesystem ${type}.`, mend };

@@ -115,7 +115,8 @@ function launch(options: RunImageOptions, folder: string): ChildProcess {
       ? `nbd=nbd+unix:///${encodeURIComponent(disk.exportName ?? '')}?socket=${encodeURIComponent(disk.nbdSocket)}`
       : `file=${disk.file}`,
   ];
-  const guest: StdioOptions = options.stdio === 'inherit' ? ['inherit', 'inherit', 'inherit'] : ['pipe', 'pipe', 'pipe'];
+  const guest: StdioOptions =
+    options.stdio === 'inherit' ? ['inherit', 'inherit', 'inherit'] : ['pipe', 'pipe', 'pipe'];
   const unshare = ['unshare', '--mount', '--propagation', 'private', '--pid', '--fork', '--mount-proc'];
   return spawn(
     'setpriv',
@@ -128,11 +129,7 @@ function launch(options: RunImageOptions, folder: string): ChildProcess {
   );
 }
 
-async function converse(
-  child: ChildProcess,
-  options: RunImageOptions,
-  filter: Uint8Array,
-): Promise<RunImageResult> {
+async function converse(child: ChildProcess, options: RunImageOptions, filter: Uint8Array): Promise<RunImageResult> {
   const { signal } = options;
   const control = child.stdio[3] as Duplex;
   const reports = child.stdio[4] as Duplex;

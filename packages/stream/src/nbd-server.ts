@@ -123,7 +123,8 @@ async function listen(server: Server, at: ServeNbdOptions['listen']): Promise<{ 
           : new DecantError('USAGE', `Cannot listen on ${where}: ${error.message}`, { cause: error }),
       );
     });
-    const listenOptions: ListenOptions = 'socketPath' in at ? { path: at.socketPath } : { host: at.host, port: at.port };
+    const listenOptions: ListenOptions =
+      'socketPath' in at ? { path: at.socketPath } : { host: at.host, port: at.port };
     // The socket is bound within the call, so that it never exists with a wider mode.
     const before = 'socketPath' in at ? umask(0o177) : undefined;
     try {
