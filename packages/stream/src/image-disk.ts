@@ -148,7 +148,9 @@ export function createImageDisk(options: ImageDiskOptions): ImageDisk {
   /** Brings every chunk of the batch or fails it; never rejects. */
   async function load(batch: readonly Pending[]): Promise<void> {
     const left = new Map(batch.map((chunk) => [chunk.id, chunk]));
-    const arrived = (chunk: Pending, plain: Uint8Array) => {
+    const arrived = (chunk: Pending, bytes: Uint8Array) => {
+      // A view of a larger buffer would keep all of it alive.
+      const plain = bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
       memory.put(chunk.id, plain);
       left.delete(chunk.id);
       pending.delete(chunk.id);
@@ -238,6 +240,7 @@ function failed(chunk: Wanted, cause: unknown): DecantError {
 /** Waits for `work`, or throws the signal's reason; the work goes on for others. */
 async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await work;
+  work.catch(() => undefined);
   signal.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = () => reject(signal.reason);
@@ -246,6 +249,5 @@ async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): 
     return await Promise.race([work, promise]);
   } finally {
     signal.removeEventListener('abort', onAbort);
-    work.catch(() => undefined);
   }
 }

@@ -31,6 +31,7 @@ export async function transmit(
 ): Promise<void> {
   const running = new Set<Promise<void>>();
   let bytes = 0;
+  const isFull = (length: number) => running.size >= MOST_REQUESTS || (bytes > 0 && bytes + length > MOST_BYTES);
   for (;;) {
     const head = await reader.exactly(REQUEST_BYTES);
     if (head === undefined) break;
@@ -47,7 +48,7 @@ export async function transmit(
     }
     const error = judge(request, disk.sizeBytes);
     const length = error === ERROR.none ? request.length : 0;
-    while (running.size >= MOST_REQUESTS || (bytes > 0 && bytes + length > MOST_BYTES)) await Promise.race(running);
+    while (isFull(length)) await Promise.race(running);
     bytes += length;
     const work = (error === ERROR.none ? answerRead(request) : send([encodeAnswer(request.cookie, error)])).finally(
       () => {
