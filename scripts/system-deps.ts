@@ -78,7 +78,7 @@ export async function ensureSystemDependencies(options: EnsureOptions): Promise<
   const missing = await missingOf(wanted, signal);
   if (missing.length === 0) return { missing: [], installed: [], command: undefined };
   const root = process.getuid?.() === 0;
-  const terminal = process.stdin.isTTY === true && process.stdout.isTTY === true;
+  const terminal = process.stdin.isTTY && process.stdout.isTTY;
   const command = `${root ? '' : 'sudo '}apt-get install -y --no-install-recommends ${missing.map((entry) => entry.name).join(' ')}`;
   for (const { name, purpose } of missing) log(`missing: ${name} (${purpose})`);
   if (!root || (terminal && !yes)) {
