@@ -29,6 +29,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
     groups: ['demo', 'test'],
   },
   { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
+  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test'] },
   { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test'] },
   { name: 'umoci', purpose: 'another flattening of an OCI image, to compare with', groups: ['test'] },
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test'] },
