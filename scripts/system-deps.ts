@@ -29,6 +29,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
     groups: ['demo', 'test'],
   },
   { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
+  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test'] },
   { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test'] },
   { name: 'umoci', purpose: 'another flattening of an OCI image, to compare with', groups: ['test'] },
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test'] },
@@ -78,7 +79,7 @@ export async function ensureSystemDependencies(options: EnsureOptions): Promise<
   const missing = await missingOf(wanted, signal);
   if (missing.length === 0) return { missing: [], installed: [], command: undefined };
   const root = process.getuid?.() === 0;
-  const terminal = process.stdin.isTTY === true && process.stdout.isTTY === true;
+  const terminal = process.stdin.isTTY && process.stdout.isTTY;
   const command = `${root ? '' : 'sudo '}apt-get install -y --no-install-recommends ${missing.map((entry) => entry.name).join(' ')}`;
   for (const { name, purpose } of missing) log(`missing: ${name} (${purpose})`);
   if (!root || (terminal && !yes)) {

@@ -4,8 +4,9 @@ import type { Reporter, TestCase, TestModule } from 'vitest/node';
 
 import type { TestOutcome, TestRun } from './test-report.ts';
 
+// Vitest loads a reporter from a file by its default export.
 /** Writes what became of every test to the file that DECANT_TEST_RESULTS names, for `scripts/test.ts`. */
-export class ResultsReporter implements Reporter {
+export default class ResultsReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], errors: readonly { readonly message: string }[]): void {
     const file = process.env['DECANT_TEST_RESULTS'];
     if (file === undefined) return;
@@ -31,7 +32,3 @@ function moduleFailures(module: TestModule): string[] {
   const errors = [...module.errors(), ...[...module.children.allSuites()].flatMap((suite) => suite.errors())];
   return errors.map((error) => `${module.relativeModuleId}: ${error.message.split('\n')[0]!}`);
 }
-
-// Vitest loads a reporter from a file by its default export.
-// oxlint-disable-next-line import/no-default-export
-export default ResultsReporter;

@@ -10,6 +10,7 @@ export interface PackageJson {
   readonly name: string;
   readonly version: string;
   readonly private?: boolean;
+  readonly description?: string;
   readonly bin?: Readonly<Record<string, string>>;
   readonly exports?: Readonly<Record<string, unknown>>;
   readonly dependencies?: Readonly<Record<string, string>>;
@@ -40,11 +41,12 @@ export function workspacePackages(root: string = ROOT): WorkspacePackage[] {
     });
 }
 
-/** True while a package exports nothing yet: its `src/index.ts` is there and empty. */
+/** True while a package has nothing in it yet: an empty `src/index.ts`, or a command without its `src/main.ts`. */
 export function isEmptyPackage(item: WorkspacePackage): boolean {
+  const entry = item.manifest.exports?.['.'] === undefined ? 'src/main.ts' : 'src/index.ts';
   try {
-    return readFileSync(join(item.folder, 'src/index.ts'), 'utf8').trim() === '';
+    return readFileSync(join(item.folder, entry), 'utf8').trim() === '';
   } catch {
-    return item.manifest.bin === undefined;
+    return true;
   }
 }

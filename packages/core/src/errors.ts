@@ -60,7 +60,7 @@ export function toDecantError(value: unknown, fallback: ErrorCode = 'INTERNAL'):
 /** The `code` of a Node system error (`ENOENT`, …), or undefined. */
 export function errnoOf(value: unknown): string | undefined {
   const code = (value as { code?: unknown } | null | undefined)?.code;
-  return typeof code === 'string' && /^E[A-Z0-9_]+$/.test(code) && !isErrorCode(code) ? code : undefined;
+  return typeof code === 'string' && /^E(?!RR_)[A-Z0-9_]+$/.test(code) && !isErrorCode(code) ? code : undefined;
 }
 
 const SECRET_KEY = /(secret|password|passwd|token|authorization|api[-_]?key|credential|signature)/i;

@@ -50,7 +50,8 @@ function header(entry: TarEntry, sizeBytes: number): Buffer {
   block.fill(' ', 148, 156);
   text(TYPE_FLAG[type], 156, 1);
   text(linkTarget, 157, 100);
-  text('ustar\0' + '00', 257, 8);
+  text('ustar', 257, 6);
+  text('00', 263, 2);
   const sum = block.reduce((total, byte) => total + byte, 0);
   text(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 8);
   return block;

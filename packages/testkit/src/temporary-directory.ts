@@ -29,7 +29,7 @@ export function mountsBelow(folder: string, mountinfo: string): string[] {
       field.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8))),
     )
     .filter((mount) => mount === folder || mount.startsWith(`${folder}/`))
-    .reverse();
+    .toReversed();
 }
 
 /** Detaches every mount in a folder; does nothing where there is no `/proc`. */

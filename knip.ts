@@ -1,0 +1,40 @@
+import type { KnipConfig } from 'knip';
+
+import { isEmptyPackage, workspacePackages } from './scripts/workspace.ts';
+
+// A package that is only a name yet uses none of its dependencies.
+const empty = workspacePackages().filter((item) => isEmptyPackage(item));
+
+const config: KnipConfig = {
+  ignoreWorkspaces: empty.map((item) => `packages/${item.shortName}`),
+  ignoreExportsUsedInFile: true,
+  rules: {
+    // Programs of the system are listed in scripts/system-deps.ts.
+    binaries: 'off',
+    catalog: empty.length > 0 ? 'off' : 'error',
+  },
+  workspaces: {
+    '.': {
+      entry: ['scripts/*.ts', 'bench/run.ts', 'e2e/**/*.ts'],
+      project: ['scripts/**/*.ts', 'e2e/**/*.ts', '*.ts'],
+      // Started by path from scripts/.
+      ignoreDependencies: ['@arethetypeswrong/cli', 'turbo'],
+    },
+    'packages/*': {
+      entry: ['src/**/contract.ts', 'src/**/*-worker.ts'],
+      project: ['src/**/*.ts'],
+    },
+    'packages/cli': {
+      entry: ['src/main.ts', 'bin/*'],
+      project: ['src/**/*.ts'],
+    },
+    'apps/docs': {
+      entry: ['.vitepress/config.ts'],
+      project: ['*.ts', '.vitepress/*.ts'],
+      ignoreDependencies: ['typedoc-plugin-markdown'],
+    },
+  },
+};
+
+// Knip loads its configuration by the default export.
+export default config;
