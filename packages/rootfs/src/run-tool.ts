@@ -1,0 +1,44 @@
+import { run } from '@decant/core/node';
+
+export interface RunToolOptions {
+  /** Added to what the tool finds in its environment. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /** Absolute paths the tool reads: files or folders. */
+  readonly readable?: readonly string[] | undefined;
+  /** Absolute paths of existing files the tool writes. */
+  readonly writable?: readonly string[] | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface ToolResult {
+  readonly exitCode: number | null;
+  /** At least the last MiB. */
+  readonly stdout: Uint8Array;
+  readonly stderr: Uint8Array;
+}
+
+/**
+ * Runs one of the filesystem tools and gives back how it ended, whatever its exit code; the caller decides how it is
+ * confined. @throws PROCESS_MISSING when the tool is not installed
+ */
+export type RunTool = (command: string, args: readonly string[], options?: RunToolOptions) => Promise<ToolResult>;
+
+const ANY_CODE = Array.from({ length: 256 }, (_, code) => code);
+const LONGEST_MS = 30 * 60 * 1000;
+
+/** Runs the tool as it is, without confinement, for at most 30 minutes. For images from a trusted source. */
+export const runToolDirectly: RunTool = async (command, args, { env, signal } = {}) => {
+  const { PATH = '' } = process.env;
+  return run(command, args, {
+    env: { LC_ALL: 'C', PATH: `${PATH}:/usr/local/sbin:/usr/sbin:/sbin`, ...env },
+    okCodes: ANY_CODE,
+    timeoutMs: LONGEST_MS,
+    signal,
+  });
+};
+
+/** The last lines a tool wrote, for a message. */
+export function lastLines({ stdout, stderr }: ToolResult): string {
+  const text = `${Buffer.from(stdout).toString('utf8')}\n${Buffer.from(stderr).toString('utf8')}`.trim();
+  return text.split('\n').slice(-12).join('\n').slice(-4000);
+}
