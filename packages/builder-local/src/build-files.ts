@@ -1,8 +1,9 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { withoutSyntaxLine } from './dockerfile.ts';
 import type { BuildRequest, CallOptions } from './driver.ts';
+import { removeTree } from './remove-tree.ts';
 
 /** Where one build keeps its files; everything is below `root`. */
 export interface BuildFiles {
@@ -15,7 +16,9 @@ export interface BuildFiles {
 
 /**
  * Lays out what an engine reads: the filtered context, and beside it, where COPY cannot reach, the Dockerfile with an
- * empty ignore file of its own, so that an ignore file in the context is content and not a rule.
+ * empty ignore file of its own, so that an ignore file in the context is content and not a rule. The directory's
+ * name is new each time: BuildKit keeps what it was sent by the name, and takes a file of equal size and time for
+ * the one it has, while every file of a context may have the same time.
  */
 export async function layBuildFiles(request: BuildRequest, options: CallOptions): Promise<BuildFiles> {
   const root = await mkdtemp(join(request.workDirectory, 'build-'));
@@ -32,7 +35,7 @@ export async function layBuildFiles(request: BuildRequest, options: CallOptions)
     await writeFile(`${files.dockerfile}.dockerignore`, '');
     await request.context.materialize(files.context, { signal: options.signal });
   } catch (error) {
-    await rm(root, { recursive: true, force: true });
+    await removeTree(root);
     throw error;
   }
   return files;

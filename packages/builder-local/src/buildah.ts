@@ -1,4 +1,4 @@
-import { constants, copyFile, link, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { constants, copyFile, link, mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -23,6 +23,7 @@ import type {
 import { architectureOf, buildResult } from './image-archive.ts';
 import { BuildahReader } from './output/buildah.ts';
 import { succeeds } from './process-output.ts';
+import { removeTree } from './remove-tree.ts';
 import { runEngine } from './run-engine.ts';
 import { dockerHubForShortNames } from './short-names.ts';
 
@@ -108,7 +109,7 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
   /** Files below a build's directory may belong to subordinate ids, which only root of their namespace can remove. */
   const removeFiles = async (root: string) => {
     try {
-      await rm(root, { recursive: true, force: true });
+      await removeTree(root);
     } catch (error) {
       if (!facts.rootless) throw error;
       await run(facts.program, [...storageArguments(options), 'unshare', 'rm', '-rf', '--', root], {

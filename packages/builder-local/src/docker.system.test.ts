@@ -20,10 +20,8 @@ async function startDaemon(scope: Scope): Promise<string> {
   const host = `unix://${join(directory, 'docker.sock')}`;
   const daemon = spawn(
     dockerd!,
-    [
-      ...['--host', host, '--data-root', join(directory, 'data'), '--exec-root', join(directory, 'exec')],
-      ...['--pidfile', join(directory, 'pid'), '--bridge', 'none', '--iptables=false', '--ip6tables=false'],
-    ],
+    `--host ${host} --data-root ${directory}/data --exec-root ${directory}/exec --pidfile ${directory}/pid
+     --bridge none --iptables=false --ip6tables=false`.split(/\s+/),
     { stdio: 'ignore' },
   );
   const ended = once(daemon, 'exit');

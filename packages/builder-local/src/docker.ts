@@ -22,6 +22,7 @@ import { architectureOf, buildResult } from './image-archive.ts';
 import { BuildkitReader } from './output/buildkit.ts';
 import { ClassicReader } from './output/classic.ts';
 import { succeeds } from './process-output.ts';
+import { removeTree } from './remove-tree.ts';
 import { runEngine } from './run-engine.ts';
 
 export interface DockerOptions {
@@ -97,7 +98,7 @@ export function dockerDriver(
         await docker(['save', '-o', fileName, image], { cwd: directory, signal: call.signal });
       });
     } finally {
-      await rm(files.root, { recursive: true, force: true });
+      await removeTree(files.root);
     }
   }
 

@@ -1,5 +1,5 @@
 import type { BuildEvent } from '../driver.ts';
-import { LastLines, log, plain, progress, type FailureReport, type OutputReader } from './reader.ts';
+import { isEngineGone, LastLines, log, plain, progress, type FailureReport, type OutputReader } from './reader.ts';
 
 /*
  * buildah bud writes, without marking what comes from a step:
@@ -46,6 +46,7 @@ export class BuildahReader implements OutputReader {
     if (/Unknown instruction|dockerfile parse error|no FROM statement|syntax error/i.test(text)) {
       return { kind: 'invalid', reason: text, lastLines };
     }
+    if (isEngineGone(text)) return { kind: 'engine', reason: text, lastLines };
     if (this.#step === undefined) return { kind: 'other', reason: text, lastLines };
     const { label, command } = this.#step;
     const from = /^FROM\s+(?:--\S+\s+)*(\S+)/i.exec(command);

@@ -67,7 +67,9 @@ export const progress = (items: number, totalItems: number): BuildEvent => ({
   totalItems,
 });
 
-/** Whether the reason is that the engine's service is not there. */
+/** Whether the reason is that the engine's service or program is not there. */
 export function isEngineGone(text: string): boolean {
-  return /cannot connect to the docker daemon|error during connect|docker daemon is not running/i.test(text);
+  return /^(setpriv|unshare): failed to execute |cannot connect to the docker daemon|error during connect|docker daemon is not running/im.test(
+    text,
+  );
 }

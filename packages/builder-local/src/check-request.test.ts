@@ -1,0 +1,56 @@
+import { describe, expect, it } from 'vitest';
+
+import { checkRequest } from './check-request.ts';
+import type { BuilderCapabilities, BuildRequest } from './driver.ts';
+
+const capabilities: BuilderCapabilities = {
+  architecture: 'amd64',
+  features: new Set(['RUN --mount'] as const),
+  networks: ['default', 'host'],
+  rootless: false,
+};
+
+function check(dockerfile: string, request: Partial<BuildRequest> = {}) {
+  const bytes = new TextEncoder().encode(dockerfile);
+  const context = { dockerfile: { displayPath: 'app/Dockerfile', bytes }, materialize: () => Promise.resolve() };
+  return checkRequest('engine 1', capabilities, { context, workDirectory: '/nowhere', ...request });
+}
+
+describe('checkRequest', () => {
+  it.each([
+    ['a foreign platform', 'FROM a\n', { platform: 'linux/arm64' }, 'BUILD_PLATFORM_UNSUPPORTED', /linux\/arm64/],
+    ['one in FROM', 'FROM a\nFROM --platform=linux/arm64 b\n', {}, 'BUILD_PLATFORM_UNSUPPORTED', /Dockerfile:2/],
+    ['a here-document', 'FROM a\nRUN <<E\nx\nE\n', {}, 'DOCKERFILE_UNSUPPORTED', /Dockerfile:2 uses here-documents/],
+    ['a flag', 'FROM a\n\nCOPY --link a b\n', {}, 'DOCKERFILE_UNSUPPORTED', /Dockerfile:3 uses COPY --link/],
+    ['another front end', '# syntax=my/front:1\nFROM a\n', {}, 'DOCKERFILE_UNSUPPORTED', /my\/front:1/],
+    ['a network mode', 'FROM a\n', { network: 'none' }, 'USAGE', /network mode none/],
+    ['an unknown stage', 'FROM a AS one\n', { target: 'two' }, 'USAGE', /no stage named "two"/],
+    ['a stage number too high', 'FROM a AS one\n', { target: '1' }, 'USAGE', /no stage named "1"/],
+    ['a missing secret', 'FROM a\nRUN --mount=type=secret,id=k x\n', {}, 'USAGE', /secret k/],
+  ] as const)('refuses %s', (_, dockerfile, request, code, message) => {
+    expect(() => check(dockerfile, request)).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(message) }),
+    );
+  });
+
+  it.each([
+    ['the own platform', 'FROM --platform=linux/x86_64 a\n', { platform: 'linux/amd64' }],
+    ['a platform by variable', 'FROM --platform=$BUILDPLATFORM a\n', {}],
+    ['stages by name in any case and by number', 'FROM a AS One\n', { target: 'one' }],
+    ['a stage number', 'FROM a AS One\n', { target: '0' }],
+    ['a secret that is given', 'FROM a\nRUN --mount=type=secret,id=k x\n', { secrets: [{ id: 'k', file: '/k' }] }],
+    ['predefined arguments', 'FROM a\n', { buildArgs: { HTTP_PROXY: 'x', no_proxy: 'y', BUILDKIT_INLINE_CACHE: '1' } }],
+  ] as const)('takes %s', (_, dockerfile, request) => {
+    expect(check(dockerfile, request).warnings).toEqual([]);
+  });
+
+  it('warns of arguments that nothing declares and of a syntax line', () => {
+    const { warnings } = check('# syntax=docker/dockerfile:1.4\nFROM a\nARG KNOWN\n', {
+      buildArgs: { KNOWN: '1', TYPO: '2' },
+    });
+    expect(warnings.map(({ message }) => message)).toEqual([
+      expect.stringContaining('syntax=docker/dockerfile:1.4'),
+      expect.stringContaining('TYPO'),
+    ]);
+  });
+});

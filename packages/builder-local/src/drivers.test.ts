@@ -1,0 +1,363 @@
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile, chmod } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { buildError } from './build-error.ts';
+import { layBuildFiles } from './build-files.ts';
+import { markedContainers, newBuildMark, ownerIsGone } from './buildah-containers.ts';
+import { buildahBuildArguments, buildahFeatures, storageArguments, withHost } from './buildah.ts';
+import { chooseBuilder } from './choose.ts';
+import { flagsOf, probeBuildah, probeDocker, type DetectedBuilder } from './detect.ts';
+import { buildkitFeatures, dockerBuildArguments, dockerDriver, secretArgument } from './docker.ts';
+import type { BuilderDriver, BuildEvent, BuildRequest } from './driver.ts';
+import { EventQueue } from './event-queue.ts';
+import { removeTree } from './remove-tree.ts';
+import { dockerHubForShortNames } from './short-names.ts';
+
+let directory: string;
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'decant-unit-'));
+});
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+const files = {
+  root: '/w',
+  context: '/w/context',
+  dockerfile: '/w/file/Dockerfile',
+  imageIdFile: '/w/id',
+  temporary: '/w/tmp',
+};
+const context: BuildRequest['context'] = {
+  dockerfile: { displayPath: 'Dockerfile', bytes: new TextEncoder().encode('FROM a\n') },
+  materialize: () => Promise.resolve(),
+};
+const full: BuildRequest = {
+  context,
+  workDirectory: '/w',
+  buildArgs: { A: 'x y', B: '' },
+  target: 't',
+  network: 'none',
+  cache: 'ignore',
+  secrets: [{ id: 's', file: '/s' }],
+  tag: 'app:1',
+};
+
+describe('arguments', () => {
+  it('of docker', () => {
+    expect(dockerBuildArguments({ context, workDirectory: '/w' }, files, undefined)).toEqual(
+      'build --force-rm --iidfile /w/id --file /w/file/Dockerfile /w/context'.split(' '),
+    );
+    const args = dockerBuildArguments(full, files, new Set(['--secret', '--load', '--provenance']));
+    expect(args.join('|')).toContain(
+      '--progress|plain|--load|--provenance=false|--no-cache|--target|t|--network|none|--build-arg|A=x y|--build-arg|B=|--secret|id=s,src=/s|--tag|app:1|/w/context',
+    );
+    expect(dockerBuildArguments(full, files, new Set(['--secret']))).not.toContain('--load');
+  });
+
+  it('of buildah', () => {
+    const args = buildahBuildArguments(full, files, { rootless: false, runc: '/usr/sbin/runc' }, 'mark').join(' ');
+    expect(args).toContain('--isolation oci --runtime /usr/sbin/runc --network none --secret id=mark,src=/dev/null');
+    expect(args).toContain(
+      '--no-cache --target t --build-arg A=x y --build-arg B= --secret id=s,src=/s --tag localhost/app:1 /w/context',
+    );
+    const plain = buildahBuildArguments(
+      { context, workDirectory: '/w' },
+      files,
+      { rootless: true, runc: undefined },
+      'mark',
+    );
+    expect(plain.join(' ')).toContain('--layers --force-rm --iidfile /w/id --isolation chroot');
+    expect(storageArguments({ storageRoot: '/r', runRoot: '/u', storageDriver: 'vfs' })).toEqual(
+      '--root /r --runroot /u --storage-driver vfs'.split(' '),
+    );
+  });
+
+  it('give short names a host for buildah', () => {
+    expect(withHost('app')).toBe('localhost/app');
+    expect(withHost('team/app:1')).toBe('localhost/team/app:1');
+    expect(withHost('localhost/app')).toBe('localhost/app');
+    expect(withHost('reg.example/app')).toBe('reg.example/app');
+    expect(withHost('127.0.0.1:5000/app')).toBe('127.0.0.1:5000/app');
+  });
+
+  it('refuse a secret that would be split', () => {
+    expect(() => secretArgument({ id: 'a', file: '/x,src=/etc/shadow' })).toThrow(
+      expect.objectContaining({ code: 'USAGE' }),
+    );
+  });
+});
+
+describe('capabilities', () => {
+  it('follow the version', () => {
+    expect(buildkitFeatures('20.10.24+dfsg1').has('heredoc')).toBe(false);
+    expect(buildkitFeatures('28.2.2').has('heredoc')).toBe(true);
+    expect(buildahFeatures('1.28.2').has('heredoc')).toBe(false);
+    expect(buildahFeatures('1.39.0').has('heredoc')).toBe(true);
+  });
+
+  it('are read from help texts', () => {
+    const help = '  -o, --output stringArray      Output\n      --secret stringArray      Secret file\n   not --this\n';
+    expect([...flagsOf(help)]).toEqual(['--output', '--secret']);
+  });
+});
+
+describe('files of a build', () => {
+  it('hold the Dockerfile apart, with an empty ignore file, and vanish when the context fails', async () => {
+    const laid = await layBuildFiles({ context, workDirectory: directory }, {});
+    expect(await readFile(laid.dockerfile, 'utf8')).toBe('FROM a\n');
+    expect(await readFile(`${laid.dockerfile}.dockerignore`, 'utf8')).toBe('');
+    const locked = join(laid.context, 'locked');
+    await mkdir(join(locked, 'in'), { recursive: true });
+    await chmod(locked, 0o500);
+    await removeTree(laid.root);
+    await expect(stat(laid.root)).rejects.toThrow(/ENOENT/);
+    let seen = '';
+    const failing = { ...context, materialize: (target: string) => Promise.reject(new Error((seen = target))) };
+    await expect(layBuildFiles({ context: failing, workDirectory: directory }, {})).rejects.toThrow(/context/);
+    await expect(stat(seen)).rejects.toThrow(/ENOENT/);
+  });
+});
+
+describe('marks of buildah containers', () => {
+  it('say whether their process still runs', () => {
+    const own = newBuildMark();
+    expect(own).toMatch(/^decant-build-\d+-\d+-[0-9a-f]{8}$/);
+    expect(ownerIsGone(own)).toBe(false);
+    expect(ownerIsGone(own.replace(/-\d+(-[0-9a-f]{8})$/, '-1$1'))).toBe(true);
+    expect(ownerIsGone('decant-build-4194305-77-00000000')).toBe(true);
+  });
+
+  it('are found in the records of a storage, whatever else lies there', async () => {
+    const mark = newBuildMark();
+    const id = 'a'.repeat(64);
+    const containers = join(directory, 'overlay-containers');
+    for (const name of [id, 'b'.repeat(64), 'c'.repeat(64)])
+      await mkdir(join(containers, name, 'userdata'), { recursive: true });
+    await writeFile(
+      join(containers, id, 'userdata', 'buildah.json'),
+      `{"CommonBuildOpts":{"Secrets":["id=${mark},src=/dev/null"]}}`,
+    );
+    await writeFile(join(containers, 'b'.repeat(64), 'userdata', 'buildah.json'), '{"CommonBuildOpts":{"Secrets":[]}}');
+    await writeFile(join(containers, 'containers.json'), '[]');
+    expect(await markedContainers(directory, 'overlay')).toEqual([{ id, mark }]);
+    expect(await markedContainers(directory, 'vfs')).toEqual([]);
+  });
+});
+
+describe('short names', () => {
+  const withConf = async (name: string, text: string) => {
+    const home = join(directory, name);
+    await mkdir(join(home, '.config/containers'), { recursive: true });
+    await writeFile(join(home, '.config/containers/registries.conf'), text);
+    return dockerHubForShortNames(home, { HOME: home });
+  };
+
+  it('come from Docker Hub where no registry is configured for them', async () => {
+    const variables = await withConf('a', '# unqualified-search-registries = ["x"]\n[[registry]]\nlocation = "y"\n');
+    const text = await readFile(variables['CONTAINERS_REGISTRIES_CONF']!, 'utf8');
+    expect(text).toMatch(/^unqualified-search-registries = \["docker.io"\]\n#.*\n\[\[registry\]\]/);
+  });
+
+  it('come from where the configuration says otherwise', async () => {
+    expect(await withConf('b', 'unqualified-search-registries = ["x"]\n')).toEqual({});
+    expect(await dockerHubForShortNames(directory, { CONTAINERS_REGISTRIES_CONF: '/x' })).toEqual({});
+  });
+});
+
+describe('EventQueue', () => {
+  const line = (text: string): BuildEvent => ({ type: 'log', stage: 'build', stream: 'stdout', line: text });
+
+  it('passes events on in order, as they come', async () => {
+    const queue = new EventQueue();
+    const seen: BuildEvent[] = [];
+    const drained = (async () => {
+      for await (const event of queue.drain()) seen.push(event);
+    })();
+    queue.push(line('a'));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(seen).toHaveLength(1);
+    queue.push(line('b'));
+    queue.end();
+    await drained;
+    expect(seen).toEqual([line('a'), line('b')]);
+  });
+
+  it('drops and counts lines beyond its limit, never warnings', async () => {
+    const queue = new EventQueue(2);
+    for (const text of ['a', 'b', 'c', 'd']) queue.push(line(text));
+    queue.push({ type: 'warning', stage: 'build', message: 'w' });
+    queue.end();
+    const seen: BuildEvent[] = [];
+    for await (const event of queue.drain()) seen.push(event);
+    expect(seen).toEqual([
+      line('a'),
+      line('b'),
+      { type: 'warning', stage: 'build', message: 'w' },
+      expect.objectContaining({ type: 'warning', message: expect.stringContaining('2 lines') }),
+    ]);
+  });
+});
+
+describe('chooseBuilder', () => {
+  const usable = (
+    name: 'docker-buildkit' | 'docker' | 'buildah',
+    features: readonly string[] = [],
+  ): DetectedBuilder => {
+    const capabilities = { architecture: 'amd64', features: new Set(features), networks: ['default'], rootless: false };
+    return {
+      usable: true,
+      name,
+      program: name,
+      driver: { name, engine: name, capabilities } as unknown as BuilderDriver,
+    };
+  };
+  const broken: DetectedBuilder = {
+    usable: false,
+    name: 'docker',
+    program: '/usr/bin/docker',
+    reason: 'It does not run.',
+    hint: 'Start it.',
+  };
+  const request = (text: string) => ({
+    context: { ...context, dockerfile: { displayPath: 'D', bytes: new TextEncoder().encode(text) } },
+  });
+
+  it('prefers BuildKit, then buildah, then the classic builder', () => {
+    const all = [usable('docker'), usable('buildah'), usable('docker-buildkit')];
+    expect(chooseBuilder(all)).toMatchObject({
+      driver: { name: 'docker-buildkit' },
+      why: expect.stringContaining('preferred to buildah, docker'),
+    });
+    expect(chooseBuilder([broken, usable('docker'), usable('buildah')]).driver.name).toBe('buildah');
+    expect(chooseBuilder([usable('docker')]).why).toContain('only engine');
+  });
+
+  it('takes one that has what the Dockerfile needs', () => {
+    const all = [usable('docker-buildkit'), usable('buildah', ['heredoc'])];
+    const chosen = chooseBuilder(all, { request: request('FROM a\nRUN <<E\nx\nE\n') });
+    expect(chosen).toMatchObject({
+      driver: { name: 'buildah' },
+      why: expect.stringContaining('docker-buildkit has not'),
+    });
+  });
+
+  it('obeys the choice of the caller', () => {
+    const all = [usable('buildah'), usable('docker-buildkit'), usable('docker')];
+    expect(chooseBuilder(all, { engine: 'buildah' }).driver.name).toBe('buildah');
+    expect(chooseBuilder(all, { engine: 'docker' }).driver.name).toBe('docker-buildkit');
+  });
+
+  it('says what is wrong and what to do when there is none', () => {
+    expect(() => chooseBuilder([broken])).toThrow(
+      expect.objectContaining({
+        code: 'BUILD_ENGINE_MISSING',
+        message: expect.stringContaining('It does not run.'),
+        hint: 'Start it.',
+      }),
+    );
+    expect(() => chooseBuilder([])).toThrow(
+      expect.objectContaining({ hint: expect.stringMatching(/buildah|Docker Desktop/) }),
+    );
+    expect(() => chooseBuilder([usable('docker')], { engine: 'buildah' })).toThrow(
+      expect.objectContaining({ code: 'BUILD_ENGINE_MISSING' }),
+    );
+  });
+});
+
+describe('probes', () => {
+  const program = async (name: string, script: string) => {
+    const path = join(directory, name);
+    await writeFile(path, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    return path;
+  };
+
+  it('say why a docker client is of no use', async () => {
+    const gone = await program(
+      'gone',
+      'echo "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?" >&2; exit 1',
+    );
+    expect(await probeDocker({ program: gone })).toMatchObject([
+      { usable: false, reason: 'The docker daemon does not run.' },
+    ]);
+    const denied = await program('denied', 'echo "permission denied while trying to connect" >&2; exit 1');
+    expect(await probeDocker({ program: denied })).toMatchObject([
+      { usable: false, hint: expect.stringContaining('group docker') },
+    ]);
+    const odd = await program('odd', 'echo not json');
+    expect(await probeDocker({ program: odd })).toMatchObject([{ usable: false }]);
+  });
+
+  it('tell a client with BuildKit from one without', async () => {
+    const version = `echo '{"Client":{},"Server":{"Version":"28.2.2","Arch":"amd64"}}'`;
+    const without = await program(
+      'without',
+      `[ "$1" = version ] && { ${version}; exit; }; echo "buildx component is missing" >&2; exit 1`,
+    );
+    expect(await probeDocker({ program: without })).toMatchObject([
+      { usable: false, name: 'docker-buildkit' },
+      { usable: true, name: 'docker' },
+    ]);
+    const having = await program(
+      'having',
+      `[ "$1" = version ] && { ${version}; exit; }; echo "      --secret stringArray  Secret"`,
+    );
+    expect(await probeDocker({ program: having })).toMatchObject([
+      { usable: true, name: 'docker-buildkit' },
+      { usable: true, name: 'docker' },
+    ]);
+  });
+
+  it('say why buildah is of no use', async () => {
+    const broken = await program('broken', 'echo "Error: mounting: permission denied" >&2; exit 125');
+    expect(await probeBuildah({ program: broken })).toMatchObject([
+      { usable: false, reason: expect.stringContaining('permission denied') },
+    ]);
+  });
+});
+
+describe('a build', () => {
+  const facts = { serverVersion: '20.10', architecture: 'amd64', buildkitFlags: new Set<string>() } as const;
+
+  it('that is refused or already aborted touches nothing', async () => {
+    const driver = dockerDriver('docker', facts, { program: '/nonexistent/docker' });
+    const request = { context, workDirectory: '/nonexistent', platform: 'linux/arm64' } as const;
+    await expect(driver.build(request).next()).rejects.toMatchObject({ code: 'BUILD_PLATFORM_UNSUPPORTED' });
+    const reason = new Error('no');
+    const { platform: _, ...native } = request;
+    await expect(driver.build(native, { signal: AbortSignal.abort(reason) }).next()).rejects.toBe(reason);
+  });
+
+  it('whose program is gone says so and leaves no files', async () => {
+    const driver = dockerDriver('docker', facts, { program: join(directory, 'absent') });
+    const workDirectory = await mkdtemp(join(directory, 'work-'));
+    const build = async () => {
+      const events = driver.build({ context, workDirectory });
+      while ((await events.next()).done !== true);
+    };
+    await expect(build()).rejects.toMatchObject({ code: 'BUILD_ENGINE_MISSING' });
+    expect((await stat(workDirectory)).nlink).toBe(2);
+  });
+});
+
+describe('buildError', () => {
+  it('hides private directories, names a full disk and shortens long commands', () => {
+    const report = {
+      kind: 'step',
+      step: '2/2',
+      command: `RUN ${'x'.repeat(500)}`,
+      exitCode: 137,
+      reason: 'at /secret/dir/file',
+      lastLines: [],
+    } as const;
+    const error = buildError('engine', report, '/secret/dir');
+    expect(error).toMatchObject({
+      code: 'BUILD_STEP_FAILED',
+      hint: expect.stringContaining('memory'),
+      details: { reason: 'at /file' },
+    });
+    expect(error.message.length).toBeLessThan(250);
+    expect(buildError('engine', { ...report, reason: 'write: no space left on device' }, '/x').code).toBe('DISK_FULL');
+  });
+});
