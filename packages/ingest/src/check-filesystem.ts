@@ -2,7 +2,7 @@ import { mkdtemp, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { Manifest, RandomAccess } from '@decant/cas';
-import { MIB } from '@decant/core';
+import { MIB, PAGE_BYTES } from '@decant/core';
 import { runConfinedTool } from '@decant/jail';
 import { checkErofs, checkExt4, type RunTool } from '@decant/rootfs';
 
@@ -11,17 +11,20 @@ import type { IngestContext } from './admission.ts';
 /** Bounds of a filesystem checker. */
 const LIMITS = { timeoutMs: 10 * 60 * 1000, memoryBytes: 2048 * MIB, fileBytes: 64 * MIB };
 
+/** A checker that finds a fault says so by its exit code, which the caller judges. */
+const ANY_CODE = Array.from({ length: 256 }, (_, code) => code);
+
 /** Runs a checker on one file, confined: it parses what a stranger may have written. */
 function confinedTool(context: IngestContext): RunTool {
-  return (command, args, { readOnly }) =>
-    runConfinedTool(command, args, { readOnly, limits: LIMITS, signal: context.signal });
+  return (command, args, { readable = [] } = {}) =>
+    runConfinedTool(command, args, { readOnly: readable, limits: LIMITS, okCodes: ANY_CODE, signal: context.signal });
 }
 
 /** Checks the filesystem of an image that is made of chunks. @throws ROOTFS_INVALID; JAIL_UNAVAILABLE without bubblewrap. */
 export async function checkFilesystem(manifest: Manifest, image: RandomAccess, context: IngestContext): Promise<void> {
   const { scratchDirectory, signal } = context;
   if (manifest.format === 'erofs') {
-    await checkErofs(image, { scratchDirectory, runTool: confinedTool(context), signal });
+    await checkErofs(image, { tempDir: scratchDirectory, runTool: confinedTool(context), signal });
   } else if (manifest.format === 'ext4') {
     const directory = await mkdtemp(join(scratchDirectory, 'check-'));
     try {
@@ -36,7 +39,7 @@ export async function checkFilesystem(manifest: Manifest, image: RandomAccess, c
 
 /** Checks an ext4 image in a file. @throws ROOTFS_INVALID with the last lines of the checker. */
 export async function checkExt4File(file: string, context: IngestContext): Promise<void> {
-  await checkExt4(file, { runTool: confinedTool(context), signal: context.signal });
+  await checkExt4(file, confinedTool(context), { signal: context.signal });
 }
 
 /** Writes an image to a file, with holes where it has holes. */
@@ -51,7 +54,7 @@ async function writeChunks(
   for (let i = 0; i < manifest.entryCount; i++) {
     const { id, firstPage, pages } = manifest.entry(i);
     if (id === null) continue;
-    const bytes = await image.read(firstPage * 4096, pages * 4096, { signal });
-    await file.write(bytes, 0, bytes.length, firstPage * 4096);
+    const bytes = await image.read(firstPage * PAGE_BYTES, pages * PAGE_BYTES, { signal });
+    await file.write(bytes, 0, bytes.length, firstPage * PAGE_BYTES);
   }
 }

@@ -55,7 +55,7 @@ export async function diagnose(options: {
 function engineCheck(builder: DetectedBuilder): DiagnosisCheck {
   return builder.usable
     ? { name: builder.name, ok: true, why: builder.driver.engine }
-    : { name: builder.name, ok: false, why: builder.why, mend: builder.mend };
+    : { name: builder.name, ok: false, why: builder.reason, mend: builder.hint };
 }
 
 async function program(name: string, debian: string, use: string): Promise<DiagnosisCheck> {

@@ -57,17 +57,21 @@ export async function createImage(
   await using scratch = await openScratchDirectory(session.paths.scratch);
   const context = await readContext(request, { onEvent, signal });
   const dockerfile = new TextDecoder().decode(context.dockerfile.bytes);
-  const stages = readDockerfile(dockerfile, { buildArgs: request.buildArgs ?? {} }).stages;
+  const { stages } = readDockerfile(dockerfile, {
+    fileName: context.dockerfile.displayPath,
+    buildArgs: request.buildArgs,
+  });
+  const source: BuildSource = {
+    dockerfile: context.dockerfile,
+    materialize: (directory, options) => materializeContext(context, directory, options),
+  };
   const buildStarted = performance.now();
   await using build = await stage(onEvent, 'build', async (finish) => {
-    const driver = await pickBuilder({ onEvent, signal });
+    const driver = await pickBuilder(source, { onEvent, signal });
     const result = await runBuild(
       driver,
       {
-        context: {
-          dockerfile: context.dockerfile,
-          materialize: (directory, options) => materializeContext(context, directory, options),
-        },
+        context: source,
         buildArgs: request.buildArgs,
         target: request.target,
         platform,
@@ -89,7 +93,7 @@ export async function createImage(
       format: request.format,
       diskBytes: request.diskBytes ?? 0,
       dockerfile,
-      baseImage: stages.at(-1)?.baseImage ?? '',
+      baseImage: stages.at(-1)?.base ?? '',
     },
     { scratchDirectory: scratch.path, onEvent, signal },
   );
@@ -109,8 +113,8 @@ async function readContext(request: CreateImageRequest, { onEvent, signal }: Wor
   });
 }
 
-async function pickBuilder({ onEvent, signal }: WorkOptions): Promise<BuilderDriver> {
-  const chosen = chooseBuilder(await detectBuilders({ signal }));
+async function pickBuilder(context: BuildSource, { onEvent, signal }: WorkOptions): Promise<BuilderDriver> {
+  const chosen = chooseBuilder(await detectBuilders({ signal }), { request: { context } });
   const { driver, why } = chosen;
   onEvent?.({ type: 'log', stage: 'build', stream: 'stderr', line: `builds on this machine: ${why}` });
   await removeLeftovers(driver, onEvent, signal);

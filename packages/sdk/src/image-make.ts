@@ -72,8 +72,7 @@ export async function makeImage(
     const written = await writeExt4(root, {
       outFile: file,
       ...(diskBytes === 0 ? {} : { diskBytes }),
-      hash,
-      scratchDirectory,
+      tempDir: scratchDirectory,
       signal,
     });
     finish({ bytes: (await stat(file)).size });
