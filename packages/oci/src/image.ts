@@ -90,12 +90,16 @@ export function runConfig(document: ConfigDocument): ImageConfig {
 }
 
 export function historyOf(document: ConfigDocument): HistoryEntry[] {
-  return (document.history ?? []).map((entry) => ({
-    ...(filled(entry.created) ? { created: entry.created } : {}),
-    ...(filled(entry.created_by) ? { createdBy: entry.created_by } : {}),
-    ...(filled(entry.comment) ? { comment: entry.comment } : {}),
-    emptyLayer: entry.empty_layer === true,
-  }));
+  const history: HistoryEntry[] = [];
+  for (const { created, created_by: createdBy, comment, empty_layer: empty } of document.history ?? []) {
+    history.push({
+      ...(filled(created) ? { created } : {}),
+      ...(filled(createdBy) ? { createdBy } : {}),
+      ...(filled(comment) ? { comment } : {}),
+      emptyLayer: empty === true,
+    });
+  }
+  return history;
 }
 
 function filled<T extends string | readonly string[]>(value: T | null | undefined): value is T {

@@ -19,7 +19,7 @@ import { chooseManifest, readManifest } from './select.ts';
 /** Checks the file that says a directory or archive is an OCI layout. */
 export function checkLayoutFile(bytes: Uint8Array): void {
   const { imageLayoutVersion } = parseDocument(bytes, layoutSchema, 'The file oci-layout');
-  if (!/^1\./.test(imageLayoutVersion)) {
+  if (!imageLayoutVersion.startsWith('1.')) {
     throw new DecantError('OCI_UNSUPPORTED', `Layout version ${quote(imageLayoutVersion)} is not supported.`);
   }
 }
