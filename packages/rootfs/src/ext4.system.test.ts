@@ -1,0 +1,137 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { access, open, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { findProgram, run } from '@decant/core/node';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { checkExt4 } from './check-ext4.ts';
+import { detectFilesystem } from './detect-filesystem.ts';
+import { writeExt4 } from './ext4-write.ts';
+import { fileAccess } from './file-access.fixture.ts';
+import { compareMount, everything, withMount } from './mounted.fixture.ts';
+import { privateFolder } from './private-folder.ts';
+import { runToolDirectly } from './run-tool.ts';
+import { anyTree, directory, file, meta, noise } from './trees.fixture.ts';
+import type { TreeNode } from './tree.ts';
+
+const hasTools = (await findProgram('debugfs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
+const canMount = process.getuid?.() === 0 && (await findProgram('getfattr')) !== undefined;
+const MIB = 1024 * 1024;
+
+async function digest(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const part of createReadStream(path)) hash.update(part as Buffer);
+  return hash.digest('hex');
+}
+
+describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
+  it('makes clean, equal and sparse images', async () => {
+    await using folder = await privateFolder();
+    const [one, two] = [join(folder.path, 'one'), join(folder.path, 'two')];
+    const written = await writeExt4(everything(3000), { outFile: one });
+    await writeExt4(everything(3000), { outFile: two });
+    await checkExt4(one, runToolDirectly);
+    expect(await digest(one)).toBe(await digest(two));
+    const { size, blocks } = await stat(one);
+    expect(size).toBe(written.sizeBytes);
+    expect(blocks * 512).toBeLessThan(written.sizeBytes);
+    await using source = await fileAccess(one);
+    expect(await detectFilesystem(source)).toBe('ext4');
+  });
+
+  it.skipIf(!canMount)('shows everything that the tree holds when mounted', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    const acl = '0200000001000700ffffffff04000500ffffffff08000400e8030000' + '10000700ffffffff20000500ffffffff';
+    const root = everything(3000);
+    const withAcl = file('acl', {
+      mode: 0o775,
+      xattrs: [{ name: 'system.posix_acl_access', value: Buffer.from(acl, 'hex') }],
+    });
+    const tree = { ...root, entries: new Map<string, TreeNode>([...root.entries, ['acl', withAcl]]) };
+    await writeExt4(tree, { outFile: path });
+    await withMount('ext4', path, (target) => compareMount(tree, target, ['lost+found']));
+  });
+
+  it('makes clean images of any tree it does not refuse', async () => {
+    let refused = 0;
+    await fc.assert(
+      fc.asyncProperty(anyTree, async (root) => {
+        await using folder = await privateFolder();
+        const path = join(folder.path, 'image');
+        try {
+          await writeExt4(root, { outFile: path });
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'ROOTFS_UNSUPPORTED' });
+          refused++;
+          return;
+        }
+        await checkExt4(path, runToolDirectly);
+      }),
+      { numRuns: 30 },
+    );
+    expect(refused).toBeLessThan(25);
+  });
+
+  it('fills a given size, keeps a given label and uuid, and takes lost+found from the tree', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    const uuid = '12345678-1234-4234-8234-123456789abc';
+    const root = directory({ 'lost+found': directory({ x: file('found') }, { mode: 0o711 }) });
+    const { sizeBytes } = await writeExt4(root, { outFile: path, diskBytes: 64 * MIB, label: 'my disk', uuid });
+    expect(sizeBytes).toBe(64 * MIB);
+    await checkExt4(path, runToolDirectly);
+    const { stdout } = await run('dumpe2fs', ['-h', path]);
+    expect(stdout.toString()).toContain('my disk');
+    expect(stdout.toString()).toContain(uuid);
+    const shown = await run('debugfs', ['-R', 'cat /lost+found/x', path]);
+    expect(shown.stdout.toString()).toBe('found');
+  });
+
+  it('refuses a disk that is too small, and leaves no file', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    const root = directory({ a: file(noise(1, 6 * MIB)) });
+    for (const diskBytes of [5 * MIB, Math.ceil(6.03 * MIB)]) {
+      await expect(writeExt4(root, { outFile: path, diskBytes })).rejects.toMatchObject({ code: 'ROOTFS_NO_SPACE' });
+      await expect(access(path)).rejects.toThrow('ENOENT');
+    }
+  });
+
+  it('does not touch a file that exists', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    await (await open(path, 'wx')).close();
+    await expect(writeExt4(directory(), { outFile: path })).rejects.toThrow('EEXIST');
+    await access(path);
+  });
+
+  it('refuses what ext4 cannot hold', async () => {
+    await using folder = await privateFolder();
+    const trees: [string, TreeNode][] = [
+      ['a', file('', { xattrs: [{ name: 'user.x', value: noise(1, 4500) }] })],
+      ['a', file('', { xattrs: [{ name: 'what.x', value: noise(1, 4) }] })],
+      ['lost+found', file('')],
+      ['a\n\xff', file('')],
+      ['a', { kind: 'symlink', meta: meta(), target: '\xff\n' }],
+    ];
+    for (const [name, node] of trees) {
+      const root = directory([[name, node]]);
+      await expect(writeExt4(root, { outFile: join(folder.path, 'i') })).rejects.toMatchObject({
+        code: 'ROOTFS_UNSUPPORTED',
+      });
+    }
+  });
+
+  it('finds a broken image broken', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    await writeExt4(directory({ a: file('a') }), { outFile: path });
+    await using image = await open(path, 'r+');
+    await image.write(noise(1, 4096), 0, 4096, 4096);
+    await expect(checkExt4(path, runToolDirectly)).rejects.toMatchObject({ code: 'ROOTFS_INVALID' });
+  });
+});
