@@ -2,7 +2,7 @@ import { randomInt } from 'node:crypto';
 import { lstat, readlink } from 'node:fs/promises';
 import { isAbsolute } from 'node:path';
 
-import { DecantError, errnoOf, isDecantError, quote } from '@decant/core';
+import { DecantError, errnoOf, isDecantError, MIB, quote } from '@decant/core';
 import { findProgram, run, type RunResult } from '@decant/core/node';
 
 import { CONFINE_PREFIX, CONFINE_PROGRAM, PATHS_FOR_TOOL, TOOL_SECCOMP_FD } from './confine-program.ts';
@@ -30,6 +30,7 @@ export interface ConfinedToolOptions {
 const FIRST_TOOL_ID = 0x2f00_0000;
 const TOOL_IDS = 0x0010_0000;
 const MOST_PATHS = 64;
+const TMP_BYTES = 16 * MIB;
 /** Folders of the system that programs need; read-only. */
 const SYSTEM_FOLDERS = ['/usr', '/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32'];
 const SYSTEM_FILES = ['/etc/ld.so.cache', '/etc/ld.so.conf', '/etc/ld.so.conf.d', '/etc/alternatives'];
@@ -69,22 +70,26 @@ export async function runConfinedTool(
     ...(isRoot ? ['--nproc=64', '--', 'setpriv', '--reuid', `${id}`, '--regid', `${id}`, '--clear-groups'] : []),
     '--',
     'bwrap',
-    ...['--unshare-user', '--unshare-ipc', '--unshare-pid', '--unshare-net', '--unshare-uts', '--unshare-cgroup-try'],
-    ...['--uid', '65534', '--gid', '65534', '--hostname', 'decant', '--cap-drop', 'ALL'],
-    ...['--die-with-parent', '--new-session', '--clearenv'],
-    ...['--setenv', 'PATH', '/usr/sbin:/usr/bin:/sbin:/bin', '--setenv', 'LC_ALL', 'C'],
+    ...words('--unshare-user --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try'),
+    ...words('--uid 65534 --gid 65534 --hostname decant --cap-drop ALL --die-with-parent --new-session --clearenv'),
+    ...words('--setenv PATH /usr/sbin:/usr/bin:/sbin:/bin --setenv LC_ALL C'),
     ...(await systemBinds()),
-    ...['--proc', '/proc', '--dev', '/dev', '--size', `${16 * 1024 * 1024}`, '--tmpfs', '/tmp', ...binds],
-    ...['--remount-ro', '/', '--chdir', '/', '--seccomp', `${TOOL_SECCOMP_FD}`, '--', program, ...args],
+    ...words(`--proc /proc --dev /dev --size ${TMP_BYTES} --tmpfs /tmp`),
+    ...binds,
+    ...words(`--remount-ro / --chdir / --seccomp ${TOOL_SECCOMP_FD} --`),
+    program,
+    ...args,
   ];
   const facts = [`${id}`, Buffer.from(seccompFilter()).toString('hex'), `${paths.length}`];
   const namespaces = isRoot
-    ? ['unshare', '--mount', '--propagation', 'private', '--pid', '--fork', '--mount-proc', '--kill-child=KILL', '--']
+    ? words('unshare --mount --propagation private --pid --fork --mount-proc --kill-child=KILL --')
     : [];
   const result = await run(
     'setpriv',
     [
-      ...['--pdeathsig', 'KILL', '--', ...namespaces, 'perl', '-e', CONFINE_PROGRAM, '--', ...facts],
+      ...words('--pdeathsig KILL --'),
+      ...namespaces,
+      ...['perl', '-e', CONFINE_PROGRAM, '--'].concat(facts),
       ...paths.map(({ path }) => path),
       ...start,
     ],
@@ -111,6 +116,10 @@ export async function runConfinedTool(
     });
   }
   return result;
+}
+
+function words(text: string): string[] {
+  return text.split(' ');
 }
 
 function checkPaths(paths: readonly string[]): void {

@@ -91,7 +91,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     for (const pid of await sleepers('63.25')) {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const uids = /^Uid:\s+(.*)$/m.exec(status)![1]!.split('\t').map(Number);
-      const groups = /^Groups:\s*(.*)$/m.exec(status)![1]!.trim();
+      const groups = /^Groups:[ \t]*(.*)$/m.exec(status)![1]!.trim();
       expect(uids.every((uid) => uid >= 0x30000000)).toBe(true);
       expect(groups).toBe('');
     }
