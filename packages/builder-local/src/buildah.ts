@@ -140,7 +140,8 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
       if (exitCode !== 0) throw buildError(engine, reader.failure(), files.root);
       done = true;
     } finally {
-      if (!done) await removeContainers((found) => found === mark, CLEAN_TIMEOUT_MS);
+      // A failure to clean up must not hide why the build ended; the next start cleans up again.
+      if (!done) await removeContainers((found) => found === mark, CLEAN_TIMEOUT_MS).catch(() => undefined);
     }
     return (await readFile(files.imageIdFile, 'utf8')).trim();
   }

@@ -30,24 +30,26 @@ export function chooseBuilder(detected: readonly DetectedBuilder[], wants: Build
   const wanted = detected.filter(({ name }) => isWanted(name));
   const usable = wanted.flatMap((builder) => (builder.usable ? [builder.driver] : []));
   usable.sort((a, b) => PREFERENCE.indexOf(a.name) - PREFERENCE.indexOf(b.name));
-  const { request } = wants;
-  const lacks = (driver: BuilderDriver) =>
-    request !== undefined &&
-    (missingFeatures(driver.capabilities, readNeeds(request.context.dockerfile)).length > 0 ||
-      !driver.capabilities.networks.includes(request.network ?? 'default'));
-  const driver = usable.find((candidate) => !lacks(candidate)) ?? usable[0];
-  if (driver === undefined) throw noEngine(wanted);
-  const passedOver = usable.slice(0, usable.indexOf(driver)).map((other) => other.engine);
-  const others = usable.filter((other) => other !== driver && !passedOver.includes(other.engine));
-  let why = `${driver.engine} was asked for.`;
-  if (passedOver.length > 0)
-    why = `${driver.engine} has what the Dockerfile needs and ${passedOver.join(', ')} has not.`;
-  else if (engine === 'auto') {
-    const rest =
-      others.length === 0
-        ? 'the only engine that answers'
-        : `preferred to ${others.map((other) => other.engine).join(', ')}`;
-    why = `${driver.engine} is ${rest}.`;
-  }
-  return { driver, why };
+  const needs = wants.request === undefined ? undefined : readNeeds(wants.request.context.dockerfile);
+  const network = wants.request?.network ?? 'default';
+  const suits = ({ capabilities }: BuilderDriver) =>
+    needs === undefined ||
+    (missingFeatures(capabilities, needs).length === 0 && capabilities.networks.includes(network));
+  const driver = usable.find(suits) ?? usable[0];
+  if (driver === undefined) throw noEngine(wanted, engine === 'auto' ? undefined : engine);
+  return { driver, why: whyThis(driver, usable, engine) };
+}
+
+function whyThis(driver: BuilderDriver, usable: readonly BuilderDriver[], engine: string): string {
+  const before = namesOf(usable.slice(0, usable.indexOf(driver)), driver);
+  if (before !== '') return `${driver.engine} has what the build needs; ${before} has not.`;
+  if (engine !== 'auto') return `${driver.engine} was asked for.`;
+  const others = namesOf(usable, driver);
+  return others === ''
+    ? `${driver.engine} is the only engine that answers.`
+    : `${driver.engine} is preferred to ${others}.`;
+}
+
+function namesOf(drivers: readonly BuilderDriver[], without: BuilderDriver): string {
+  return [...new Set(drivers.map(({ engine }) => engine))].filter((engine) => engine !== without.engine).join(', ');
 }

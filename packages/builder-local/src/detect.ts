@@ -164,15 +164,17 @@ function whyNoBuildah(error: unknown, rootless: boolean): { reason: string; hint
   return { reason: `buildah does not work here: ${last}`, hint: isDecantError(error) ? error.hint : undefined };
 }
 
-/** The error for a machine without any usable engine, with what was found and what to install. */
-export function noEngine(detected: readonly DetectedBuilder[]): DecantError {
+/** The error for want of a usable engine, with what was found and what to do; `wanted` when only one would do. */
+export function noEngine(detected: readonly DetectedBuilder[], wanted?: BuilderName): DecantError {
   const unusable = detected.filter((builder) => !builder.usable);
   const reasons = unusable.map(({ program, reason }) => `${program}: ${reason}`);
+  const packages = { docker: 'docker.io', 'docker-buildkit': 'docker.io', buildah: 'buildah runc uidmap' };
   const install =
     process.platform === 'linux'
-      ? 'Install one (Debian, Ubuntu: apt-get install -y --no-install-recommends buildah runc uidmap).'
+      ? `On Debian or Ubuntu: apt-get install -y --no-install-recommends ${packages[wanted ?? 'buildah']}`
       : 'Install Docker Desktop: https://docs.docker.com/desktop/';
   const hint = unusable.find((builder) => builder.hint !== undefined)?.hint ?? install;
-  const message = ['No build engine can be used on this machine.', ...reasons].join(' ');
+  const what = wanted === undefined ? 'No build engine (docker, buildah) can' : `The build engine ${wanted} cannot`;
+  const message = [`${what} be used on this machine.`, ...reasons].join(' ');
   return new DecantError('BUILD_ENGINE_MISSING', message, { hint, details: { reasons } });
 }
