@@ -29,9 +29,7 @@ const config: KnipConfig = {
       project: ['src/**/*.ts'],
     },
     'apps/docs': {
-      entry: ['.vitepress/config.ts'],
       project: ['*.ts', '.vitepress/*.ts'],
-      ignoreDependencies: ['typedoc-plugin-markdown'],
     },
   },
 };
