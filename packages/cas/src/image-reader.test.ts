@@ -203,7 +203,10 @@ describe('createPackSource', () => {
     const encrypted = encoded.packs.map((pack) => ({ ...pack, nonce: new Uint8Array(32).fill(1) }));
     expect(code({ ...encoded, packs: encrypted })).toBe('CAS_PACK_INVALID');
     const holes = encoded.records.map((_, i) => (i === 0 ? null : encoded.records[i]!));
-    const wrong = createPackSource({ ...published, locator: parseLocator(encodeLocator({ ...encoded, records: holes })) });
+    const wrong = createPackSource({
+      ...published,
+      locator: parseLocator(encodeLocator({ ...encoded, records: holes })),
+    });
     await expect(drain(wrong, [first!])).rejects.toMatchObject({ code: 'CAS_LOCATOR_INVALID' });
   });
 });

@@ -22,7 +22,13 @@ export async function wire(env: Readonly<Record<string, string | undefined>> = p
     const http = createNodeFetch();
     return {
       paths,
-      decant: createDecant({ fetch: http.fetch, baseUrl: serverUrl(url), token: env['DECANT_API_KEY'], paths, cacheBytes: CACHE_BYTES }),
+      decant: createDecant({
+        fetch: http.fetch,
+        baseUrl: serverUrl(url),
+        token: env['DECANT_API_KEY'],
+        paths,
+        cacheBytes: CACHE_BYTES,
+      }),
       [Symbol.asyncDispose]: () => http.close(),
     };
   }

@@ -11,13 +11,10 @@ import type { IngestContext } from './admission.ts';
 /** Bounds of a filesystem checker. */
 const LIMITS = { timeoutMs: 10 * 60 * 1000, memoryBytes: 2048 * MIB, fileBytes: 64 * MIB };
 
-/** A checker that finds a fault says so by its exit code, which the caller judges. */
-const ANY_CODE = Array.from({ length: 256 }, (_, code) => code);
-
 /** Runs a checker on one file, confined: it parses what a stranger may have written. */
 function confinedTool(context: IngestContext): RunTool {
   return (command, args, { readable = [] } = {}) =>
-    runConfinedTool(command, args, { readOnly: readable, limits: LIMITS, okCodes: ANY_CODE, signal: context.signal });
+    runConfinedTool(command, args, { readOnly: readable, limits: LIMITS, signal: context.signal });
 }
 
 /** Checks the filesystem of an image that is made of chunks. @throws ROOTFS_INVALID; JAIL_UNAVAILABLE without bubblewrap. */

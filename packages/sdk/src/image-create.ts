@@ -6,6 +6,7 @@ import {
   type BuilderDriver,
   type BuildRequest,
   type BuildResult,
+  type BuildSource,
 } from '@decant/builder-local';
 import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';

@@ -23,7 +23,9 @@ export function runCommand(): Command {
 function runAction(ref: string, command: readonly string[], options: RunOptions): Promise<void> {
   return invoke(options, async ({ decant, progress, signal }) => {
     const { exitCode, stats } = await decant.images.run(
-      { ref, command, trustFilesystem: options.trustFilesystem }, { onEvent: progress.onEvent, signal });
+      { ref, command, trustFilesystem: options.trustFilesystem },
+      { onEvent: progress.onEvent, signal },
+    );
     if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
     return exitCode;
   });
