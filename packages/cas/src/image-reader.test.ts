@@ -7,7 +7,7 @@ import {
   type DecantError,
   type ImageId,
 } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { createMemoryChunkStore } from './chunk-store.ts';
@@ -116,7 +116,7 @@ describe('an image reader over packs', () => {
     const [first, other] = [...published.manifest.chunkIds()];
     const source = createPackSource(published);
     const through = (change: (frame: ChunkFrame) => ChunkFrame | undefined): ChunkSource => ({
-      has: source.has,
+      has: (ids) => source.has(ids),
       async *get(ids) {
         for await (const frame of source.get(ids)) {
           const changed = change(frame);
@@ -203,7 +203,10 @@ describe('createPackSource', () => {
     const encrypted = encoded.packs.map((pack) => ({ ...pack, nonce: new Uint8Array(32).fill(1) }));
     expect(code({ ...encoded, packs: encrypted })).toBe('CAS_PACK_INVALID');
     const holes = encoded.records.map((_, i) => (i === 0 ? null : encoded.records[i]!));
-    const wrong = createPackSource({ ...published, locator: parseLocator(encodeLocator({ ...encoded, records: holes })) });
+    const wrong = createPackSource({
+      ...published,
+      locator: parseLocator(encodeLocator({ ...encoded, records: holes })),
+    });
     await expect(drain(wrong, [first!])).rejects.toMatchObject({ code: 'CAS_LOCATOR_INVALID' });
   });
 });

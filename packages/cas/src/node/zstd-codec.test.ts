@@ -1,7 +1,7 @@
 import { constants, zstdCompressSync } from 'node:zlib';
 
 import { concatBytes, type ChunkFrame } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { loadHashProvider } from '../hash-wasm-provider.ts';
@@ -18,13 +18,18 @@ const ZSTD_INVALID = expect.objectContaining({ code: 'CAS_ZSTD_INVALID' });
 describe('the zstd codec', () => {
   it('gives back what it was given, in memory of exactly that size', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 64 }), fc.nat(64), fc.integer({ min: 1, max: 19 }), (pages, easy, level) => {
-        const bytes = randomPages(pages * 65 + easy + 1, pages);
-        bytes.fill(9, 0, Math.min(bytes.length, easy * 4096));
-        const { encoding, stored } = createZstdCodec({ level }).encode(bytes);
-        expect(stored.buffer.byteLength).toBe(stored.length);
-        expect(codec.decode(stored, encoding, bytes.length)).toEqual(bytes);
-      }),
+      fc.property(
+        fc.integer({ min: 1, max: 64 }),
+        fc.nat(64),
+        fc.integer({ min: 1, max: 19 }),
+        (pages, easy, level) => {
+          const bytes = randomPages(pages * 65 + easy + 1, pages);
+          bytes.fill(9, 0, Math.min(bytes.length, easy * 4096));
+          const { encoding, stored } = createZstdCodec({ level }).encode(bytes);
+          expect(stored.buffer.byteLength).toBe(stored.length);
+          expect(codec.decode(stored, encoding, bytes.length)).toEqual(bytes);
+        },
+      ),
       { numRuns: 30 },
     );
   });
@@ -77,15 +82,18 @@ describe('the zstd codec', () => {
 
   it('never gives more than was asked for, whatever the bytes', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat(frame.length - 1), fc.nat(255)), { minLength: 1, maxLength: 5 }), (writes) => {
-        const bytes = frame.slice();
-        for (const [at, value] of writes) bytes[at] = value;
-        try {
-          expect(codec.decode(bytes, 'zstd', plain.length)).toHaveLength(plain.length);
-        } catch (error) {
-          expect(error).toEqual(ZSTD_INVALID);
-        }
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.nat(frame.length - 1), fc.nat(255)), { minLength: 1, maxLength: 5 }),
+        (writes) => {
+          const bytes = frame.slice();
+          for (const [at, value] of writes) bytes[at] = value;
+          try {
+            expect(codec.decode(bytes, 'zstd', plain.length)).toHaveLength(plain.length);
+          } catch (error) {
+            expect(error).toEqual(ZSTD_INVALID);
+          }
+        },
+      ),
       { numRuns: 1000 },
     );
   });
