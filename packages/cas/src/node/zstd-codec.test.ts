@@ -1,0 +1,115 @@
+import { constants, zstdCompressSync } from 'node:zlib';
+
+import { concatBytes, type ChunkFrame } from '@decant/core';
+import * as fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+
+import { loadHashProvider } from '../hash-wasm-provider.ts';
+import { openChunk } from '../open-chunk.ts';
+import { chunkOf, randomPages } from '../test-data.ts';
+import { createZstdCodec } from './zstd-codec.ts';
+
+const codec = createZstdCodec();
+const hash = await loadHashProvider();
+const plain = new Uint8Array(65_536).map((_, i) => (i * i) >> 8);
+const frame = codec.encode(plain).stored;
+const ZSTD_INVALID = expect.objectContaining({ code: 'CAS_ZSTD_INVALID' });
+
+describe('the zstd codec', () => {
+  it('gives back what it was given, in memory of exactly that size', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 64 }),
+        fc.nat(64),
+        fc.integer({ min: 1, max: 19 }),
+        (pages, easy, level) => {
+          const bytes = randomPages(pages * 65 + easy + 1, pages);
+          bytes.fill(9, 0, Math.min(bytes.length, easy * 4096));
+          const { encoding, stored } = createZstdCodec({ level }).encode(bytes);
+          expect(stored.buffer.byteLength).toBe(stored.length);
+          expect(codec.decode(stored, encoding, bytes.length)).toEqual(bytes);
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  it('stores raw what saves under 5 %', () => {
+    const bytes = randomPages(1, 100);
+    expect(codec.encode(bytes).encoding).toBe('raw');
+    expect(codec.encode(bytes.fill(0, 0, 4 * 4096)).encoding).toBe('raw');
+    expect(codec.encode(bytes.fill(0, 0, 6 * 4096)).encoding).toBe('zstd');
+  });
+
+  it('refuses a length other than declared', () => {
+    for (const length of [0, 4096, 65_535, 65_537, 2 ** 22]) {
+      expect(() => codec.decode(frame, 'zstd', length)).toThrow(ZSTD_INVALID);
+    }
+    expect(() => codec.decode(plain, 'raw', 4096)).toThrow(expect.objectContaining({ code: 'CAS_CHUNK_MISMATCH' }));
+  });
+
+  it('refuses bombs, several frames, skippable frames, dictionaries and frames without a size', () => {
+    const bomb = new Uint8Array(zstdCompressSync(new Uint8Array(2 ** 26)));
+    expect(() => codec.decode(bomb, 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    const lying = bomb.slice();
+    // Its header: four bytes of content size behind magic, descriptor and window.
+    const view = new DataView(lying.buffer);
+    view.setUint32(lying[4]! & 0x20 ? 5 : 6, 65_536, true);
+    expect(() => codec.decode(lying, 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    expect(() => codec.decode(concatBytes([frame, frame]), 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    const skippable = Uint8Array.of(0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0);
+    expect(() => codec.decode(concatBytes([skippable, frame]), 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    expect(() => codec.decode(concatBytes([frame, skippable]), 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    const dictionary = frame.slice();
+    dictionary[4] = dictionary[4]! | 1;
+    expect(() => codec.decode(dictionary, 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+    const unsized = zstdCompressSync(plain, { params: { [constants.ZSTD_c_contentSizeFlag]: 0 } });
+    expect(() => codec.decode(unsized, 'zstd', 65_536)).toThrow(ZSTD_INVALID);
+  });
+
+  it('reads frames with a checksum and of other levels', () => {
+    const other = zstdCompressSync(plain, {
+      params: { [constants.ZSTD_c_checksumFlag]: 1, [constants.ZSTD_c_compressionLevel]: 9 },
+    });
+    expect(codec.decode(other, 'zstd', plain.length)).toEqual(plain);
+  });
+
+  it('refuses every truncation', () => {
+    for (let length = 0; length < frame.length; length += 7) {
+      expect(() => codec.decode(frame.subarray(0, length), 'zstd', plain.length)).toThrow(ZSTD_INVALID);
+    }
+  });
+
+  it('never gives more than was asked for, whatever the bytes', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.nat(frame.length - 1), fc.nat(255)), { minLength: 1, maxLength: 5 }),
+        (writes) => {
+          const bytes = frame.slice();
+          for (const [at, value] of writes) bytes[at] = value;
+          try {
+            expect(codec.decode(bytes, 'zstd', plain.length)).toHaveLength(plain.length);
+          } catch (error) {
+            expect(error).toEqual(ZSTD_INVALID);
+          }
+        },
+      ),
+      { numRuns: 1000 },
+    );
+  });
+});
+
+describe('openChunk', () => {
+  const { id } = chunkOf(plain, hash);
+  const good: ChunkFrame = { id, encoding: 'zstd', plainBytes: plain.length, stored: frame };
+  const MISMATCH = expect.objectContaining({ code: 'CAS_CHUNK_MISMATCH' });
+  it('gives the plain bytes of a good chunk only', () => {
+    const tools = { hash, codec };
+    expect(openChunk(good, { id, plainBytes: plain.length }, tools)).toEqual(plain);
+    const other = chunkOf(randomPages(1, 16), hash);
+    expect(() => openChunk(good, other, tools)).toThrow(MISMATCH);
+    expect(() => openChunk({ ...good, id: other.id }, other, tools)).toThrow(MISMATCH);
+    expect(() => openChunk({ ...good, plainBytes: 4096 }, { id, plainBytes: plain.length }, tools)).toThrow(MISMATCH);
+    expect(() => openChunk({ ...good, encoding: 'raw' }, { id, plainBytes: plain.length }, tools)).toThrow(MISMATCH);
+  });
+});
