@@ -1,6 +1,6 @@
 import { toHex } from '@decant/core';
 import { blake3 } from '@noble/hashes/blake3.js';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { blake3DeriveKeyScalar, blake3KeyedScalar, blake3Scalar } from './blake3.ts';

@@ -1,5 +1,5 @@
 import { MIB, PAGE_BYTES } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { chunkImage, type ImageChunk } from './chunker.ts';

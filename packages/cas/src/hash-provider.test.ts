@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 import { blake3 } from '@noble/hashes/blake3.js';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { blake3DeriveKeyScalar } from './blake3.ts';

@@ -7,7 +7,7 @@ import {
   type DecantError,
   type ImageId,
 } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { createMemoryChunkStore } from './chunk-store.ts';
@@ -116,7 +116,7 @@ describe('an image reader over packs', () => {
     const [first, other] = [...published.manifest.chunkIds()];
     const source = createPackSource(published);
     const through = (change: (frame: ChunkFrame) => ChunkFrame | undefined): ChunkSource => ({
-      has: source.has,
+      has: (ids) => source.has(ids),
       async *get(ids) {
         for await (const frame of source.get(ids)) {
           const changed = change(frame);

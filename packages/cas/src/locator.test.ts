@@ -1,5 +1,5 @@
 import type { DecantError, ImageId } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { viewOf, writeU64 } from './bytes-reader.ts';
@@ -116,8 +116,9 @@ describe('parseLocator', () => {
     for (let bit = 0; bit < sample.length * 8; bit++) {
       const bytes = flipBit(sample, bit);
       try {
-        const { imageId, packs, recordCount, record } = parseLocator(bytes);
-        const all = Array.from({ length: recordCount }, (_, i) => record(i));
+        const locator = parseLocator(bytes);
+        const { imageId, packs } = locator;
+        const all = Array.from({ length: locator.recordCount }, (_, i) => locator.record(i));
         expect(encodeLocator({ imageId, packs, records: all })).toEqual(bytes);
       } catch (error) {
         expect(error).toMatchObject({ code: 'CAS_LOCATOR_INVALID' });

@@ -1,5 +1,5 @@
 import { PAGE_BYTES, type ChunkId, type DecantError } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { viewOf, writeU64 } from './bytes-reader.ts';

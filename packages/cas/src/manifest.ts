@@ -95,6 +95,11 @@ export function parseManifest(bytes: Uint8Array, hash: HashProvider, limits: Man
   const isHole = (i: number) => view.getUint32(entryAt(i) + 36, true) === HOLE_FLAG;
   const pagesOf = (i: number) => view.getUint32(entryAt(i) + 32, true);
   const idOf = (i: number) => toHex(bytes.subarray(entryAt(i), entryAt(i) + 32)) as ChunkId;
+  function* chunks(): Generator<ManifestChunk, void, undefined> {
+    for (let i = 0; i < head.entryCount; i++) {
+      if (!isHole(i) && ids.isFirst(i)) yield { id: idOf(i), plainBytes: pagesOf(i) * PAGE_BYTES, entry: i };
+    }
+  }
   return {
     ...head,
     bytes,
@@ -109,13 +114,9 @@ export function parseManifest(bytes: Uint8Array, hash: HashProvider, limits: Man
       return lastAtMost(firstPages, head.entryCount, imagePage);
     },
     indexOf: (id) => ids.find(id),
-    *chunks() {
-      for (let i = 0; i < head.entryCount; i++) {
-        if (!isHole(i) && ids.isFirst(i)) yield { id: idOf(i), plainBytes: pagesOf(i) * PAGE_BYTES, entry: i };
-      }
-    },
+    chunks,
     *chunkIds() {
-      for (const { id } of this.chunks()) yield id;
+      for (const { id } of chunks()) yield id;
     },
   };
 }

@@ -1,6 +1,6 @@
 import { concatBytes, PAGE_BYTES, toHex, type ChunkFrame, type DecantError } from '@decant/core';
 import { blake3 } from '@noble/hashes/blake3.js';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { viewOf, writeU64 } from './bytes-reader.ts';

@@ -4,7 +4,7 @@ import { GUEST_FDS } from './init-program.ts';
 import type { ImageUser } from './user.ts';
 
 /** What root in the image may do, within its own namespaces: what package managers and daemons commonly need. */
-export const ROOT_CAPABILITIES = [
+const ROOT_CAPABILITIES = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',
   'CAP_FOWNER',

@@ -10,7 +10,7 @@ export interface ImageUser {
 }
 
 /** Ids above this are not mapped into a run. */
-export const HIGHEST_ID = 65_535;
+const HIGHEST_ID = 65_535;
 
 /**
  * Resolves the `User` of an OCI image config: `user`, `uid`, `user:group`, `uid:gid` and mixes of them, as the

@@ -11,10 +11,6 @@ export class ChunkMemory {
     this.#maxBytes = maxBytes;
   }
 
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   get(id: ChunkId): Uint8Array | undefined {
     const plain = this.#chunks.get(id);
     if (plain === undefined) return undefined;

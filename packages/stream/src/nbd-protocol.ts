@@ -8,11 +8,11 @@
  *     request    u32 REQUEST, u16 flags, u16 type, u64 cookie, u64 offset, u32 length
  *     answer     u32 SIMPLE_REPLY, u32 error, u64 cookie, data
  */
-export const NBDMAGIC = 0x4e42444d41474943n;
+const NBDMAGIC = 0x4e42444d41474943n;
 export const IHAVEOPT = 0x49484156454f5054n;
-export const OPTION_REPLY = 0x0003e889045565a9n;
-export const REQUEST = 0x25609513;
-export const SIMPLE_REPLY = 0x67446698;
+const OPTION_REPLY = 0x0003e889045565a9n;
+const REQUEST = 0x25609513;
+const SIMPLE_REPLY = 0x67446698;
 
 export const FIXED_NEWSTYLE = 1;
 export const NO_ZEROES = 2;
@@ -23,7 +23,7 @@ export const REPLY_ERROR = { unsupported: 0x80000001, invalid: 0x80000003, unkno
 export const INFO = { export: 0, name: 1, blockSize: 3 } as const;
 
 /** HAS_FLAGS, READ_ONLY, CAN_MULTI_CONN. */
-export const TRANSMISSION_FLAGS = 0x0001 | 0x0002 | 0x0100;
+const TRANSMISSION_FLAGS = 0x0001 | 0x0002 | 0x0100;
 
 export const COMMAND = { read: 0, write: 1, disconnect: 2, trim: 4, writeZeroes: 6 } as const;
 export const COMMAND_FLAG_FUA = 1;

@@ -1,7 +1,7 @@
 import { constants, zstdCompressSync } from 'node:zlib';
 
 import { concatBytes, type ChunkFrame } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { loadHashProvider } from '../hash-wasm-provider.ts';
