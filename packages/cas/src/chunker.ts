@@ -25,7 +25,7 @@ export interface ChunkImageOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Bytes hashed between two turns of the event loop, so that an abort, a timer or a socket gets its turn. */
+/** Bytes of data between two turns of the event loop, so that an abort, a timer or a socket gets its turn. */
 const BREATH_BYTES = 32 * MIB;
 
 /**
@@ -56,16 +56,18 @@ export async function* chunkImage(
     const length = piece.type === 'data' ? piece.bytes.length : piece.lengthBytes;
     if (!Number.isSafeInteger(length) || length < 0) throw new RangeError('a piece of an image has no such length');
     while (done < length) {
-      done += piece.type === 'data' ? cutter.fill(piece.bytes, done) : cutter.fillZeros(length - done);
+      const taken = piece.type === 'data' ? cutter.fill(piece.bytes, done) : cutter.fillZeros(length - done);
+      done += taken;
       for (let next = cutter.next(); next !== undefined; next = cutter.next()) {
         yield finished(next);
-        sinceBreath += typeof next === 'number' ? 0 : next.length;
-        if (sinceBreath >= BREATH_BYTES) {
-          sinceBreath = 0;
-          await new Promise((resolve) => setTimeout(resolve, 0));
-        }
         signal?.throwIfAborted();
       }
+      if (piece.type !== 'data') continue;
+      sinceBreath += taken;
+      if (sinceBreath < BREATH_BYTES) continue;
+      sinceBreath = 0;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      signal?.throwIfAborted();
     }
   }
   cutter.end();

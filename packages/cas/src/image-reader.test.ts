@@ -112,6 +112,12 @@ describe('an image reader over packs', () => {
     expect(published.requests).toHaveLength(1);
   });
 
+  it('survives a cache that keeps nothing', async () => {
+    const full = { ...createMemoryChunkStore(), put: () => Promise.reject(new Error('the disk is full')) };
+    const reader = createImageReader(published.manifest, createPackSource(published), { hash, codec, cache: full });
+    expect(await reader.read(0, 10)).toEqual(image.slice(0, 10));
+  });
+
   it('gives no byte of a damaged, foreign or missing chunk', async () => {
     const [first, other] = [...published.manifest.chunkIds()];
     const source = createPackSource(published);

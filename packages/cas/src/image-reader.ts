@@ -13,7 +13,10 @@ const REMEMBERED_BYTES = 8 * MIB;
 export interface ImageReaderOptions {
   readonly hash: HashProvider;
   readonly codec: ChunkCodec;
-  /** Asked before the source, and given every chunk that was verified. It must verify what it reads back itself. */
+  /**
+   * Asked before the source, and given every chunk that was verified; one that fails to keep it does not fail the
+   * read. It must verify what it reads back itself.
+   */
   readonly cache?: ChunkStore | undefined;
 }
 
@@ -71,7 +74,12 @@ export function createImageReader(manifest: Manifest, source: ChunkSource, optio
       copyParts(plain, wanted.parts);
       missing.delete(frame.id);
       await remembered.put(frame.id, plain);
-      await cache?.put(frame.id, plain, { signal });
+      try {
+        await cache?.put(frame.id, plain, { signal });
+      } catch {
+        // A cache that cannot keep a chunk (a full disk) costs time, not the read.
+        signal?.throwIfAborted();
+      }
     }
     const [lost] = missing.keys();
     if (lost !== undefined) {

@@ -31,7 +31,7 @@ export interface PackBuilder {
   readonly sizeBytes: number;
   /** Whether a chunk of so many stored bytes still fits. */
   fits(storedBytes: number): boolean;
-  /** Bytes to append for one more chunk. @throws RangeError when it does not fit or its lengths are impossible. */
+  /** Bytes to append for one more chunk, `frame.stored` itself among them. @throws RangeError when it does not fit or its lengths are impossible. */
   add(frame: ChunkFrame): Uint8Array[];
   /** The end of the pack. @throws RangeError when it holds nothing or is finished. */
   finish(): FinishedPack;

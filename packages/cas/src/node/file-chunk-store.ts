@@ -114,8 +114,8 @@ async function readWhole(path: string, lengthBytes: number): Promise<Uint8Array 
       if (bytesRead === 0) return 'damaged';
       done += bytesRead;
     }
-    // Mounts with noatime or relatime do not record it themselves.
-    if (Date.now() - atimeMs > TOUCH_AFTER_MS) await file.utimes(new Date(), mtime);
+    // Mounts with noatime or relatime do not record it themselves. A file of another user keeps its old time.
+    if (Date.now() - atimeMs > TOUCH_AFTER_MS) await file.utimes(new Date(), mtime).catch(() => undefined);
     return bytes;
   } catch (error) {
     // A sector that cannot be read.
@@ -165,8 +165,8 @@ async function evict(directory: string, maxBytes: number): Promise<number> {
 }
 
 async function* chunkFiles(directory: string): AsyncGenerator<{ path: string; sizeBytes: number; atimeMs: number }> {
-  for (let prefix = 0; prefix < 256; prefix++) {
-    const two = prefix.toString(16).padStart(2, '0');
+  for (const two of (await readdir(directory).catch(absent)) ?? []) {
+    if (!/^[0-9a-f]{2}$/.test(two)) continue;
     for (const name of (await readdir(join(directory, two)).catch(absent)) ?? []) {
       if (!isChunkId(two + name)) continue;
       const path = join(directory, two, name);
