@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { findProgram } from '@decant/core/node';
 import { openDockerArchive, openOciLayout, type OciImage } from '@decant/oci';
-import { LayoutMaker, makeTar, type TarSpec } from '@decant/oci/testing';
+import { failure, LayoutMaker, makeTar, type TarSpec } from '@decant/oci/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { flattenImage } from './flatten.ts';
@@ -67,7 +67,7 @@ const LAYERS: readonly (readonly TarSpec[])[] = [
       ],
     }),
     f('before-1970', { pax: [['mtime', '-86400.5']] }),
-    f(`${'n'.repeat(200)}`),
+    f('n'.repeat(200)),
     f('naïve'),
     d('sticky', { mode: 0o1777 }),
   ],
@@ -245,5 +245,20 @@ describe.skipIf(!buildah)('[backend:buildah] flattenImage', () => {
     const tree = await flattened(openOciLayout(join(directory, 'built')));
     expect(tree['/d/one']).toContain(sha(Buffer.from('second')));
     expect(await flattened(openDockerArchive(join(directory, 'built.tar')))).toEqual(tree);
+  });
+});
+
+describe.skipIf(!(await has('mount', 'umount')))('[backend:tmpfs] createScratch', () => {
+  it('says so when the disk is full', async () => {
+    const disk = join(directory, 'disk');
+    await mkdir(disk);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+    try {
+      await using scratch = await createScratch(disk);
+      await scratch.append(Buffer.alloc(512 * 1024));
+      expect(await failure(scratch.append(Buffer.alloc(2 * 1024 * 1024)))).toBe('DISK_FULL');
+    } finally {
+      execFileSync('umount', [disk]);
+    }
   });
 });
