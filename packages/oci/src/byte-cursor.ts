@@ -43,12 +43,6 @@ export class StreamCursor implements ByteCursor {
     return gathered.length === 1 ? gathered[0]! : Buffer.concat(gathered);
   }
 
-  /** The next bytes of what is at hand, at most `lengthBytes`; undefined at the end. */
-  async takeSome(lengthBytes: number): Promise<Uint8Array | undefined> {
-    if (!(await this.#fill())) return undefined;
-    return this.#slice(Math.min(lengthBytes, this.#piece.length - this.#position));
-  }
-
   async skip(lengthBytes: number): Promise<number> {
     let missing = lengthBytes;
     while (missing > 0 && (await this.#fill())) {
