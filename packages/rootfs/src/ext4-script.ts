@@ -140,7 +140,8 @@ async function* describe(inode: Inode, target: string, staging: Staging): AsyncG
   const { low, extra } = ext4Time(meta);
   for (const name of ['atime', 'ctime', 'mtime', 'crtime']) {
     yield field(name, `@${low}`);
-    yield field(`${name}_extra`, extra);
+    // debugfs takes @low as a positive number and puts what is over 31 bits into the extra field.
+    if (extra !== 0 || low >= 2 ** 31) yield field(`${name}_extra`, extra);
   }
   if (links > MOST_LINKS) throw unsupported(pathOf(inode), `has ${links} links, and ext4 ends at ${MOST_LINKS}`);
   if (links > 1 && node.kind !== 'directory') yield field('links_count', links);

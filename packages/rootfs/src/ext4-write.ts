@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from 'node:fs';
 import { open, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
@@ -224,7 +224,7 @@ class Filler {
     await writeFile(script, scriptBytes(this.#commands));
     const allocates = this.#commands.filter((command) => command.allocates).length;
     const fits = await this.#debugfs(['-f', script], allocates);
-    for (const path of this.#staged) await rm(path);
+    for (const path of this.#staged) unlinkSync(path);
     this.#commands = [];
     this.#staged = [];
     this.#stagedBytes = 0;

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 
 import { findProgram, run } from '@decant/core/node';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import { checkExt4 } from './check-ext4.ts';
 import { detectFilesystem } from './detect-filesystem.ts';
@@ -16,6 +16,8 @@ import { privateFolder } from './private-folder.ts';
 import { runToolDirectly } from './run-tool.ts';
 import { anyTree, directory, file, meta, noise } from './trees.fixture.ts';
 import type { TreeNode } from './tree.ts';
+
+vi.setConfig({ testTimeout: 60_000 });
 
 const hasTools = (await findProgram('debugfs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const canMount = process.getuid?.() === 0 && (await findProgram('getfattr')) !== undefined;
