@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 import { isDecantError } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 
 import { mutate, numbers, smallImage } from './broken.fixture.ts';
