@@ -13,7 +13,7 @@ export interface Ext4Command {
   readonly allocates: boolean;
 }
 
-/** Where file data and attribute values wait for debugfs; gives back a path without spaces or quotes. */
+/** Where file data and attribute values wait for debugfs; gives back absolute paths. */
 export interface Staging {
   file(node: FileNode): Promise<string>;
   value(bytes: Uint8Array): Promise<string>;
@@ -36,6 +36,10 @@ const MOST_MKNOD_NUMBER = 65_535;
 /** A name as debugfs's parser takes it: in quotes, with inner quotes doubled. Nothing else is special in there. */
 function quoted(name: ByteString): ByteString {
   return `"${name.replaceAll('"', '""')}"`;
+}
+
+function quotedPath(path: string): ByteString {
+  return quoted(Buffer.from(path).toString('latin1'));
 }
 
 function command(text: ByteString, allocates = false): Ext4Command {
@@ -111,7 +115,7 @@ async function* create(
       yield command(`mkdir ${quoted(name)}`);
       break;
     case 'file':
-      yield command(`write ${await staging.file(node)} ${quoted(name)}`, true);
+      yield command(`write ${quotedPath(await staging.file(node))} ${quoted(name)}`, true);
       break;
     case 'symlink': {
       const relative = command(`symlink ${quoted(name)} ${quoted(node.target)}`);
@@ -140,7 +144,8 @@ async function* describe(inode: Inode, target: string, staging: Staging): AsyncG
   const { low, extra } = ext4Time(meta);
   for (const name of ['atime', 'ctime', 'mtime', 'crtime']) {
     yield field(name, `@${low}`);
-    yield field(`${name}_extra`, extra);
+    // debugfs takes @low as a positive number and puts what is over 31 bits into the extra field.
+    if (extra !== 0 || low >= 2 ** 31) yield field(`${name}_extra`, extra);
   }
   if (links > MOST_LINKS) throw unsupported(pathOf(inode), `has ${links} links, and ext4 ends at ${MOST_LINKS}`);
   if (links > 1 && node.kind !== 'directory') yield field('links_count', links);
@@ -169,7 +174,7 @@ async function* describeXattrs(
     if (bytes > MOST_XATTR_BYTES) {
       throw unsupported(pathOf(inode), `has over ${MOST_XATTR_BYTES} bytes of extended attributes, too many for ext4`);
     }
-    yield command(`ea_set -f ${await staging.value(value)} ${target} ${quoted(name)}`);
+    yield command(`ea_set -f ${quotedPath(await staging.value(value))} ${target} ${quoted(name)}`);
   }
 }
 

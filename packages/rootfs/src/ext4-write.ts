@@ -1,16 +1,15 @@
-import { createHash } from 'node:crypto';
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs';
-import { open, rm, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { open, rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
 
-import { DecantError, formatBytes, MIB, PAGE_BYTES, roundUp } from '@decant/core';
+import { DecantError, errnoOf, formatBytes, PAGE_BYTES, roundUp, toDecantError } from '@decant/core';
 
 import { Cooperation } from './cooperate.ts';
+import { Ext4Filler } from './ext4-filler.ts';
 import { countExt4, ext4SizeFor } from './ext4-size.ts';
-import { copyExtents, ext4Commands, numberInodes, scriptBytes, type Ext4Command, type Staging } from './ext4-script.ts';
+import { ext4Commands } from './ext4-script.ts';
 import { takeInventory, type Inventory } from './inventory.ts';
 import { privateFolder } from './private-folder.ts';
-import { lastLines, runToolDirectly, type RunTool, type ToolResult } from './run-tool.ts';
+import type { RunTool } from './run-tool.ts';
 import type { DirectoryNode } from './tree.ts';
 
 export interface WriteExt4Options {
@@ -36,21 +35,7 @@ export interface Ext4Written {
   readonly contentBytes: number;
 }
 
-/** Spelled out: what newer mkfs.ext4 adds by itself is refused by the kernels of small guests. */
-const FEATURES =
-  'none,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
-const INODE_BYTES = 256;
-const BYTES_PER_INODE = 16_384;
-/** mkfs.ext4 and debugfs take this for the present: 2000-01-01. */
-const FAKE_TIME = '946684800';
-/** Nothing in here, so that nothing of the machine's own configuration counts. */
-const MKE2FS_CONFIG = ['floppy', 'small', 'default', 'ext4', 'big', 'huge']
-  .map((type) => `\t${type} = {\n\t\tblocksize = 4096\n\t}\n`)
-  .join('');
 const MOST_TRIES = 8;
-const STAGED_BYTES = 128 * MIB;
-const STAGED_FILES = 20_000;
-const SCRIPT_COMMANDS = 200_000;
 
 /**
  * Writes a tree as a raw ext4 image without root and without mounting: an empty filesystem of `mkfs.ext4`, filled by
@@ -59,11 +44,9 @@ const SCRIPT_COMMANDS = 200_000;
  * PROCESS_MISSING without e2fsprogs, DISK_FULL
  */
 export async function writeExt4(root: DirectoryNode, options: WriteExt4Options): Promise<Ext4Written> {
-  const { signal, diskBytes, label = '' } = options;
+  const { signal, diskBytes } = options;
   signal?.throwIfAborted();
-  if (!/^[\x20-\x7e]{0,16}$/.test(label)) {
-    throw new DecantError('USAGE', 'A label of an ext4 filesystem is up to 16 printable ASCII characters.');
-  }
+  checkOptions(options);
   const inventory = await takeInventory(root, new Cooperation(2000, signal));
   checkLostFound(root);
   const contentBytes = countExt4(inventory.inodes);
@@ -74,6 +57,18 @@ export async function writeExt4(root: DirectoryNode, options: WriteExt4Options):
     if (made === 'written') return { sizeBytes, contentBytes };
     if (diskBytes !== undefined || attempt === MOST_TRIES) throw noSpace(sizeBytes, contentBytes);
     sizeBytes = roundUp(Math.ceil(sizeBytes * 1.05), PAGE_BYTES);
+  }
+}
+
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+function checkOptions({ label = '', uuid, diskBytes }: WriteExt4Options): void {
+  if (!/^[\x20-\x7e]{0,16}$/.test(label)) {
+    throw new DecantError('USAGE', 'A label of an ext4 filesystem is up to 16 printable ASCII characters.');
+  }
+  if (uuid !== undefined && !UUID.test(uuid)) throw new DecantError('USAGE', 'The UUID is not one.');
+  if (diskBytes !== undefined && !(Number.isSafeInteger(diskBytes) && diskBytes > 0)) {
+    throw new DecantError('USAGE', 'A disk size is a positive number of bytes.');
   }
 }
 
@@ -104,15 +99,13 @@ async function writeOnce(
 ): Promise<'written' | 'no-space'> {
   const outFile = resolve(options.outFile);
   await using folder = await privateFolder(options.tempDir);
-  const config = join(folder.path, 'mke2fs.conf');
-  await writeFile(config, `[defaults]\n\tbase_features = none\n\tblocksize = 4096\n[fs_types]\n${MKE2FS_CONFIG}`);
   const file = await open(outFile, 'wx', 0o600);
   let done = false;
   try {
     await file.truncate(sizeBytes);
     await file.close();
-    const filler = new Filler(outFile, folder.path, options);
-    if (!(await filler.format(inventory, sizeBytes, config))) return 'no-space';
+    const filler = new Ext4Filler(outFile, folder.path, options);
+    if (!(await filler.format(inventory, sizeBytes))) return 'no-space';
     for await (const command of ext4Commands(inventory.inodes, filler.staging)) {
       if (!(await filler.add(command))) return 'no-space';
     }
@@ -120,207 +113,10 @@ async function writeOnce(
     filler.checkNumbers(inventory);
     done = true;
     return 'written';
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : toDecantError(error);
   } finally {
     await file.close();
     if (!done) await rm(outFile, { force: true });
   }
-}
-
-/** Gathers requests into scripts and runs them. Methods answer false when the filesystem is full. */
-class Filler {
-  readonly #outFile: string;
-  readonly #folder: string;
-  readonly #options: WriteExt4Options;
-  readonly #run: RunTool;
-  readonly #buffer = new Uint8Array(MIB);
-  #commands: Ext4Command[] = [];
-  #staged: string[] = [];
-  #stagedBytes = 0;
-  #nextFile = 0;
-  #directory: Ext4Command | undefined;
-  #lastAllocated: number | undefined;
-
-  constructor(outFile: string, folder: string, options: WriteExt4Options) {
-    this.#outFile = outFile;
-    this.#folder = folder;
-    this.#options = options;
-    this.#run = options.runTool ?? runToolDirectly;
-  }
-
-  readonly staging: Staging = {
-    file: (node) =>
-      this.#stage((descriptor) => {
-        ftruncateSync(descriptor, node.sizeBytes);
-        copyExtents(node, this.#buffer, (bytes, position) => {
-          this.#options.signal?.throwIfAborted();
-          this.#stagedBytes += bytes.length;
-          writeAll(descriptor, bytes, position);
-        });
-      }),
-    value: (bytes) => this.#stage((descriptor) => writeAll(descriptor, bytes, 0)),
-  };
-
-  #stage(fill: (descriptor: number) => void): Promise<string> {
-    const path = join(this.#folder, String(this.#nextFile++));
-    const descriptor = openSync(path, 'wx', 0o600);
-    try {
-      fill(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-    this.#staged.push(path);
-    return Promise.resolve(path);
-  }
-
-  async format(inventory: Inventory, sizeBytes: number, config: string): Promise<boolean> {
-    const { diskBytes, label = '' } = this.#options;
-    const seed = seedOf(inventory, sizeBytes, label);
-    const own = Math.ceil(inventory.inodes.length * 1.1) + 32;
-    const inodes = diskBytes === undefined ? own : Math.max(own, Math.floor(sizeBytes / BYTES_PER_INODE));
-    const extended = `hash_seed=${uuidFrom(seed, 16)},root_owner=0:0,lazy_itable_init=0`;
-    const size = [String(sizeBytes / PAGE_BYTES)];
-    const numbers = ['-b', String(PAGE_BYTES), '-I', String(INODE_BYTES), '-m', '0', '-N', String(inodes)];
-    const names = ['-U', this.#options.uuid ?? uuidFrom(seed, 0), ...(label === '' ? [] : ['-L', label])];
-    const args = [
-      '-q',
-      '-F',
-      '-t',
-      'ext4',
-      ...numbers,
-      '-O',
-      FEATURES,
-      ...names,
-      '-E',
-      extended,
-      this.#outFile,
-      ...size,
-    ];
-    const result = await this.#tool('mkfs.ext4', args, { MKE2FS_CONFIG: config });
-    if (result.exitCode === 0) return true;
-    if (/too (small|big|many inodes)|inode.*too/i.test(lastLines(result))) return false;
-    throw failed('mkfs.ext4', result);
-  }
-
-  async add(command: Ext4Command): Promise<boolean> {
-    if (command.text.startsWith('cd ')) this.#directory = command;
-    if (command.direct) {
-      if (!(await this.flush())) return false;
-      return this.#debugfs(['-R', utf8Of(command.text)], 0);
-    }
-    if (this.#commands.length === 0 && this.#directory !== undefined && command !== this.#directory) {
-      this.#commands.push(this.#directory);
-    }
-    this.#commands.push(command);
-    const full =
-      this.#stagedBytes >= STAGED_BYTES ||
-      this.#staged.length >= STAGED_FILES ||
-      this.#commands.length >= SCRIPT_COMMANDS;
-    return full ? this.flush() : true;
-  }
-
-  async flush(): Promise<boolean> {
-    if (this.#commands.length === 0) return true;
-    const script = join(this.#folder, 'script');
-    await writeFile(script, scriptBytes(this.#commands));
-    const allocates = this.#commands.filter((command) => command.allocates).length;
-    const fits = await this.#debugfs(['-f', script], allocates);
-    for (const path of this.#staged) await rm(path);
-    this.#commands = [];
-    this.#staged = [];
-    this.#stagedBytes = 0;
-    return fits;
-  }
-
-  async #debugfs(request: readonly string[], allocates: number): Promise<boolean> {
-    const result = await this.#tool('debugfs', ['-w', ...request, this.#outFile], {});
-    // debugfs ends with status 0 whatever happened; apart from its version, standard error must be empty.
-    const complaints = Buffer.from(result.stderr)
-      .toString('latin1')
-      .replace(/^debugfs \d[^\n]*\n/, '')
-      .trim();
-    if (/Could not allocate (block|inode)/.test(complaints)) return false;
-    if (/No space left on device/.test(complaints))
-      throw new DecantError('DISK_FULL', 'The disk with the image is full.');
-    if (result.exitCode !== 0 || complaints !== '') throw failed('debugfs', result);
-    const last = Buffer.from(result.stdout).toString('latin1').lastIndexOf('\nAllocated inode: ');
-    if (allocates > 0 && last >= 0) {
-      const line = Buffer.from(result.stdout).toString('latin1', last + 18, last + 40);
-      this.#lastAllocated = Number.parseInt(line, 10);
-    }
-    return true;
-  }
-
-  /** The requests name inodes by the numbers that debugfs was expected to give them: the last one must be right. */
-  checkNumbers({ inodes }: Inventory): void {
-    const answered = ({ node }: (typeof inodes)[number]) => !['directory', 'symlink'].includes(node.kind);
-    const last = inodes.findLast((inode) => answered(inode));
-    if (last === undefined) return;
-    const expected = numberInodes(inodes).get(last);
-    if (this.#lastAllocated === expected) return;
-    throw new DecantError('INTERNAL', `debugfs used inode ${this.#lastAllocated} where ${expected} was expected.`);
-  }
-
-  #tool(name: string, args: readonly string[], env: Readonly<Record<string, string>>): Promise<ToolResult> {
-    return this.#run(name, args, {
-      env: { E2FSPROGS_FAKE_TIME: FAKE_TIME, ...env },
-      readable: [this.#folder],
-      writable: [this.#outFile],
-      signal: this.#options.signal,
-    });
-  }
-}
-
-function failed(tool: string, result: ToolResult): DecantError {
-  return new DecantError('PROCESS_FAILED', `${tool} failed: ${lastLines(result)}`, {
-    details: { command: tool, exitCode: result.exitCode, lastLines: lastLines(result) },
-  });
-}
-
-function writeAll(descriptor: number, bytes: Uint8Array, position: number): void {
-  for (let done = 0; done < bytes.length;) {
-    done += writeSync(descriptor, bytes, done, bytes.length - done, position + done);
-  }
-}
-
-/** A request for the command line, which Node passes on as UTF-8 only. */
-function utf8Of(text: string): string {
-  const bytes = Buffer.from(text, 'latin1');
-  const decoded = bytes.toString('utf8');
-  if (Buffer.from(decoded, 'utf8').equals(bytes)) return decoded;
-  throw new DecantError(
-    'ROOTFS_UNSUPPORTED',
-    `A name or link target has a line end or is very long, and is not UTF-8, which ext4 images cannot have: ${JSON.stringify(decoded.slice(0, 300))}.`,
-  );
-}
-
-function seedOf({ inodes }: Inventory, sizeBytes: number, label: string): Buffer {
-  const hash = createHash('sha256').update(JSON.stringify([sizeBytes, label]));
-  for (const { node, children } of inodes) {
-    const { xattrs, ...meta } = node.meta;
-    const attributes = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString('hex')]);
-    const names = children.map(({ name, inode }) => [name, inode.index]);
-    const own = node.kind === 'file' ? node.sizeBytes : node.kind === 'symlink' ? node.target : '';
-    hash.update(
-      JSON.stringify([
-        node.kind,
-        meta.mode,
-        meta.uid,
-        meta.gid,
-        meta.mtimeSeconds,
-        meta.mtimeNanoseconds,
-        attributes,
-        own,
-        names,
-      ]),
-    );
-  }
-  return hash.digest();
-}
-
-/** A version 8 UUID (RFC 9562) from 16 bytes of the seed. */
-function uuidFrom(seed: Buffer, start: number): string {
-  const bytes = Buffer.from(seed.subarray(start, start + 16));
-  bytes[6] = (bytes[6]! & 0x0f) | 0x80;
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }

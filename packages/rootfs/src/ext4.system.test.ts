@@ -4,8 +4,8 @@ import { access, open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { findProgram, run } from '@decant/core/node';
-import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import * as fc from 'fast-check';
+import { describe, expect, it, vi } from 'vitest';
 
 import { checkExt4 } from './check-ext4.ts';
 import { detectFilesystem } from './detect-filesystem.ts';
@@ -16,6 +16,8 @@ import { privateFolder } from './private-folder.ts';
 import { runToolDirectly } from './run-tool.ts';
 import { anyTree, directory, file, meta, noise } from './trees.fixture.ts';
 import type { TreeNode } from './tree.ts';
+
+vi.setConfig({ testTimeout: 60_000 });
 
 const hasTools = (await findProgram('debugfs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const canMount = process.getuid?.() === 0 && (await findProgram('getfattr')) !== undefined;
@@ -45,7 +47,7 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
   it.skipIf(!canMount)('shows everything that the tree holds when mounted', async () => {
     await using folder = await privateFolder();
     const path = join(folder.path, 'image');
-    const acl = '0200000001000700ffffffff04000500ffffffff08000400e8030000' + '10000700ffffffff20000500ffffffff';
+    const acl = '0200000001000700ffffffff04000500ffffffff08000400e803000010000700ffffffff20000500ffffffff';
     const root = everything(3000);
     const withAcl = file('acl', {
       mode: 0o775,

@@ -2,6 +2,7 @@ import type { RandomAccess } from '@decant/cas';
 import { DecantError, KIB } from '@decant/core';
 
 import { Budget } from './budget.ts';
+import { Cooperation } from './cooperate.ts';
 import { BLOCK_BYTES } from './erofs-format.ts';
 
 const WINDOW_BYTES = 64 * KIB;
@@ -25,6 +26,7 @@ export class MetadataReader {
   /** What may be asked for, blocks asked for twice counting twice: bounds the time that overlapping pieces can cost. */
   readonly #asked: Budget;
   readonly #signal: AbortSignal | undefined;
+  readonly #cooperation: Cooperation;
   readonly #windows = new Map<number, Uint8Array>();
   readonly #touched = new Set<number>();
   /** Bytes of the filesystem; reads beyond are refused. */
@@ -35,6 +37,7 @@ export class MetadataReader {
     this.#blocks = new Budget(Math.ceil(mostBytes / BLOCK_BYTES), 'blocks of metadata');
     this.#asked = new Budget(4 * mostBytes, 'bytes of metadata, repetitions included');
     this.#signal = signal;
+    this.#cooperation = new Cooperation(4000, signal);
     this.endBytes = source.sizeBytes;
   }
 
@@ -49,6 +52,7 @@ export class MetadataReader {
       throw invalidAt(offset, `${lengthBytes} bytes of metadata reach beyond the end of the filesystem`);
     }
     this.#touch(offset, lengthBytes);
+    await this.#cooperation.step();
     const first = Math.floor(offset / WINDOW_BYTES);
     const inside = offset - first * WINDOW_BYTES;
     if (inside + lengthBytes <= WINDOW_BYTES) {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 
 import type { ImagePiece, RandomAccess } from '@decant/cas';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 
 import type { ErofsImage, ImageNode } from './erofs-read.ts';
 import type { BlobReader, ByteString, DirectoryNode, Extent, FileNode, Metadata, TreeNode } from './tree.ts';

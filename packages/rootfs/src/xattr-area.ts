@@ -11,16 +11,22 @@ const MOST_BYTES = XATTR_HEADER_BYTES + (0xffff - 1) * 4;
 export function encodeXattrs(xattrs: readonly Xattr[], refuse: (what: string) => Error): Uint8Array {
   if (xattrs.length === 0) return new Uint8Array(0);
   const sorted = [...xattrs].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const entries = sorted.map((xattr) => ({ ...splitName(xattr.name, refuse), value: xattr.value }));
+  const entries = sorted.map(({ name, value }) => ({ name: splitName(name, refuse), value }));
   let lengthBytes = XATTR_HEADER_BYTES;
-  for (const { suffix, value } of entries) {
+  for (const {
+    name: { suffix },
+    value,
+  } of entries) {
     if (value.length > 0xffff) throw refuse(`has an extended attribute of ${value.length} bytes, over 65,535`);
     lengthBytes += pad(XATTR_ENTRY_BYTES + suffix.length + value.length);
   }
   if (lengthBytes > MOST_BYTES) throw refuse('has more extended attributes than an inode can hold');
   const area = Buffer.alloc(lengthBytes);
   let at = XATTR_HEADER_BYTES;
-  for (const { index, suffix, value } of entries) {
+  for (const {
+    name: { index, suffix },
+    value,
+  } of entries) {
     area[at] = suffix.length;
     area[at + 1] = index;
     area.writeUInt16LE(value.length, at + 2);
