@@ -1,9 +1,10 @@
-import { constants, copyFile, link, mkdtemp, readFile } from 'node:fs/promises';
+import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 
 import { run, type RunOptions, type RunResult } from '@decant/core/node';
 
+import { writeBaseArchive } from './base-archive.ts';
 import { buildError } from './build-error.ts';
 import { layBuildFiles, type BuildFiles } from './build-files.ts';
 import { markedContainers, newBuildMark, ownerIsGone } from './buildah-containers.ts';
@@ -171,14 +172,14 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
     capabilities,
     build,
     async importBase({ tarFile, reference }, { signal } = {}) {
-      const workDirectory = await mkdtemp(join(tmpdir(), 'decant-import-'));
+      const directory = await mkdtemp(join(tmpdir(), 'decant-import-'));
       try {
-        const request = importRequest(resolve(tarFile), reference, workDirectory);
-        const files = await layBuildFiles(request, { signal });
-        const events = bud(request, files, signal);
-        while ((await events.next()).done !== true);
+        const { architecture } = facts;
+        await writeBaseArchive({ tarFile, name: withTag(withHost(reference)), architecture }, directory, { signal });
+        // A relative name, because the path of the directory may hold a colon.
+        await buildah(['pull', '--quiet', 'docker-archive:image.tar'], { cwd: directory, signal });
       } finally {
-        await removeFiles(workDirectory);
+        await removeTree(directory);
       }
     },
     async imageExists(reference, { signal } = {}) {
@@ -189,20 +190,6 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
       await succeeds(buildah(['rmi', reference], { timeoutMs: REMOVE_TIMEOUT_MS, signal }), ABSENT);
     },
     cleanUpLeftovers: ({ signal } = {}) => removeContainers(ownerIsGone, REMOVE_TIMEOUT_MS, signal),
-  };
-}
-
-function importRequest(tarFile: string, reference: string, workDirectory: string): BuildRequest {
-  return {
-    workDirectory,
-    tag: reference,
-    context: {
-      dockerfile: { displayPath: 'import', bytes: new TextEncoder().encode('FROM scratch\nADD base.tar /\n') },
-      materialize: async (directory) => {
-        const inContext = join(directory, 'base.tar');
-        await link(tarFile, inContext).catch(() => copyFile(tarFile, inContext, constants.COPYFILE_FICLONE));
-      },
-    },
   };
 }
 
@@ -245,4 +232,8 @@ export function withHost(reference: string): string {
   const slash = reference.indexOf('/');
   const first = slash < 0 ? '' : reference.slice(0, slash);
   return first === 'localhost' || /[.:]/.test(first) ? reference : `localhost/${reference}`;
+}
+
+function withTag(reference: string): string {
+  return reference.includes(':', reference.lastIndexOf('/') + 1) ? reference : `${reference}:latest`;
 }

@@ -4,6 +4,9 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { run } from '@decant/core/node';
+
+import { writeBaseArchive } from './base-archive.ts';
 import { buildError } from './build-error.ts';
 import { layBuildFiles } from './build-files.ts';
 import { markedContainers, newBuildMark, ownerIsGone } from './buildah-containers.ts';
@@ -117,6 +120,27 @@ describe('files of a build', () => {
     const failing = { ...context, materialize: (target: string) => Promise.reject(new Error((seen = target))) };
     await expect(layBuildFiles({ context: failing, workDirectory: directory }, {})).rejects.toThrow(/context/);
     await expect(stat(seen)).rejects.toThrow(/ENOENT/);
+  });
+});
+
+describe('a base as an archive', () => {
+  it('depends on nothing but the content and the name', async () => {
+    const tarFile = join(directory, 'some base.tar');
+    await writeFile(tarFile, Buffer.alloc(10_240));
+    const contents: string[] = [];
+    for (const name of ['b1', 'b2']) {
+      await mkdir(join(directory, name));
+      const file = await writeBaseArchive(
+        { tarFile, name: 'localhost/b:1', architecture: 'amd64' },
+        join(directory, name),
+      );
+      const { stdout } = await run('tar', ['-xOf', file, 'manifest.json', 'config.json']);
+      contents.push(stdout.toString());
+    }
+    expect(contents[0]).toBe(contents[1]);
+    expect(contents[0]).toContain('"RepoTags":["localhost/b:1"]');
+    // SHA-256 of 10,240 zero bytes.
+    expect(contents[0]).toContain('sha256:84ff92691f909a05b224e1c56abb4864f01b4f8e3c854e4bb4c7baf1d3f6d652');
   });
 });
 

@@ -4,7 +4,7 @@ import { isEngineGone, LastLines, log, plain, progress, type FailureReport, type
 /*
  * buildah bud writes, without marking what comes from a step:
  *   [1/2] STEP 2/3: RUN command       (the first bracket only with several stages)
- *   --> Using cache ID | --> ID       (the latter glued to output that has no line end)
+ *   --> Using cache ID | --> ID       (the latter, and COMMIT, glued to output that has no line end)
  *   COMMIT name, Successfully tagged name, ID
  * and on stderr the output of steps, progress of pulls and `Error: building at STEP "…": reason`.
  */
@@ -35,7 +35,7 @@ export class BuildahReader implements OutputReader {
       return [log(`CACHED [${this.#step.label}] ${this.#step.command}`, stream)];
     }
     if (NOISE.test(line)) return [];
-    const text = stream === 'stdout' ? line.replace(/--> [0-9a-f]{11}$/, '') : line;
+    const text = stream === 'stdout' ? line.replace(/--> [0-9a-f]{11}$|(?<=\S)COMMIT( localhost\/\S+)?$/, '') : line;
     this.#output.add(text);
     return [log(text, stream)];
   }

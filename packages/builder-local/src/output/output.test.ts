@@ -188,7 +188,12 @@ describe('buildah', () => {
 --> d398ed0638f
 [2/2] STEP 1/3: FROM decant-demo-base:latest AS b
 [2/2] STEP 2/3: RUN printf noeol
-noeol--> 3faed4a82ea`;
+noeol--> 3faed4a82ea
+[2/2] STEP 3/3: RUN echo a COMMIT; printf noeol
+a COMMIT
+noeolCOMMIT localhost/app:1
+--> 1df316a09aa
+1df316a09aa45326166a4c1b96897e70b0b905598713c5fab9629917e241eeae`;
 
   it('gives steps, cache hits and output, without the rest', () => {
     const noise = 'Getting image source signatures\nStoring signatures\nto-stderr';
@@ -198,6 +203,9 @@ noeol--> 3faed4a82ea`;
       'CACHED [1/2 2/2] RUN echo a > /a',
       '[2/2 1/3] FROM decant-demo-base:latest AS b',
       '[2/2 2/3] RUN printf noeol',
+      'noeol',
+      '[2/2 3/3] RUN echo a COMMIT; printf noeol',
+      'a COMMIT',
       'noeol',
       'to-stderr',
     ]);
