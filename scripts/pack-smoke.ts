@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 
@@ -62,7 +62,9 @@ async function checkPackage(tarball: Tarball, all: readonly Tarball[], folder: s
   installAlone(tarball, all, folder);
   await npm(['install', ...NPM_FLAGS], folder);
   const notes = library ? await checkTypes(tarball, folder) : [];
-  const example = firstExample(readFileSync(join(item.folder, 'README.md'), 'utf8'));
+  const readme = join(item.folder, 'README.md');
+  if (!existsSync(readme)) throw new Error('there is no README.md');
+  const example = firstExample(readFileSync(readme, 'utf8'));
   if (example !== undefined) {
     writeFileSync(join(folder, 'example.mjs'), example);
     const { stdout } = await node(['example.mjs'], folder);

@@ -77,7 +77,7 @@ describe.skipIf(tools['umoci'] === null || tools['busybox'] === null)(
 );
 
 describe.skipIf(tools['mmdebstrap'] === null)('[backend:mmdebstrap] a Debian base', () => {
-  it('is made once and holds a shell', async () => {
+  it('is made once and holds a shell', { timeout: 600_000 }, async () => {
     const file = await debianBase({ cacheFolder: CACHE });
     const made = statSync(file);
     expect(made.size).toBeGreaterThan(50 * 1024 * 1024);
