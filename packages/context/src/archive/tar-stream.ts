@@ -24,7 +24,7 @@ export async function* tarStream(
   for (const entry of entries) {
     signal?.throwIfAborted();
     yield* pieces.add(tarHeader(entry));
-    if (entry.sizeBytes === 0) continue;
+    if (entry.type !== 'file') continue;
     for await (const bytes of readContent(entry)) {
       signal?.throwIfAborted();
       yield* pieces.add(bytes);

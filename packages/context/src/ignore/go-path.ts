@@ -54,55 +54,88 @@ export function cleanPath(path: ByteString): ByteString {
 }
 
 const NOT_UTF8 = -1;
+const [STAR, DOT, MINUS, QUESTION, OPEN, BACKSLASH, CLOSE, CARET] = [
+  0x2a, 0x2e, 0x2d, 0x3f, 0x5b, 0x5c, 0x5d, 0x5e,
+] as const;
 
-/** Why a pattern is not legal for filepath.Match, or undefined when it is. */
+/**
+ * Why filepath.Match refuses a pattern that is tried on the name `.`, which is how Moby checks patterns, or
+ * undefined. It looks at the part before the first `*` that follows something else, and further only when that part
+ * matches the name: `a*[` is legal here, `[` and `.*[` are not.
+ */
 export function patternFault(pattern: ByteString): string | undefined {
   const runes = runesOf(pattern, NOT_UTF8);
   let at = 0;
-  while (at < runes.length) {
-    const rune = runes[at]!;
-    if (rune === 0x5c) {
-      if (at + 1 >= runes.length) return 'it ends with a lone backslash';
-      at += 2;
-    } else if (rune === 0x5b) {
-      const end = classEnd(runes, at);
-      if (typeof end === 'string') return end;
-      at = end;
-    } else {
-      at += 1;
-    }
+  // Once the name is used up one more part is checked; it cannot match nothing, so there is never a third.
+  for (let parts = 0; parts < 2; parts++) {
+    while (runes[at] === STAR) at += 1;
+    const end = partEnd(runes, at);
+    const { fault, isDot } = checkPart(runes.slice(at, end));
+    if (fault !== undefined || !isDot) return fault;
+    at = end;
   }
   return undefined;
 }
 
-/** Index behind the `]` of the class that opens at `open`, or what is wrong with it. */
-function classEnd(runes: readonly number[], open: number): number | string {
-  let at = open + 1;
-  if (runes[at] === 0x5e) at += 1;
-  let ranges = 0;
-  for (;;) {
-    if (runes[at] === 0x5d && ranges > 0) return at + 1;
-    const low = classMember(runes, at);
-    if (typeof low === 'string') return low;
-    at = low;
-    if (runes[at] === 0x2d) {
-      const high = classMember(runes, at + 1);
-      if (typeof high === 'string') return high;
-      at = high;
-    }
-    ranges += 1;
+/** Index of the `*` that ends the part, outside of any `[ ]`. */
+function partEnd(runes: readonly number[], start: number): number {
+  let inClass = false;
+  for (let at = start; at < runes.length; at++) {
+    const rune = runes[at];
+    if (rune === BACKSLASH) at += 1;
+    else if (rune === OPEN) inClass = true;
+    else if (rune === CLOSE) inClass = false;
+    else if (rune === STAR && !inClass) return at;
   }
+  return runes.length;
 }
 
-/** Index behind one member of a class; a class that ends with its member has no closing bracket. */
-function classMember(runes: readonly number[], start: number): number | string {
-  let at = start;
-  const unclosed = 'a [ has no ]';
-  if (at >= runes.length) return unclosed;
-  if (runes[at] === 0x5d) return 'a [ ] is empty or has an open range';
-  if (runes[at] === 0x2d) return 'a [ ] has a - without a start';
-  if (runes[at] === 0x5c) at += 1;
-  if (at >= runes.length) return unclosed;
+/** Whether a part is legal, and whether it matches just the name `.`. */
+function checkPart(runes: readonly number[]): { fault?: string; isDot: boolean } {
+  let at = 0;
+  let isDot = false;
+  while (at < runes.length) {
+    const first = at === 0;
+    let matches = runes[at] === DOT || runes[at] === QUESTION;
+    if (runes[at] === BACKSLASH) {
+      if (at + 1 >= runes.length) return { fault: 'it ends with a lone backslash', isDot: false };
+      matches = runes[at + 1] === DOT;
+      at += 2;
+    } else if (runes[at] === OPEN) {
+      const read = readClass(runes, at);
+      if (typeof read === 'string') return { fault: read, isDot: false };
+      matches = read.hasDot;
+      at = read.end;
+    } else {
+      at += 1;
+    }
+    isDot = first && matches && at === runes.length;
+  }
+  return { isDot };
+}
+
+/** The class that opens at `open`, or what is wrong with it. */
+function readClass(runes: readonly number[], open: number): { end: number; hasDot: boolean } | string {
+  let at = open + 1;
+  const negated = runes[at] === CARET;
+  if (negated) at += 1;
+  let hasDot = false;
+  for (let ranges = 0; ranges === 0 || runes[at] !== CLOSE; ranges++) {
+    const low = readMember(runes, at);
+    if (typeof low === 'string') return low;
+    const high = runes[low.end] === MINUS ? readMember(runes, low.end + 1) : low;
+    if (typeof high === 'string') return high;
+    if (low.rune <= DOT && DOT <= high.rune) hasDot = true;
+    at = high.end;
+  }
+  return { end: at + 1, hasDot: hasDot !== negated };
+}
+
+/** One member of a class; something must follow it. */
+function readMember(runes: readonly number[], start: number): { rune: number; end: number } | string {
+  const at = runes[start] === BACKSLASH ? start + 1 : start;
+  if (runes[start] === CLOSE) return 'a [ ] is empty or has an open range';
+  if (runes[start] === MINUS) return 'a [ ] has a - without a start';
   if (runes[at] === NOT_UTF8) return 'a [ ] holds bytes that are not UTF-8';
-  return at + 1 < runes.length ? at + 1 : unclosed;
+  return at + 1 < runes.length ? { rune: runes[at]!, end: at + 1 } : 'a [ has no ]';
 }

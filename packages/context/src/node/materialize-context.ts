@@ -1,13 +1,14 @@
-import { constants } from 'node:fs';
-import { chmod, copyFile, link, lstat, lutimes, mkdir, readdir, symlink } from 'node:fs/promises';
+import { chmodSync, constants, copyFileSync, linkSync, lstatSync, lutimesSync, mkdirSync, symlinkSync } from 'node:fs';
+import { copyFile, mkdir, readdir } from 'node:fs/promises';
 
 import { DecantError, errnoOf, quote, type OnEvent } from '@decant/core';
 
 import { linkBytesOf, pathBytesOf } from '../archive/tar-header.ts';
-import { bytesOf, type ByteString } from '../byte-string.ts';
+import { bytesOf } from '../byte-string.ts';
 import type { BuildContext, ContextEntry } from '../entry.ts';
 import { changed, checkUnchanged } from './file-stamp.ts';
 import { pathBelow } from './paths.ts';
+import { Turn } from './turn.ts';
 
 export interface MaterializeOptions {
   /** Told of progress in the stage `context`, at most about twenty times a second. */
@@ -15,8 +16,8 @@ export interface MaterializeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Files copied at once. */
-const AT_ONCE = 16;
+/** Files below this size are copied without leaving the event loop. */
+const SMALL_BYTES = 1024 * 1024;
 const PROGRESS_MS = 50;
 
 /**
@@ -36,44 +37,39 @@ export async function materializeContext(
   if ((await readdir(targetDirectory)).length > 0) {
     throw new DecantError('USAGE', `The directory ${quote(targetDirectory)} is not empty.`);
   }
+  const turn = new Turn();
   const target = (entry: ContextEntry) => pathBelow(targetDirectory, pathBytesOf(entry));
-  const directories = context.entries.filter(({ type }) => type === 'directory');
-  for (const entry of directories) {
-    signal?.throwIfAborted();
-    await mkdir(target(entry), 0o700);
-  }
-  const files = context.entries.filter(({ type }) => type === 'file');
-  for (let at = 0; at < files.length; at += AT_ONCE) {
-    signal?.throwIfAborted();
-    await Promise.all(
-      files.slice(at, at + AT_ONCE).map(async (entry) => {
-        await copyOne(context.directory, entry, target(entry));
-        report(entry.sizeBytes);
-      }),
-    );
-  }
   for (const entry of context.entries) {
     signal?.throwIfAborted();
-    if (entry.type === 'symlink') await symlink(nodePath(linkBytesOf(entry)), target(entry));
-    if (entry.type === 'hardlink') await link(pathBelow(targetDirectory, linkBytesOf(entry)), target(entry));
-    if (entry.type === 'symlink') await lutimes(target(entry), 0, 0);
+    if (turn.isOver) await turn.next(signal);
+    const path = target(entry);
+    if (entry.type === 'directory') mkdirSync(path, 0o700);
+    else if (entry.type === 'symlink') symlinkSync(Buffer.from(bytesOf(linkBytesOf(entry))), path);
+    else if (entry.type === 'hardlink') linkSync(pathBelow(targetDirectory, linkBytesOf(entry)), path);
+    else await copyOne(context.directory, entry, path);
+    if (entry.type === 'file') chmodSync(path, entry.mode);
+    if (entry.type === 'file' || entry.type === 'symlink') lutimesSync(path, 0, 0);
+    report(entry.sizeBytes);
   }
-  // Last and from the inside out: a directory without the right to write could not be filled.
-  for (const entry of directories.toReversed()) {
-    await chmod(target(entry), entry.mode);
-    await lutimes(target(entry), 0, 0);
+  // Directories last and from the inside out: one without the right to write could not be filled.
+  for (const entry of context.entries.toReversed()) {
+    if (entry.type !== 'directory') continue;
+    if (turn.isOver) await turn.next(signal);
+    chmodSync(target(entry), entry.mode);
+    lutimesSync(target(entry), 0, 0);
   }
   report(0, true);
 }
 
 async function copyOne(directory: string, entry: ContextEntry, target: string | Buffer): Promise<void> {
   const source = pathBelow(directory, pathBytesOf(entry));
-  const check = async () =>
-    checkUnchanged(entry.path, entry.sizeBytes, entry.stamp, await lstat(source, { bigint: true }));
+  const check = () => checkUnchanged(entry.path, entry.sizeBytes, entry.stamp, lstatSync(source, { bigint: true }));
+  const how = constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL;
   try {
-    await check();
-    await copyFile(source, target, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL);
-    await check();
+    check();
+    if (entry.sizeBytes < SMALL_BYTES) copyFileSync(source, target, how);
+    else await copyFile(source, target, how);
+    check();
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') throw changed(entry.path, error);
     if (errnoOf(error) === 'EACCES' || errnoOf(error) === 'EPERM') {
@@ -89,12 +85,6 @@ async function copyOne(directory: string, entry: ContextEntry, target: string | 
     }
     throw error;
   }
-  await chmod(target, entry.mode);
-  await lutimes(target, 0, 0);
-}
-
-function nodePath(path: ByteString): Buffer {
-  return Buffer.from(bytesOf(path));
 }
 
 function reporter(context: BuildContext, onEvent: OnEvent | undefined) {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 
 import { packEntries, type PackOptions, type Sha256 } from '../archive/pack.ts';
 import type { BuildContext, PackedContext } from '../entry.ts';
-import { readContent } from './read-content.ts';
+import { ContentReader } from './read-content.ts';
 
 /**
  * The archive of a context's entries: the same bytes for the same tree, on every machine. A Dockerfile that is
@@ -13,7 +13,8 @@ import { readContent } from './read-content.ts';
 export function packContext(context: BuildContext, options: PackOptions = {}): PackedContext {
   const { onEvent } = options;
   for (const message of context.warnings) onEvent?.({ type: 'warning', stage: 'context', message });
-  return packEntries(context.entries, (entry) => readContent(context.directory, entry), { ...options, sha256 });
+  const reader = new ContentReader(context.directory, options.signal);
+  return packEntries(context.entries, (entry) => reader.read(entry), { ...options, sha256 });
 }
 
 /** The digest of {@link packContext} without the bytes. */

@@ -1,16 +1,13 @@
-import type { BigIntStats, Dirent } from 'node:fs';
-import { lstat, readdir, readlink } from 'node:fs/promises';
+import { lstatSync, readdirSync, readlinkSync, type BigIntStats, type Dirent } from 'node:fs';
 
 import { DecantError, errnoOf, quote } from '@decant/core';
 
-import { bytesOf, isUtf8, textOf, toByteString, type ByteString } from '../byte-string.ts';
+import { bytesOf, isAscii, isUtf8, textOf, toByteString, type ByteString } from '../byte-string.ts';
 import type { ContextEntry } from '../entry.ts';
 import type { IgnoreLevel } from '../ignore/ignore-rules.ts';
 import { changed, stampOf } from './file-stamp.ts';
 import { pathBelow } from './paths.ts';
-
-/** Entries looked at at once; more would only wait in the thread pool. */
-const AT_ONCE = 32;
+import { Turn } from './turn.ts';
 
 interface Found {
   readonly path: ByteString;
@@ -39,6 +36,7 @@ class Walk {
   readonly #directory: string;
   readonly #found: Found[];
   readonly #signal: AbortSignal | undefined;
+  readonly #turn = new Turn();
 
   constructor(directory: string, found: Found[], signal: AbortSignal | undefined) {
     this.#directory = directory;
@@ -50,31 +48,26 @@ class Walk {
   async visit(folder: ByteString, level: IgnoreLevel | undefined, tolerant = false): Promise<boolean> {
     this.#signal?.throwIfAborted();
     const before = this.#found.length;
-    const children = await this.#list(folder, tolerant);
     const folders: { path: ByteString; below: IgnoreLevel | undefined; keep: boolean }[] = [];
-    const kept: ByteString[] = [];
-    for (const child of children) {
-      const path = (folder === '' ? toByteString(child.name) : `${folder}/${toByteString(child.name)}`) as ByteString;
-      const decision = level?.decide(isAsciiPath(path) ? path : bytesOf(path), child.isDirectory());
+    for (const child of this.#list(folder, tolerant)) {
+      if (this.#turn.isOver) await this.#turn.next(this.#signal);
+      const name = toByteString(child.name);
+      const path = (folder === '' ? name : `${folder}/${name}`) as ByteString;
+      const isDirectory = child.isDirectory();
+      const decision = level?.decide(isAscii(path) ? path : bytesOf(path), isDirectory);
       if (decision?.action === 'skip' || child.isSocket()) continue;
-      if (child.isDirectory()) {
-        folders.push({ path, below: decision?.below, keep: decision?.action !== 'descend' });
-      } else {
-        kept.push(path);
-      }
-    }
-    for (let at = 0; at < kept.length; at += AT_ONCE) {
-      await Promise.all(kept.slice(at, at + AT_ONCE).map((path) => this.#take(path)));
+      if (isDirectory) folders.push({ path, below: decision?.below, keep: decision?.action !== 'descend' });
+      else this.#take(path);
     }
     for (const { path, below, keep } of folders) {
-      if ((await this.visit(path, below, !keep)) || keep) await this.#take(path);
+      if ((await this.visit(path, below, !keep)) || keep) this.#take(path);
     }
     return this.#found.length > before;
   }
 
-  async #list(folder: ByteString, tolerant: boolean): Promise<Dirent<Buffer>[]> {
+  #list(folder: ByteString, tolerant: boolean): Dirent<Buffer>[] {
     try {
-      return await readdir(pathBelow(this.#directory, folder), { withFileTypes: true, encoding: 'buffer' });
+      return readdirSync(pathBelow(this.#directory, folder), { withFileTypes: true, encoding: 'buffer' });
     } catch (error) {
       // An excluded directory is only entered to look for exceptions; one that may not be read has none.
       if (tolerant && (errnoOf(error) === 'EACCES' || errnoOf(error) === 'EPERM')) return [];
@@ -82,22 +75,17 @@ class Walk {
     }
   }
 
-  async #take(path: ByteString): Promise<void> {
+  #take(path: ByteString): void {
     const full = pathBelow(this.#directory, path);
     try {
-      const stats = await lstat(full, { bigint: true });
-      const link = stats.isSymbolicLink()
-        ? toByteString(await readlink(full, { encoding: 'buffer' }))
-        : ('' as ByteString);
+      const stats = lstatSync(full, { bigint: true });
+      const isLink = stats.isSymbolicLink();
+      const link = isLink ? toByteString(readlinkSync(full, { encoding: 'buffer' })) : ('' as ByteString);
       if (!stats.isSocket()) this.#found.push({ path, stats, link });
     } catch (error) {
       throw unreadable(path, error);
     }
   }
-}
-
-function isAsciiPath(path: ByteString): boolean {
-  return !/[^\x00-\x7f]/.test(path);
 }
 
 function unreadable(path: ByteString, cause: unknown): DecantError {
