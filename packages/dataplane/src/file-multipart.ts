@@ -97,37 +97,37 @@ export class FileMultipart {
       await rename(joining, upload);
       throw error;
     }
-    const sizeBytes = await this.#join(joining, parts);
-    const info = { key, sizeBytes };
-    await this.#writes.publish(join(joining, nameOfPart(parts[0]!.partNumber)), to);
-    await this.#remember(uploadId, fingerprint, info);
-    await rm(joining, { recursive: true, force: true });
-    return info;
+    // Past this point a failure loses the upload: the client sends it again.
+    try {
+      const sizeBytes = await this.#join(joining, parts);
+      await this.#writes.publish(join(joining, nameOfPart(parts[0]!.partNumber)), to);
+      await this.#remember(uploadId, fingerprint, sizeBytes);
+      return { key, sizeBytes };
+    } finally {
+      await rm(joining, { recursive: true, force: true });
+    }
   }
 
   /**
    * Appends every part to the first and removes it, so that joining needs the space of one part, not of all.
-   * When it fails, the upload is lost: the client sends it again.
+   * Returns the size of the whole.
    */
   async #join(folder: string, parts: readonly UploadedPart[]): Promise<number> {
     const [first, ...rest] = parts.map(({ partNumber }) => join(folder, nameOfPart(partNumber)));
+    const target = await open(first!, 'r+');
     try {
-      const target = await open(first!, 'r+');
-      try {
-        let size = (await target.stat()).size - DIGEST_BYTES;
-        await target.truncate(size);
-        for (const path of rest) {
-          size = await append(target, size, path);
-          await removeFile(path);
-        }
-        await this.#writes.syncFile(target);
-        return size;
-      } finally {
-        await target.close();
+      let size = (await target.stat()).size - DIGEST_BYTES;
+      await target.truncate(size);
+      for (const path of rest) {
+        size = await append(target, size, path);
+        await removeFile(path);
       }
+      await this.#writes.syncFile(target);
+      return size;
     } catch (error) {
-      await rm(folder, { recursive: true, force: true });
       throw diskError(error);
+    } finally {
+      await target.close();
     }
   }
 
@@ -163,8 +163,8 @@ export class FileMultipart {
     return answered;
   }
 
-  async #remember(uploadId: string, fingerprint: string, info: ObjectInfo): Promise<void> {
-    const text = JSON.stringify({ fingerprint, sizeBytes: info.sizeBytes });
+  async #remember(uploadId: string, fingerprint: string, sizeBytes: number): Promise<void> {
+    const text = JSON.stringify({ fingerprint, sizeBytes });
     try {
       const temp = await this.#writes.writeTemp((file) => writeAll(file, Buffer.from(text)));
       await rename(temp, this.#writes.path('completed', uploadId));

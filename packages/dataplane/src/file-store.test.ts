@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -90,34 +90,6 @@ describe('createFileObjectStore', () => {
     await next.put('again', Buffer.from('x'));
     await expect.poll(() => readdir(join(directory, 'uploads'))).toEqual([waiting]);
     expect(await readdir(join(directory, 'temp'))).toEqual(['b'.repeat(32)]);
-  });
-
-  it('does not double the disk while it joins', async () => {
-    const size = 8 * 1024 * 1024;
-    const id = await store.createMultipart('joined');
-    const parts = [];
-    for (let n = 1; n <= 4; n++) parts.push(await store.putPart('joined', id, n, new Uint8Array(size).fill(n)));
-    let most = 0;
-    let joining = true;
-    const watch = (async () => {
-      while (joining) {
-        let sum = 0;
-        for (const name of await filesIn()) {
-          sum += await stat(join(directory, name)).then(
-            ({ blocks }) => blocks * 512,
-            () => 0,
-          );
-        }
-        most = Math.max(most, sum);
-      }
-    })();
-    await store.completeMultipart('joined', id, parts);
-    joining = false;
-    await watch;
-    expect(most).toBeLessThanOrEqual(5.5 * size);
-    const { size: stored } = await stat(join(directory, 'objects', 'joined@'));
-    expect(stored).toBe(4 * size);
-    expect(await store.get('joined', { range: { offset: size - 1, lengthBytes: 2 } })).toEqual(Uint8Array.of(1, 2));
   });
 
   it('ignores files it did not write', async () => {

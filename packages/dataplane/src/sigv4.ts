@@ -62,7 +62,7 @@ export function presignUrl(options: PresignOptions): string {
   const path = canonicalPath(url.pathname);
   const canonical = canonicalQuery(query);
   const request = [options.method.toUpperCase(), path, canonical, url.host].join('\n');
-  const signature = signatureOf(request, dateTime, scope, credentials.secretAccessKey);
+  const signature = signatureOf(request, dateTime, scope, cachedKey(credentials, scope));
   return `${url.origin}${path}?${canonical}&X-Amz-Signature=${signature.toString('hex')}`;
 }
 
@@ -113,7 +113,7 @@ export async function verifyPresigned(
   const secret = await options.lookupSecret(accessKeyId);
   const query = [...url.searchParams].filter(([name]) => name !== 'X-Amz-Signature');
   const canonical = [request.method.toUpperCase(), canonicalPath(url.pathname), canonicalQuery(query), url.host];
-  const expected = signatureOf(canonical.join('\n'), dateTime, scope, secret ?? '');
+  const expected = signatureOf(canonical.join('\n'), dateTime, scope, signingKey(secret ?? '', scope));
   const claimed = Buffer.from(/^[0-9a-f]{64}$/.test(signature) ? signature : '', 'hex');
   if (claimed.length !== expected.length || !timingSafeEqual(claimed, expected) || secret === undefined) {
     throw invalid('the signature does not match the request');
@@ -160,12 +160,22 @@ function canonicalQuery(query: readonly (readonly [string, string])[]): string {
 }
 
 /** `request` is method, path, query and host, joined by newlines. */
-function signatureOf(request: string, dateTime: string, scope: string, secret: string): Buffer {
+function signatureOf(request: string, dateTime: string, scope: string, key: Buffer): Buffer {
   const cut = request.lastIndexOf('\n');
   const canonical = `${request.slice(0, cut)}\nhost:${request.slice(cut + 1)}\n\n${SIGNED_HEADERS}\n${PAYLOAD}`;
   const digest = createHash('sha256').update(canonical).digest('hex');
-  const key = signingKey(secret, scope);
   return createHmac('sha256', key).update(`${ALGORITHM}\n${dateTime}\n${scope}\n${digest}`).digest();
+}
+
+const lastKeys = new WeakMap<Credentials, { readonly scope: string; readonly key: Buffer }>();
+
+/** The signing key of a day, kept: one upload takes up to 10,002 signatures. */
+function cachedKey(credentials: Credentials, scope: string): Buffer {
+  const last = lastKeys.get(credentials);
+  if (last?.scope === scope) return last.key;
+  const key = signingKey(credentials.secretAccessKey, scope);
+  lastKeys.set(credentials, { scope, key });
+  return key;
 }
 
 function signingKey(secret: string, scope: string): Buffer {

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { ObjectStore } from './object-store.ts';
@@ -270,10 +270,10 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
       it('lets one of several writers win, whole', async () => {
         const second = fixture.second ?? store;
         const values = Array.from({ length: 16 }, (_, index) => new Uint8Array(100_000 + index).fill(index));
-        let writing = true;
+        const writing = new AbortController();
         const reader = (async () => {
           let seen = 0;
-          while (writing) {
+          while (!writing.signal.aborted) {
             const bytes = await second.get('hot').catch(() => undefined);
             if (bytes === undefined) continue;
             expect(bytes).toEqual(values[bytes[0]!]);
@@ -287,7 +287,7 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
           ),
         );
         const last = await store.get('hot');
-        writing = false;
+        writing.abort();
         await reader;
         expect(last).toEqual(values[last[0]!]);
       });
