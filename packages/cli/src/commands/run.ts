@@ -22,8 +22,10 @@ export function runCommand(): Command {
 
 function runAction(ref: string, command: readonly string[], options: RunOptions): Promise<void> {
   return invoke(options, async ({ decant, progress, signal }) => {
+    // Options may be passed through only when the parser leaves the separator in as well.
+    const argv = command[0] === '--' ? command.slice(1) : command;
     const { exitCode, stats } = await decant.images.run(
-      { ref, command, trustFilesystem: options.trustFilesystem },
+      { ref, command: argv, trustFilesystem: options.trustFilesystem },
       { onEvent: progress.onEvent, signal },
     );
     if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
