@@ -1,15 +1,15 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import type { ProgressEvent } from '@decant/core';
-import { failure, inPieces, makeTar, type TarSpec } from '@decant/oci/testing';
-import * as fc from 'fast-check';
+import { failure, inPieces, makeTar } from '@decant/oci/testing';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { flattenImage, flattenTar, type FlattenOptions } from './flatten.ts';
+import { at, d, f, flattenSpecs, h, l, list, read, type Layers } from './flatten-fixtures.ts';
+import { flattenTar, type FlattenOptions } from './flatten.ts';
 import { createScratch, type Scratch } from './scratch.ts';
-import { sortedEntries, type DirectoryNode, type FileNode, type TreeNode } from './tree.ts';
+import type { FileNode } from './tree.ts';
 
 let directory: string;
 let scratch: Scratch;
@@ -22,66 +22,8 @@ afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-type Layers = readonly (readonly TarSpec[])[];
-
-function flattenAll(tars: readonly Uint8Array[], options: Partial<FlattenOptions> = {}) {
-  const layers = tars.map((tar, i) => ({
-    digest: `sha256:${i}`,
-    diffId: '',
-    mediaType: '',
-    sizeBytes: tar.length,
-    open: () => inPieces(tar),
-  }));
-  return flattenImage({ layers }, { scratch, ...options });
-}
-
-const flatten = (layers: Layers, options?: Partial<FlattenOptions>) =>
-  flattenAll(
-    layers.map((layer) => makeTar(layer)),
-    options,
-  );
-
-function read(file: FileNode): string {
-  const bytes = Buffer.alloc(file.sizeBytes);
-  for (const { fileOffset, lengthBytes, blob, blobOffset } of file.extents) {
-    const part = bytes.subarray(fileOffset, fileOffset + lengthBytes);
-    expect(blob.readSync(part, blobOffset)).toBe(lengthBytes);
-  }
-  return bytes.toString('latin1');
-}
-
-function describeNode(node: TreeNode): string {
-  if (node.kind === 'file') return read(node);
-  if (node.kind === 'symlink') return `-> ${node.target}`;
-  if ('major' in node) return `${node.kind} ${node.major}/${node.minor}`;
-  return node.kind;
-}
-
-/** Paths and what stands there; directories only when they are empty. */
-function list(root: DirectoryNode): Record<string, string> {
-  const found: Record<string, string> = {};
-  const visit = (node: DirectoryNode, path: string) => {
-    for (const [name, child] of sortedEntries(node)) {
-      const at = `${path}/${name}`;
-      if (child.kind !== 'directory') found[at] = describeNode(child);
-      else if (child.entries.size === 0) found[at] = 'dir';
-      else visit(child, at);
-    }
-  };
-  visit(root, '');
-  return found;
-}
-
-function at(root: DirectoryNode, path: string): TreeNode {
-  let node: TreeNode = root;
-  for (const name of path.split('/')) node = (node as DirectoryNode).entries.get(name)!;
-  return node;
-}
-
-const f = (path: string, data = path): TarSpec => ({ path, data });
-const l = (path: string, link: string): TarSpec => ({ path, type: '2', link });
-const h = (path: string, link: string, more: Partial<TarSpec> = {}): TarSpec => ({ path, type: '1', link, ...more });
-const d = (path: string): TarSpec => ({ path: `${path}/` });
+const flatten = (layers: Layers, options: Partial<FlattenOptions> = {}) =>
+  flattenSpecs(layers, { scratch, ...options });
 
 describe('flattenImage, accepted', () => {
   const cases: [string, Layers, Record<string, string>][] = [
@@ -361,107 +303,6 @@ describe('flattenImage, refused', () => {
       throw broken;
     }
     expect(await failure(flattenTar(failing(), { scratch }))).toBe(broken);
-  });
-});
-
-describe('flattenImage, any layers', () => {
-  const names = fc.constantFrom('a', 'b', 'c', 'a/a', 'a/b', 'b/a', 'b/c', 'c/a/b');
-  const step = fc.record({ path: names, what: fc.constantFrom('file', 'dir', 'whiteout', 'opaque') });
-  const layer = fc.uniqueArray(step, { maxLength: 6, selector: ({ path, what }) => `${what === 'whiteout'}${path}` });
-
-  it('agrees with a model of whole paths', async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.array(layer, { maxLength: 4 }), async (layers) => {
-        let model: Map<string, string> | undefined = new Map();
-        const specs: TarSpec[][] = [];
-        for (const [i, steps] of layers.entries()) {
-          specs.push(steps.map((each) => specOf(each, i)));
-          model = model === undefined ? undefined : applyToModel(model, steps, i);
-        }
-        const result = await flatten(specs).then(
-          ({ root }) => list(root),
-          (error: { code: string }) => error.code,
-        );
-        if (model === undefined) expect(result).toBe('LAYER_INVALID');
-        else expect(result).toEqual(leaves(model));
-      }),
-      { numRuns: 400 },
-    );
-  });
-
-  it('never hangs, escapes or fails without a code', async () => {
-    const name = fc.oneof(
-      fc.constantFrom('a', 'b', 'a/b', './', '/', '..', 'l', 'l/x', '.wh.a', 'l/.wh..wh..opq', '.wh..wh.x/y'),
-      fc.array(fc.constantFrom('a', 'l', '.', '..', '', '.wh.', 'x'), { maxLength: 5 }).map((parts) => parts.join('/')),
-    );
-    const spec = fc.record({ path: name, type: fc.constantFrom('0', '1', '2', '3', '5', '6'), link: name });
-    await fc.assert(
-      fc.asyncProperty(fc.array(fc.array(spec, { maxLength: 8 }), { maxLength: 3 }), async (layers) => {
-        const result = await failure(flatten(layers).then(({ root }) => list(root)));
-        expect([undefined, 'LAYER_INVALID']).toContain(result);
-      }),
-      { numRuns: 400 },
-    );
-  });
-});
-
-interface Step {
-  readonly path: string;
-  readonly what: string;
-}
-
-function specOf({ path, what }: Step, layer: number): TarSpec {
-  if (what === 'file') return f(path, String(layer));
-  if (what === 'dir') return d(path);
-  if (what === 'opaque') return f(`${path}/.wh..wh..opq`, '');
-  const cut = path.lastIndexOf('/') + 1;
-  return f(`${path.slice(0, cut)}.wh.${path.slice(cut)}`, '');
-}
-
-/** The rules once more, on a flat map of paths; undefined when something lies below a file. */
-function applyToModel(before: ReadonlyMap<string, string>, steps: readonly Step[], layer: number) {
-  const model = new Map(before);
-  const clear = (path: string) => {
-    for (const key of model.keys()) if (key.startsWith(`${path}/`)) model.delete(key);
-  };
-  for (const { path, what } of steps) {
-    if (what === 'whiteout') model.delete(path);
-    if (what === 'whiteout' || what === 'opaque') clear(path);
-  }
-  for (const { path, what } of steps) {
-    if (what !== 'file' && what !== 'dir') continue;
-    const parts = path.split('/');
-    for (let i = 1; i < parts.length; i++) {
-      const parent = parts.slice(0, i).join('/');
-      if ((model.get(parent) ?? 'dir') !== 'dir') return undefined;
-      model.set(parent, 'dir');
-    }
-    if (what === 'file') clear(path);
-    model.set(path, what === 'file' ? String(layer) : 'dir');
-  }
-  return model;
-}
-
-function leaves(model: ReadonlyMap<string, string>): Record<string, string> {
-  const shown = [...model].filter(
-    ([path, what]) => what !== 'dir' || ![...model.keys()].some((key) => key.startsWith(`${path}/`)),
-  );
-  return Object.fromEntries(shown.map(([path, what]) => [`/${path}`, what]));
-}
-
-describe('createScratch', () => {
-  it('keeps bytes under no name, and only until it is disposed', async () => {
-    const own = await createScratch(join(directory, 'made'));
-    await own.append(Buffer.from('hello '));
-    await own.append(Buffer.from('world'));
-    expect(own.sizeBytes).toBe(11);
-    const target = Buffer.alloc(20);
-    expect(own.readSync(target, 6)).toBe(5);
-    expect(target.toString('latin1', 0, 5)).toBe('world');
-    expect(own.readSync(target, 11)).toBe(0);
-    expect(await readdir(join(directory, 'made'))).toEqual([]);
-    await own[Symbol.asyncDispose]();
-    expect(() => own.readSync(target, 0)).toThrow();
   });
 });
 
