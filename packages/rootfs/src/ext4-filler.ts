@@ -99,7 +99,7 @@ export class Ext4Filler {
     ];
     const result = await this.#tool('mkfs.ext4', args, { MKE2FS_CONFIG: config });
     if (result.exitCode === 0) return true;
-    if (/too (small|big|many inodes)|inode.*too/i.test(lastLines(result))) return false;
+    if (/not enough space|too (small|big|many inodes)/i.test(lastLines(result))) return false;
     throw failed('mkfs.ext4', result);
   }
 

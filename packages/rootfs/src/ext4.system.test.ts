@@ -101,6 +101,8 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
       await expect(writeExt4(root, { outFile: path, diskBytes })).rejects.toMatchObject({ code: 'ROOTFS_NO_SPACE' });
       await expect(access(path)).rejects.toThrow('ENOENT');
     }
+    const tiny = writeExt4(directory(), { outFile: path, diskBytes: 65_536 });
+    await expect(tiny).rejects.toMatchObject({ code: 'ROOTFS_NO_SPACE' });
   });
 
   it('does not touch a file that exists', async () => {
