@@ -344,8 +344,9 @@ export function builderContract(
       ).catch((error: unknown) => error);
       expect(child).toMatchObject({ details: { signalName: 'SIGKILL' } });
       expect(await goneWithin(5000, () => processesWith(`sleep ${mark}`))).toEqual([]);
-      const orphans = await under.leftovers();
-      expect(await under.driver.cleanUpLeftovers()).toBe(orphans.length);
+      const removed = await under.driver.cleanUpLeftovers();
+      // A daemon removes its own; buildah has none, so its working container waits for us.
+      expect(removed).toBe(under.driver.name === 'buildah' ? 1 : 0);
       await nothingLeft(`sleep ${mark}`);
       const { result } = await finish(build({ context: source(`FROM ${BASE}\nRUN true\n`) }));
       expect(result.image).toMatch(/^sha256:/);
