@@ -51,11 +51,6 @@ describe.skipIf(noDockerd !== undefined)('[backend:docker] a private daemon', ()
   });
 
   it('leaves no process, mount, bridge or folder behind', async () => {
-    const bridges = () =>
-      execFileSync('ip', ['-o', 'link'])
-        .toString()
-        .match(/dct\w+/g) ?? [];
-    const before = bridges();
     let folder: string;
     {
       await using daemon = await startDockerd();
