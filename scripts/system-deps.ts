@@ -13,9 +13,8 @@ export interface SystemDependency {
   readonly groups: readonly DependencyGroup[];
 }
 
-/** The Debian packages that the commands of this repository use. Nothing here is needed to install or build. */
+/** The Debian packages that the commands of this repository use. To install, to build and for `docs` none is needed. */
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
-  { name: 'git', purpose: 'dates of pages in the documentation', groups: ['docs'] },
   { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test'] },
@@ -138,11 +137,14 @@ async function install(
   const options = ['-o', 'Acquire::Retries=3', '-o', 'Acquire::http::Timeout=30', '-o', 'DPkg::Lock::Timeout=300'];
   // A failed update is no reason to give up: the lists that are there may do.
   await aptGet([...options, '-qq', 'update'], UPDATE_TIMEOUT_MS, log, signal);
-  const args = [...options, '-qq', 'install', '-y', '--no-install-recommends', ...names];
-  const first = await aptGet(args, INSTALL_TIMEOUT_MS, log, signal);
-  if (first === undefined) return undefined;
-  log(`Trying once more: ${first}.`);
-  return aptGet(args, INSTALL_TIMEOUT_MS, log, signal);
+  const args = [...options, '-qq', 'install', '-y', '--no-install-recommends'];
+  const all = await aptGet([...args, ...names], INSTALL_TIMEOUT_MS, log, signal);
+  if (all === undefined) return undefined;
+  // One package that this release does not have must not keep the others away.
+  log(`Trying one by one: ${all}.`);
+  let failure: string | undefined;
+  for (const name of names) failure = (await aptGet([...args, name], INSTALL_TIMEOUT_MS, log, signal)) ?? failure;
+  return failure;
 }
 
 /** Runs apt-get; shows its output only when it fails. */

@@ -1,13 +1,14 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { open, readdir, readFile, rm } from 'node:fs/promises';
 import { request } from 'node:http';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { Scope } from '@decant/core';
+import { errnoOf, Scope } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 
-import { temporaryDirectory } from './temporary-directory.ts';
+import { temporaryDirectory, unmountBelow } from './temporary-directory.ts';
 
 export interface Dockerd extends AsyncDisposable {
   /** For `DOCKER_HOST`: `unix://` and the path of the socket. */
@@ -26,8 +27,9 @@ const STOP_TIMEOUT_MS = 20_000;
  * @throws Error with the end of the daemon's log when it does not answer within 30 s.
  */
 export async function startDockerd(): Promise<Dockerd> {
+  await removeLeftovers();
   await using scope = new Scope();
-  const folder = scope.use(await temporaryDirectory('decant-dockerd-')).path;
+  const folder = scope.use(await temporaryDirectory(`decant-dockerd-${process.pid}-`)).path;
   const bridge = await createBridge(scope);
   const socket = join(folder, 'docker.sock');
   const logFile = join(folder, 'log');
@@ -84,6 +86,30 @@ export async function whyNoDockerd(): Promise<string | undefined> {
     if ((await findProgram(name)) === undefined) return `${name} is not installed`;
   }
   return undefined;
+}
+
+/** Removes what processes left that were killed: their daemons ended with them, their folders and bridges did not. */
+async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = /^decant-dockerd-(\d+)-/.exec(name)?.[1];
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    const folder = join(tmpdir(), name);
+    await unmountBelow(folder);
+    await rm(folder, { recursive: true, force: true });
+  }
+  const links = (await run('ip', ['-o', 'link'], { timeoutMs: 10_000 })).stdout.toString('utf8');
+  for (const [, name = '', pid = ''] of links.matchAll(/ (dct([0-9a-z]+)-\d+): /g)) {
+    if (!isAlive(Number.parseInt(pid, 36))) await run('ip', ['link', 'delete', name], { timeoutMs: 10_000 });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errnoOf(error) === 'EPERM';
+  }
 }
 
 let bridges = 0;

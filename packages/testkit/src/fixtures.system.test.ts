@@ -1,5 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { lstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { mkdtemp } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { run } from '@decant/core/node';
@@ -36,12 +38,19 @@ describe.skipIf(dockerHost === null || tools['busybox'] === null)('[backend:dock
 
 const noDockerd = await whyNoDockerd();
 describe.skipIf(noDockerd !== undefined)('[backend:docker] a private daemon', () => {
+  it('removes what a killed process left, and nothing of a living one', async () => {
+    const dead = execFileSync('sh', ['-c', 'echo $$']).toString().trim();
+    const leftFolder = await mkdtemp(join(tmpdir(), `decant-dockerd-${dead}-`));
+    const leftBridge = `dct${Number(dead).toString(36)}-0`;
+    execFileSync('ip', ['link', 'add', leftBridge, 'type', 'bridge']);
+    await using mine = await temporaryDirectory(`decant-dockerd-${process.pid}-`);
+    await using _ = await startDockerd();
+    expect(() => statSync(leftFolder)).toThrow('ENOENT');
+    expect(execFileSync('ip', ['-o', 'link']).toString()).not.toContain(leftBridge);
+    expect(statSync(mine.path).isDirectory()).toBe(true);
+  });
+
   it('leaves no process, mount, bridge or folder behind', async () => {
-    const bridges = () =>
-      execFileSync('ip', ['-o', 'link'])
-        .toString()
-        .match(/dct\w+/g) ?? [];
-    const before = bridges();
     let folder: string;
     {
       await using daemon = await startDockerd();
@@ -51,7 +60,8 @@ describe.skipIf(noDockerd !== undefined)('[backend:docker] a private daemon', ()
     }
     expect(() => statSync(folder)).toThrow('ENOENT');
     expect(readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(folder);
-    expect(bridges()).toEqual(before);
+    const own = `dct${process.pid.toString(36)}-`;
+    expect(execFileSync('ip', ['-o', 'link']).toString()).not.toContain(own);
   });
 });
 
