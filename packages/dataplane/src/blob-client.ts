@@ -19,7 +19,27 @@ export interface SignCallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Asks the dataplane where an artifact goes, and for the URLs to send it there. Not repeated: it starts an upload. */
+type PutRequest = BlobSignRequest & { readonly op: { readonly kind: 'put_artifact' } };
+type GetRequest = BlobSignRequest & { readonly op: { readonly kind: 'get_blob' } };
+
+/**
+ * The sign call. A put is not repeated when it fails, since it may have started an upload; a get is.
+ * @throws SIGN_PATH_FORBIDDEN, OBJECT_NOT_FOUND, LIMIT_EXCEEDED as the dataplane says; else as `HttpClient.json`.
+ */
+export function signBlob(client: HttpClient, request: PutRequest, options?: SignCallOptions): Promise<SignedMultipart>;
+export function signBlob(client: HttpClient, request: GetRequest, options?: SignCallOptions): Promise<SignedGet>;
+export function signBlob(
+  client: HttpClient,
+  request: BlobSignRequest,
+  { signal }: SignCallOptions = {},
+): Promise<SignedMultipart | SignedGet> {
+  const options = { body: request, maxBytes: MAX_SIGN_BYTES, signal };
+  return request.op.kind === 'put_artifact'
+    ? client.json(signedMultipartSchema, 'POST', SIGN_PATH, options)
+    : client.json(signedGetSchema, 'POST', SIGN_PATH, { ...options, idempotent: true });
+}
+
+/** Asks the dataplane where an artifact goes, and for the URLs to send it there. */
 export function signUpload(
   client: HttpClient,
   relPath: string,
@@ -27,17 +47,14 @@ export function signUpload(
   options: SignCallOptions = {},
 ): Promise<SignedMultipart> {
   const maxParts = Math.min(MAX_PARTS, Math.max(1, Math.ceil(sizeBytes / PART_BYTES)));
-  const body: BlobSignRequest = {
-    target: { kind: 'artifact', rel_path: relPath },
-    op: { kind: 'put_artifact', multipart_hint: { max_parts: maxParts, part_size_bytes: PART_BYTES } },
-  };
-  return client.json(signedMultipartSchema, 'POST', SIGN_PATH, { body, maxBytes: MAX_SIGN_BYTES, ...options });
+  const hint = { max_parts: maxParts, part_size_bytes: PART_BYTES };
+  const target = { kind: 'artifact', rel_path: relPath } as const;
+  return signBlob(client, { target, op: { kind: 'put_artifact', multipart_hint: hint } }, options);
 }
 
 /** Asks the dataplane for a URL that reads the object of a URI it composed. */
 export function signDownload(client: HttpClient, uri: string, options: SignCallOptions = {}): Promise<SignedGet> {
-  const body: BlobSignRequest = { target: { kind: 'blob', uri }, op: { kind: 'get_blob' } };
-  return client.json(signedGetSchema, 'POST', SIGN_PATH, { body, idempotent: true, ...options });
+  return signBlob(client, { target: { kind: 'blob', uri }, op: { kind: 'get_blob' } }, options);
 }
 
 export interface UploadArtifactOptions extends Omit<UploadOptions, 'signed'> {

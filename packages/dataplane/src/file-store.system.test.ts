@@ -59,7 +59,7 @@ describe.skipIf(!canMount)('[backend:tmpfs] a file store on a disk of 48 MiB', (
   });
 });
 
-describe('[backend:processes] a file store used by processes that are killed', () => {
+describe('a file store used by processes that are killed', () => {
   it('shows whole objects only, and every one that a writer was told of', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'decant-killed-'));
     const module = pathToFileURL(join(import.meta.dirname, 'file-store.ts')).href;

@@ -1,4 +1,5 @@
 export {
+  signBlob,
   signDownload,
   signUpload,
   uploadArtifact,

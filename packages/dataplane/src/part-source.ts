@@ -13,7 +13,7 @@ export type PartBody = Blob | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Arra
 
 /**
  * The bytes of a file, read as they are sent. A file that changes meanwhile fails the upload.
- * @throws NOT_FOUND when there is no such file.
+ * @throws NOT_FOUND when it cannot be opened.
  */
 export async function filePartSource(path: string): Promise<PartSource> {
   let blob: Blob;
@@ -21,7 +21,10 @@ export async function filePartSource(path: string): Promise<PartSource> {
     blob = await openAsBlob(path);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ERR_INVALID_ARG_VALUE') {
-      throw new DecantError('NOT_FOUND', 'The file to upload is not there.', { details: { path }, cause: error });
+      throw new DecantError('NOT_FOUND', 'The file to upload is not there or cannot be opened.', {
+        details: { path },
+        cause: error,
+      });
     }
     throw toDecantError(error);
   }

@@ -47,7 +47,11 @@ export interface ObjectStore {
     body: ObjectBody,
     options?: CallOptions,
   ): Promise<UploadedPart>;
-  /** Joins the parts in ascending order. @throws UPLOAD_INVALID when one is missing or its etag differs. */
+  /**
+   * Joins the parts in ascending order; parts that are not listed are dropped. The same completion asked for again
+   * within a day is answered the same, since a client may not have received the answer.
+   * @throws UPLOAD_INVALID when one is missing or its etag differs; CONFLICT, retryable, while another process joins.
+   */
   completeMultipart(
     key: string,
     uploadId: string,

@@ -78,6 +78,16 @@ describe('createNodeFetch', () => {
     expect(most).toBe(2);
   });
 
+  it('closes even when an answer was left unread', async () => {
+    const base = await listen();
+    server.removeAllListeners('request');
+    server.on('request', (_, response) => response.write('the beginning of an endless answer'));
+    const http = createNodeFetch();
+    const response = await http.fetch(`${base}/`);
+    await http.close();
+    await expect(response.text()).rejects.toThrow();
+  });
+
   it('goes through a Unix socket', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'decant-socket-'));
     const socketPath = join(directory, 's');

@@ -16,7 +16,7 @@ export interface NodeFetchOptions {
 
 export interface NodeFetch extends AsyncDisposable {
   readonly fetch: Fetch;
-  /** Waits for what is under way, then closes the connections. */
+  /** Closes the connections; what is still under way fails. */
   close(): Promise<void>;
 }
 
@@ -39,7 +39,8 @@ export function createNodeFetch(options: NodeFetchOptions = {}): NodeFetch {
     return undiciFetch(url, { ...ownForms(given), dispatcher: agent } as never);
   };
   let closing: Promise<void> | undefined;
-  const close = () => (closing ??= agent.close());
+  // Not agent.close(): it waits without bound for answers that nobody reads, and cannot be hurried afterwards.
+  const close = () => (closing ??= agent.destroy());
   return { fetch, close, [Symbol.asyncDispose]: close };
 }
 
