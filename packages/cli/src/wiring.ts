@@ -1,5 +1,5 @@
 import { DecantError, type Fetch } from '@decant/core';
-import { createDecant, decantPaths, type Decant, type DecantPaths } from '@decant/sdk';
+import { createDecant, createNodeFetch, decantPaths, type Decant, type DecantPaths } from '@decant/sdk';
 
 /** The SDK, and what must be closed when the command ends. */
 export interface Wired extends AsyncDisposable {
@@ -18,7 +18,6 @@ export async function wire(env: Readonly<Record<string, string | undefined>> = p
   const paths = decantPaths(env);
   const url = env['DECANT_URL'];
   if (url !== undefined && url !== '') {
-    const { createNodeFetch } = await import('@decant/transport/node');
     const http = createNodeFetch();
     return {
       paths,

@@ -52,7 +52,7 @@ export interface PublishResult {
  * The image is read once, while it is written; memory does not grow with it but for 40 bytes a chunk.
  */
 export async function publishStreaming(facts: StreamingImageFacts, context: PublishContext): Promise<PublishResult> {
-  const { client, fetch, hash, codec, onEvent, signal } = context;
+  const { client, fetch, hash, onEvent, signal } = context;
   const build = await prepareBuild(client, { ...facts, format: 'cas-streaming' }, signal);
   const prefix = build.snapshotRelPath;
   const uploadStarted = performance.now();

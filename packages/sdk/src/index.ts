@@ -7,6 +7,7 @@ export type { ImportImageRequest } from './image-import.ts';
 export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';
 export type { VerifyResult } from './image-verify.ts';
+export { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 export { decantPaths, type DecantPaths } from './paths.ts';
 export type { ImageResult, RunStats } from './results.ts';
 export type { DecantOptions } from './session.ts';
