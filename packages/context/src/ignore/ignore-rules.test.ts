@@ -1,5 +1,5 @@
 import { isDecantError } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { parseIgnoreFile } from './ignore-rules.ts';
@@ -183,7 +183,7 @@ function plainMatch(pattern: readonly string[], names: readonly string[]): boole
     if (rest.length === 0) return names.length > 0;
     return names.some((_, index) => plainMatch(rest, names.slice(index))) || plainMatch(rest, []);
   }
-  return names.length > 0 && plainName([...first], [...names[0]!]) && plainMatch(rest, names.slice(1));
+  return names.length > 0 && plainName(Array.from(first), Array.from(names[0]!)) && plainMatch(rest, names.slice(1));
 }
 
 function plainName(pattern: readonly string[], name: readonly string[]): boolean {
