@@ -45,7 +45,8 @@ export function readDockerfile(source: string | Uint8Array, options: ReadDockerf
 }
 
 /** A stage that is being read. */
-interface OpenStage extends DockerfileStage {
+interface OpenStage {
+  readonly from: Omit<DockerfileStage, 'stagesUsed' | 'externalImages' | 'secrets'>;
   readonly variables: StageScope;
   readonly used: Set<number>;
   readonly images: Set<string>;
@@ -82,8 +83,8 @@ class Evaluation {
   run(): DockerfileInfo {
     const { instructions, ...told } = this.#parsed;
     for (const instruction of instructions) this.#take(instruction);
-    const stages = this.#stages.map(({ variables: _, used, images, mounted, ...stage }) => ({
-      ...stage,
+    const stages = this.#stages.map(({ from, used, images, mounted }) => ({
+      ...from,
       stagesUsed: [...used],
       externalImages: [...images],
       secrets: [...mounted.values()],
@@ -121,9 +122,8 @@ class Evaluation {
     const variables = new StageScope(baseStage === null ? undefined : this.#stages[baseStage]!.variables);
     const used = new Set(baseStage === null ? [] : [baseStage]);
     const images = new Set(baseStage === null && base !== 'scratch' ? [base] : []);
-    const empty = { stagesUsed: [], externalImages: [], secrets: [] };
-    const found = { variables, used, images, mounted: new Map<string, DockerfileSecret>() };
-    this.#stages.push({ index, name, base, baseStage, platform, line, ...empty, ...found });
+    const from = { index, name, base, baseStage, platform, line };
+    this.#stages.push({ from, variables, used, images, mounted: new Map() });
     if (name !== null) this.#byName.set(name, index);
   }
 
@@ -186,10 +186,10 @@ class Evaluation {
     if (from.includes('$'))
       throw this.#invalid(line, `the variable in from=${from} is not replaced; give it a stage of its own`);
     const isIndex = /^\d+$/.test(from);
-    if (isIndex && Number(from) >= stage.index) throw this.#invalid(line, `there is no earlier stage ${from}`);
+    if (isIndex && Number(from) >= stage.from.index) throw this.#invalid(line, `there is no earlier stage ${from}`);
     const source = isIndex ? Number(from) : this.#byName.get(from.toLowerCase());
     if (source === undefined) stage.images.add(from);
-    else if (source !== stage.index) stage.used.add(source);
+    else if (source !== stage.from.index) stage.used.add(source);
   }
 
   #expand(word: string, variables: Variables, line: number): string {

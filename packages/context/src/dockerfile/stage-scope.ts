@@ -8,10 +8,7 @@ export class StageScope {
   }
 
   get(name: string): string | undefined {
-    for (let scope: StageScope | undefined = this; scope !== undefined; scope = scope.#below) {
-      if (scope.#own.has(name)) return scope.#own.get(name);
-    }
-    return undefined;
+    return this.#own.has(name) ? this.#own.get(name) : this.#below?.get(name);
   }
 
   set(name: string, value: string | undefined): void {
