@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, readlink, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path';
 
 import { errnoOf } from '@decant/core';
+import { processStart } from '@decant/core/node';
 
 /*
  * The folder of a run is named after the process that owns it, so that making it and owning it are one step:
@@ -14,7 +15,7 @@ const RUN_FOLDER = /^run-([0-9a-f]{8})-(\d+)-(\d+)-(\d+)-[0-9a-f]{8}$/;
 /** Makes an empty folder for one run under `stateDirectory`; it is this process's until this process ends. */
 export async function makeRunFolder(stateDirectory: string): Promise<string> {
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 });
-  const started = await startTime(process.pid);
+  const started = await processStart(process.pid);
   const random = randomBytes(4).toString('hex');
   const name = `run-${await bootId()}-${await pidNamespace()}-${process.pid}-${started ?? 0}-${random}`;
   const path = join(stateDirectory, name);
@@ -45,7 +46,7 @@ export async function cleanUpLeftovers(stateDirectory: string): Promise<string[]
     const [, ownerBoot, ownerNamespace, pid, started] = match;
     if (ownerBoot === boot) {
       if (ownerNamespace !== namespace) continue;
-      if ((await startTime(Number(pid))) === started) continue;
+      if ((await processStart(Number(pid))) === started) continue;
     }
     await removeRunFolder(join(stateDirectory, name));
     removed.push(name);
@@ -70,15 +71,4 @@ async function bootId(): Promise<string> {
 
 async function pidNamespace(): Promise<string> {
   return /\d+/.exec(await readlink('/proc/self/ns/pid'))?.[0] ?? '0';
-}
-
-/** Field 22 of /proc/PID/stat, in clock ticks since boot; undefined when the process is gone or a zombie. */
-async function startTime(pid: number): Promise<string | undefined> {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
-    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
-  } catch {
-    return undefined;
-  }
 }

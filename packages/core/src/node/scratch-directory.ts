@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, readlink, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { errnoOf } from '../errors.ts';
+import { processStart } from './process-start.ts';
 
 /** A private directory that goes away with whoever opened it. */
 export interface ScratchDirectory extends AsyncDisposable {
@@ -23,7 +23,7 @@ export async function openScratchDirectory(parent: string): Promise<ScratchDirec
   const namespace = await processNamespace();
   await sweep(parent, namespace);
   // The start time tells two processes apart that got the same number; the namespace, two containers.
-  const name = `run-${process.pid}-${(await startTime(process.pid)) ?? 0}-${namespace}-${randomBytes(8).toString('hex')}`;
+  const name = `run-${process.pid}-${(await processStart(process.pid)) ?? 0}-${namespace}-${randomBytes(8).toString('hex')}`;
   const path = join(parent, name);
   await mkdir(path, { mode: 0o700 });
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
@@ -36,32 +36,9 @@ async function sweep(parent: string, namespace: string): Promise<void> {
     const path = join(parent, name);
     const gone =
       itsNamespace === namespace
-        ? (await startTime(Number(pid))) !== started
+        ? (await processStart(Number(pid))) !== started
         : Date.now() - ((await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()) > FORGOTTEN_MS;
     if (gone) await rm(path, { recursive: true, force: true });
-  }
-}
-
-/** Start time of a process in clock ticks since boot (proc(5), field 22); undefined when there is none. */
-async function startTime(pid: number): Promise<string | undefined> {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
-    // The second field is the name in parentheses, which may itself hold spaces and parentheses.
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')[19];
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return await startTimeWithoutProc(pid);
-    throw error;
-  }
-}
-
-/** Where there is no /proc, a process that can be signalled counts as the one that made the directory. */
-async function startTimeWithoutProc(pid: number): Promise<string | undefined> {
-  if (process.platform === 'linux') return undefined;
-  try {
-    process.kill(pid, 0);
-    return '0';
-  } catch (error) {
-    return errnoOf(error) === 'EPERM' ? '0' : undefined;
   }
 }
 
