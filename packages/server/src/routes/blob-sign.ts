@@ -2,7 +2,7 @@ import { blobSignRequestSchema, DecantError, type BuildId } from '@decant/core';
 import { namespacePrefix, stagingPrefix } from '@decant/ingest';
 import { Hono } from 'hono';
 
-import { jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import { jsonBody, originSigner, type RouteContext, type ServerEnv } from '../http.ts';
 
 /**
  * `POST /api/v1/blob/sign`. A builder may write only below the staging prefix of a build of its own that has
@@ -15,8 +15,7 @@ export function blobSignRoutes(): Hono<ServerEnv> {
     const { namespace } = c.var.principal;
     const prefix =
       request.target.kind === 'artifact' ? await stagingOf(c, request.target.rel_path) : namespacePrefix(namespace);
-    const signer = c.var.services.signerFor(new URL(c.req.url).origin);
-    return c.json(await signer.sign({ namespacePrefix: prefix, request }));
+    return c.json(await originSigner(c).sign({ namespacePrefix: prefix, request, signal: c.req.raw.signal }));
   });
   return routes;
 }
