@@ -12,12 +12,21 @@ export function blobSignRoutes(): Hono<ServerEnv> {
   const routes = new Hono<ServerEnv>();
   routes.post('/sign', async (c) => {
     const request = await jsonBody(c, blobSignRequestSchema);
-    const { namespace } = c.var.principal;
     const prefix =
-      request.target.kind === 'artifact' ? await stagingOf(c, request.target.rel_path) : namespacePrefix(namespace);
+      request.target.kind === 'artifact'
+        ? await stagingOf(c, request.target.rel_path)
+        : admittedOf(c, request.target.uri);
     return c.json(await originSigner(c).sign({ namespacePrefix: prefix, request, signal: c.req.raw.signal }));
   });
   return routes;
+}
+
+function admittedOf(c: RouteContext, uri: string): string {
+  const prefix = namespacePrefix(c.var.principal.namespace);
+  if (originSigner(c).keyOfUri(uri).startsWith(`${prefix}staging/`)) {
+    throw new DecantError('SIGN_PATH_FORBIDDEN', 'What is staged is written only; it can be read once it is admitted.');
+  }
+  return prefix;
 }
 
 async function stagingOf(c: RouteContext, relPath: string): Promise<string> {
