@@ -16,7 +16,7 @@ export interface FormatOptions extends CommonOptions {
 export interface CreateOptions extends FormatOptions {
   readonly file?: string;
   readonly local?: boolean;
-  readonly buildArg: readonly string[];
+  readonly buildArg?: readonly string[];
   readonly target?: string;
   readonly platform?: string;
 }
@@ -79,7 +79,7 @@ export function diskBytesOf({ diskMb }: FormatOptions): number {
 }
 
 /** @throws USAGE for what is not `KEY=VALUE` or `KEY`. */
-export function buildArgsOf(pairs: readonly string[], env: Environment = process.env): Record<string, string> {
+export function buildArgsOf(pairs: readonly string[] = [], env: Environment = process.env): Record<string, string> {
   const args: Record<string, string> = {};
   for (const pair of pairs) {
     const at = pair.indexOf('=');

@@ -12,7 +12,7 @@ export function addImageCommands(program: Command): void {
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
     .option('--local', 'build straight with an engine of this machine, which every build does for now')
-    .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect, [])
+    .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
@@ -72,6 +72,6 @@ export function addImageCommands(program: Command): void {
     .action(async (ref: string, options) => (await import('./image-data.ts')).serveAction(ref, options));
 }
 
-function collect(value: string, previous: readonly string[]): string[] {
+function collect(value: string, previous: readonly string[] = []): string[] {
   return [...previous, value];
 }

@@ -4,6 +4,7 @@ import { DecantError, errnoOf, quote } from '@decant/core';
 
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
+import { printable, say, stderr } from '../render/terminal.ts';
 
 export interface RunOptions extends CommonOptions {
   readonly statsFile?: string;
@@ -14,10 +15,12 @@ export function runAction(ref: string, rest: readonly string[], options: RunOpti
   return invokeWired({ ...options, transient: true }, async ({ decant, progress, signal }) => {
     const command = commandOf(ref, rest);
     const { statsFile, trustFilesystem } = options;
-    const { exitCode, stats } = await decant.images.run(
+    const { exitCode, notRun, stats } = await decant.images.run(
       { ref, command, trustFilesystem },
       { onEvent: progress.onEvent, signal },
     );
+    progress.end();
+    if (notRun !== undefined) say(`${stderr.style.red(stderr.style.bold('error:'))} ${printable(notRun)}`);
     if (statsFile !== undefined) await writeStats(statsFile, `${JSON.stringify(stats)}\n`);
     return exitCode;
   });
