@@ -21,11 +21,12 @@ export interface FailureOptions {
 export function reportFailure(
   thrown: unknown,
   { json, debug }: FailureOptions,
-  { style, write }: Screen = stderr,
+  { redraws, style, write }: Screen = stderr,
 ): number {
   const line = (text: string) => write(`${text}\n`);
   if (thrown instanceof Interrupted) {
-    line(json ? JSON.stringify({ type: 'interrupted' }) : 'interrupted');
+    // A terminal shows ^C where the cursor was.
+    line(json ? JSON.stringify({ type: 'interrupted' }) : `${redraws ? '\n' : ''}interrupted`);
     return INTERRUPTED_STATUS;
   }
   const error = toDecantError(thrown);
