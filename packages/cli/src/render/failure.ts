@@ -21,9 +21,10 @@ export interface FailureOptions {
 export function reportFailure(
   thrown: unknown,
   { json, debug }: FailureOptions,
-  { redraws, style, write }: Screen = stderr,
+  screen: Screen = stderr,
 ): number {
-  const line = (text: string) => write(`${text}\n`);
+  const { redraws, style } = screen;
+  const line = (text: string) => screen.write(`${text}\n`);
   if (thrown instanceof Interrupted) {
     // A terminal shows ^C where the cursor was.
     line(json ? JSON.stringify({ type: 'interrupted' }) : `${redraws ? '\n' : ''}interrupted`);
@@ -42,8 +43,8 @@ export function reportFailure(
     if (hint !== undefined) line(`  ${indented(hint)}`);
   }
   if (debug) {
-    for (let cause: unknown = thrown; cause !== undefined && cause !== null; cause = (cause as Error).cause) {
-      line(style.dim(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)));
+    for (let cause: unknown = thrown; cause instanceof Error; cause = cause.cause) {
+      line(style.dim(cause.stack ?? cause.message));
     }
   }
   return exitStatusOf(code);
