@@ -15,12 +15,12 @@ export interface CutRules {
 }
 
 /** A page ends its chunk once in so many pages, on average. */
-const HINTED_PAGES_PER_CUT = 48;
+const HINTED_PAGES_PER_CUT = 64;
 const FOREIGN_PAGES_PER_CUT = 12;
 
 /**
- * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 48 × (1 - e^(-240 / 48)) ≈ 64 pages = 255 KiB, and hints
- * lower it: to 210–235 KiB for trees with programs and libraries, to 145–160 KiB for trees of small files alone.
+ * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 64 × (1 - e^(-240 / 64)) ≈ 78 pages = 314 KiB, and the
+ * hints of our image writer lower it to 197–201 KiB on Debian trees (docs/decisions/0001-chunk-size.md).
  * foreign: 16 to 256 KiB, mean 4 + 12 × (1 - e^(-60 / 12)) ≈ 16 pages = 64 KiB.
  * Provisional until the chunking core has landed; then they never change within format version 1.
  */

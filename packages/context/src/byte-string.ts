@@ -47,7 +47,7 @@ export function isAscii(text: string): boolean {
   return true;
 }
 
-export const INVALID_RUNE = 0xfffd;
+const INVALID_RUNE = 0xfffd;
 
 /**
  * The code points of bytes as the Go language reads them: every byte that does not begin a well-formed

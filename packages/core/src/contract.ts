@@ -1,2 +1,3 @@
 /** The contract suites of the ports: for tests in this workspace, not published. */
-export { objectStoreContract, type ObjectStoreFixture } from './ports/object-store.contract.ts';
+export type { ObjectStoreFixture } from './ports/object-store-fixture.contract.ts';
+export { objectStoreContract } from './ports/object-store.contract.ts';

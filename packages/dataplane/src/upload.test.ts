@@ -208,6 +208,19 @@ describe('uploadMultipart', () => {
     expect(await leftovers()).toEqual([]);
   });
 
+  it('does not wait for the other parts when one fails for good', async () => {
+    const fetch = inProcess();
+    const odd: Fetch = (input, init) => {
+      if (init?.method !== 'PUT') return fetch(input, init);
+      return partOf(input) === '2'
+        ? Promise.resolve(new Response('no', { status: 400 }))
+        : new Promise(() => undefined);
+    };
+    const upload = uploadMultipart({ signed: await sign(9, 10), source: blobPartSource(randomBytes(90)), fetch: odd });
+    await expect(upload).rejects.toEqual(code('HTTP_STATUS'));
+    expect(await leftovers()).toEqual([]);
+  });
+
   it('drops the upload when it is aborted, and throws the reason', async () => {
     const fetch = inProcess();
     const abort = new AbortController();

@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline';
 import type { Duplex, Readable, Writable } from 'node:stream';
 
 import { DecantError, quote, Scope } from '@decant/core';
+import { openScratchDirectory } from '@decant/core/node';
 
 import { guestArguments } from './bubblewrap.ts';
 import { INIT_PROGRAM, ROOT_FOR_GUEST } from './init-program.ts';
-import { makeRunFolder, removeRunFolder } from './leftovers.ts';
 import { requireRunner } from './probe.ts';
 import { seccompFilter } from './seccomp.ts';
 import { resolveUser, type ImageUser } from './user.ts';
@@ -36,7 +36,7 @@ export interface RunImageOptions {
   /** Most bytes the guest can write; they live in memory and are thrown away at the end. */
   readonly diskBytes: number;
   readonly stdio: 'inherit' | GuestStreams;
-  /** Where the run has its (empty) folder; see {@link cleanUpLeftovers}. */
+  /** Where the run has its (empty) folder, and what killed runs left of theirs is removed. */
   readonly stateDirectory: string;
   readonly signal?: AbortSignal | undefined;
 }
@@ -70,9 +70,8 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   await requireRunner(options.filesystem, 'nbdSocket' in options.disk);
   const filter = seccompFilter();
   await using scope = new Scope();
-  const folder = await makeRunFolder(options.stateDirectory);
-  scope.defer(() => removeRunFolder(folder));
-  const child = launch(options, folder);
+  const folder = scope.use(await openScratchDirectory(options.stateDirectory));
+  const child = launch(options, folder.path);
   return await converse(child, options, filter);
 }
 

@@ -2,9 +2,9 @@ import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from 'node:
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { DecantError, MIB, PAGE_BYTES } from '@decant/core';
+import { DecantError, KIB, MIB, PAGE_BYTES } from '@decant/core';
 
-import { copyExtents, numberInodes, scriptBytes, type Ext4Command, type Staging } from './ext4-script.ts';
+import { copyExtents, scriptBytes, type Ext4Command, type Staging } from './ext4-script.ts';
 import { seedOf, uuidFrom } from './ext4-seed.ts';
 import type { WriteExt4Options } from './ext4-write.ts';
 import type { Inventory } from './inventory.ts';
@@ -24,7 +24,10 @@ const MKE2FS_CONFIG = [
 ].join('');
 const STAGED_BYTES = 128 * MIB;
 const STAGED_FILES = 20_000;
-const SCRIPT_COMMANDS = 200_000;
+/** What one script may make debugfs print: it repeats every request, and of a tool's output the last MiB is known. */
+const PRINTED_BYTES = 768 * KIB;
+/** Over the request itself: the prompt and "Allocated inode: N". */
+const PRINTED_EXTRA_BYTES = 48;
 
 /** Makes the empty filesystem, then gathers requests into scripts and runs them. Methods answer false when the filesystem is full. */
 export class Ext4Filler {
@@ -38,7 +41,7 @@ export class Ext4Filler {
   #stagedBytes = 0;
   #nextFile = 0;
   #directory: Ext4Command | undefined;
-  #lastAllocated: number | undefined;
+  #printedBytes = 0;
 
   constructor(outFile: string, folder: string, options: WriteExt4Options) {
     this.#outFile = outFile;
@@ -107,16 +110,15 @@ export class Ext4Filler {
     if (command.text.startsWith('cd ')) this.#directory = command;
     if (command.direct) {
       if (!(await this.flush())) return false;
-      return this.#debugfs(['-R', utf8Of(command.text)], 0);
+      return this.#debugfs(['-R', utf8Of(command.text)], undefined);
     }
     if (this.#commands.length === 0 && this.#directory !== undefined && command !== this.#directory) {
       this.#commands.push(this.#directory);
     }
     this.#commands.push(command);
+    this.#printedBytes += command.text.length + PRINTED_EXTRA_BYTES;
     const full =
-      this.#stagedBytes >= STAGED_BYTES ||
-      this.#staged.length >= STAGED_FILES ||
-      this.#commands.length >= SCRIPT_COMMANDS;
+      this.#stagedBytes >= STAGED_BYTES || this.#staged.length >= STAGED_FILES || this.#printedBytes >= PRINTED_BYTES;
     return full ? this.flush() : true;
   }
 
@@ -124,16 +126,17 @@ export class Ext4Filler {
     if (this.#commands.length === 0) return true;
     const script = join(this.#folder, 'script');
     await writeFile(script, scriptBytes(this.#commands));
-    const allocates = this.#commands.filter((command) => command.allocates).length;
-    const fits = await this.#debugfs(['-f', script], allocates);
+    const last = this.#commands.findLast(({ allocates }) => allocates !== undefined);
+    const fits = await this.#debugfs(['-f', script], last?.allocates);
     for (const path of this.#staged) unlinkSync(path);
     this.#commands = [];
     this.#staged = [];
     this.#stagedBytes = 0;
+    this.#printedBytes = 0;
     return fits;
   }
 
-  async #debugfs(request: readonly string[], allocates: number): Promise<boolean> {
+  async #debugfs(request: readonly string[], lastAllocated: number | undefined): Promise<boolean> {
     const result = await this.#tool('debugfs', ['-w', ...request, this.#outFile], {});
     // debugfs ends with status 0 whatever happened; apart from its version, standard error must be empty.
     const complaints = Buffer.from(result.stderr)
@@ -144,22 +147,8 @@ export class Ext4Filler {
     if (/No space left on device/.test(complaints))
       throw new DecantError('DISK_FULL', 'The disk with the image is full.');
     if (result.exitCode !== 0 || complaints !== '') throw failed('debugfs', result);
-    const last = Buffer.from(result.stdout).toString('latin1').lastIndexOf('\nAllocated inode: ');
-    if (allocates > 0 && last >= 0) {
-      const line = Buffer.from(result.stdout).toString('latin1', last + 18, last + 40);
-      this.#lastAllocated = Number.parseInt(line, 10);
-    }
+    if (lastAllocated !== undefined) checkAllocated(result, lastAllocated);
     return true;
-  }
-
-  /** The requests name inodes by the numbers that debugfs was expected to give them: the last one must be right. */
-  checkNumbers({ inodes }: Inventory): void {
-    const answered = ({ node }: (typeof inodes)[number]) => !['directory', 'symlink'].includes(node.kind);
-    const last = inodes.findLast((inode) => answered(inode));
-    if (last === undefined) return;
-    const expected = numberInodes(inodes).get(last);
-    if (this.#lastAllocated === expected) return;
-    throw new DecantError('INTERNAL', `debugfs used inode ${this.#lastAllocated} where ${expected} was expected.`);
   }
 
   #tool(name: string, args: readonly string[], env: Readonly<Record<string, string>>): Promise<ToolResult> {
@@ -170,6 +159,19 @@ export class Ext4Filler {
       signal: this.#options.signal,
     });
   }
+}
+
+/**
+ * The requests name inodes by the numbers that debugfs is expected to give them, which it takes in ascending order
+ * from an empty filesystem: if the last one is right, all are.
+ */
+function checkAllocated({ stdout }: ToolResult, expected: number): void {
+  const printed = Buffer.from(stdout).toString('latin1');
+  const marker = 'Allocated inode: ';
+  const at = printed.lastIndexOf(`\n${marker}`);
+  const number = at < 0 ? undefined : Number.parseInt(printed.slice(at + 1 + marker.length), 10);
+  if (number === expected) return;
+  throw new DecantError('INTERNAL', `debugfs took inode ${number ?? '(none)'} where ${expected} was expected.`);
 }
 
 function failed(tool: string, result: ToolResult): DecantError {

@@ -9,8 +9,8 @@ export interface Ext4Command {
   readonly text: ByteString;
   /** Must be given on the command line: a script cannot hold line ends, or a line of this length. */
   readonly direct: boolean;
-  /** Whether debugfs answers it with "Allocated inode". */
-  readonly allocates: boolean;
+  /** The inode number that debugfs must report as allocated; undefined for requests that report none. */
+  readonly allocates: number | undefined;
 }
 
 /** Where file data and attribute values wait for debugfs; gives back absolute paths. */
@@ -42,7 +42,7 @@ function quotedPath(path: string): ByteString {
   return quoted(Buffer.from(path).toString('latin1'));
 }
 
-function command(text: ByteString, allocates = false): Ext4Command {
+function command(text: ByteString, allocates?: number): Ext4Command {
   return { text, allocates, direct: /[\r\n]/.test(text) || text.length > MOST_LINE_BYTES };
 }
 
@@ -83,7 +83,7 @@ export async function* ext4Commands(
       const viaSpare = !isFirst ? false : /[\r\n]/.test(name) || inode.node.kind === 'socket';
       const spare = viaSpare ? spareNames.next().value : undefined;
       if (isFirst && !isLostFound(inode)) {
-        yield* create(inode, `<${number}>`, spare ?? name, staging);
+        yield* create(inode, numbers.get(inode)!, `<${number}>`, spare ?? name, staging);
         if (inode.node.kind !== 'directory') yield* describe(inode, target, staging);
       }
       if (isFirst && spare === undefined) continue;
@@ -105,6 +105,7 @@ function* spareNamesFor(directory: Inode): Generator<ByteString, ByteString, und
 
 async function* create(
   inode: Inode,
+  number: number,
   parent: string,
   name: ByteString,
   staging: Staging,
@@ -115,7 +116,7 @@ async function* create(
       yield command(`mkdir ${quoted(name)}`);
       break;
     case 'file':
-      yield command(`write ${quotedPath(await staging.file(node))} ${quoted(name)}`, true);
+      yield command(`write ${quotedPath(await staging.file(node))} ${quoted(name)}`, number);
       break;
     case 'symlink': {
       const relative = command(`symlink ${quoted(name)} ${quoted(node.target)}`);
@@ -124,12 +125,12 @@ async function* create(
     }
     case 'fifo':
     case 'socket':
-      yield command(`mknod ${quoted(name)} p`, true);
+      yield command(`mknod ${quoted(name)} p`, number);
       break;
     default: {
       const type = node.kind === 'block-device' ? 'b' : 'c';
       const minor = Math.min(node.minor, MOST_MKNOD_NUMBER);
-      yield command(`mknod ${quoted(name)} ${type} ${node.major} ${minor}`, true);
+      yield command(`mknod ${quoted(name)} ${type} ${node.major} ${minor}`, number);
     }
   }
 }

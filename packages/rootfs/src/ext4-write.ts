@@ -110,7 +110,6 @@ async function writeOnce(
       if (!(await filler.add(command))) return 'no-space';
     }
     if (!(await filler.flush())) return 'no-space';
-    filler.checkNumbers(inventory);
     done = true;
     return 'written';
   } catch (error) {

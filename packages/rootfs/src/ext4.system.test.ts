@@ -78,6 +78,27 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
     expect(refused).toBeLessThan(25);
   });
 
+  it('keeps metadata with its inode over many scripts and block groups', async () => {
+    await using folder = await privateFolder();
+    const path = join(folder.path, 'image');
+    const sub = (d: number) =>
+      directory(
+        Array.from({ length: 500 }, (_, i): [string, TreeNode] => [
+          `${'long-name-'.repeat(6)}${i}`,
+          i === 499
+            ? file(`file ${d}`, { uid: 1000 + d })
+            : { kind: 'fifo', meta: meta({ uid: 500 + i, mode: 0o600 }) },
+        ]),
+      );
+    const root = directory(Array.from({ length: 20 }, (_, d): [string, TreeNode] => [`d${d}`, sub(d)]));
+    await writeExt4(root, { outFile: path, diskBytes: 600 * MIB });
+    await checkExt4(path, runToolDirectly);
+    const shown = await run('debugfs', ['-R', `stat /d19/${'long-name-'.repeat(6)}499`, path]);
+    expect(shown.stdout.toString()).toMatch(/User: +1019 /);
+    const fifo = await run('debugfs', ['-R', `stat /d17/${'long-name-'.repeat(6)}77`, path]);
+    expect(fifo.stdout.toString()).toMatch(/Type: FIFO .*Mode: +0600[\s\S]*User: +577 /);
+  });
+
   it('fills a given size, keeps a given label and uuid, and takes lost+found from the tree', async () => {
     await using folder = await privateFolder();
     const path = join(folder.path, 'image');

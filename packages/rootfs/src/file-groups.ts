@@ -5,7 +5,7 @@ export const LARGE_FILE_BYTES = 128 * KIB;
 
 /** Groups of small files: no end before the first, always an end at the last, and this on average in between. */
 const GROUP_MIN_BYTES = 64 * KIB;
-const GROUP_MEAN_BYTES = 192 * KIB;
+const GROUP_MEAN_BYTES = 384 * KIB;
 const GROUP_MAX_BYTES = MIB;
 
 /**

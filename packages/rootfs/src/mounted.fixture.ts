@@ -50,7 +50,7 @@ export function everything(largeBytes: number): DirectoryNode {
       sparse: {
         kind: 'file',
         meta: meta(),
-        sizeBytes: 50_000_001,
+        sizeBytes: 90_000_001,
         extents: [
           { fileOffset: 0, lengthBytes: 10, blob: memoryBlob(noise(1, 10)), blobOffset: 0 },
           { fileOffset: 30_000_001, lengthBytes: 5000, blob: memoryBlob(noise(2, 5000)), blobOffset: 0 },

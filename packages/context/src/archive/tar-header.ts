@@ -1,6 +1,6 @@
 import { DecantError, quote } from '@decant/core';
 
-import { bytesOf, textOf, toByteString, type ByteString } from '../byte-string.ts';
+import { bytesOf, toByteString, type ByteString } from '../byte-string.ts';
 import type { ContextEntry } from '../entry.ts';
 
 /*
@@ -136,9 +136,4 @@ function headerBlock(fields: HeaderFields): Uint8Array<ArrayBuffer> {
   for (const byte of block) sum += byte;
   put(148, `${octal(sum, 6)}\0 `);
   return block;
-}
-
-/** The name for messages. */
-export function shownPath(path: ByteString): string {
-  return quote(textOf(path));
 }

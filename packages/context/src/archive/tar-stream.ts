@@ -18,7 +18,7 @@ export function tarBytesOf(entries: readonly ContextEntry[]): number {
 export async function* tarStream(
   entries: readonly ContextEntry[],
   readContent: ReadContent,
-  signal?: AbortSignal | undefined,
+  signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void> {
   const pieces = new Pieces();
   for (const entry of entries) {

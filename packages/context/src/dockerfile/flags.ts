@@ -2,7 +2,7 @@
 type FlagKind = 'value' | 'switch';
 
 /** The flags of each instruction (Dockerfile reference, syntax 1 with its labs additions). */
-export const FLAGS: Readonly<Record<string, Readonly<Record<string, FlagKind>>>> = {
+const FLAGS: Readonly<Record<string, Readonly<Record<string, FlagKind>>>> = {
   FROM: { platform: 'value' },
   RUN: { mount: 'value', network: 'value', security: 'value', device: 'value' },
   COPY: { from: 'value', chown: 'value', chmod: 'value', link: 'switch', parents: 'switch', exclude: 'value' },
@@ -50,7 +50,7 @@ export function readFlags(keyword: string, words: readonly string[]): { flags: R
 }
 
 /** A `--mount` of RUN. */
-export interface ReadMount {
+interface ReadMount {
   readonly type: string;
   readonly options: ReadonlyMap<string, string>;
 }

@@ -1,5 +1,5 @@
 import { isDecantError } from '@decant/core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { readDockerfile } from './read-dockerfile.ts';

@@ -146,18 +146,19 @@ export function readEscape(reader: RuneReader): number {
 }
 
 function readHex(reader: RuneReader): number {
-  const { source, at } = reader;
-  const braced = source[at] === CODE('{');
-  const start = braced ? at + 1 : at;
-  let end = start;
+  const { source } = reader;
+  const braced = source[reader.at] === CODE('{');
+  if (braced) reader.at += 1;
+  const most = braced ? Number.POSITIVE_INFINITY : 2;
   let value = 0;
-  while (isHex(source[end]) && (braced || end < start + 2) && value <= MAX_RUNE) {
-    value = value * 16 + Number.parseInt(String.fromCodePoint(source[end]!), 16);
-    end += 1;
+  let digits = 0;
+  for (; digits < most && isHex(source[reader.at]) && value <= MAX_RUNE; digits++) {
+    value = value * 16 + Number.parseInt(String.fromCodePoint(source[reader.at]!), 16);
+    reader.at += 1;
   }
-  const whole = braced ? end > start && source[end] === CODE('}') : end === start + 2;
+  const whole = braced ? digits > 0 && source[reader.at] === CODE('}') : digits === 2;
   if (!whole || value > MAX_RUNE) throw new RegexpFault('\\x has no hexadecimal number behind it');
-  reader.at = braced ? end + 1 : end;
+  if (braced) reader.at += 1;
   return value;
 }
 

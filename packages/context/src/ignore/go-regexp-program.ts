@@ -80,8 +80,9 @@ export class RegexpProgram {
           .map((child) => this.#compile(child, next))
           .reduceRight((other, start) => this.#add({ kind: 'split', next: start, other }));
       case 'repeat':
-        return this.#compileRepeat(node, next);
+        break;
     }
+    return this.#compileRepeat(node, next);
   }
 
   #compileRepeat(node: RegexpNode & { kind: 'repeat' }, next: number): number {

@@ -59,11 +59,11 @@ export function compilePattern(source: ByteString): IgnorePattern['matches'] {
       const end = source.slice(2);
       return (path) => path.bytes.endsWith(end) || (end.startsWith('/') && path.bytes === end.slice(1));
     }
-    case 'expression': {
-      const program = new RegexpProgram(parseGoRegexp(expression));
-      return (path) => program.test(path.runes);
-    }
+    case 'expression':
+      break;
   }
+  const program = new RegexpProgram(parseGoRegexp(expression));
+  return (path) => program.test(path.runes);
 }
 
 type Form = 'exact' | 'start' | 'end' | 'expression';

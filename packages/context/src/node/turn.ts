@@ -13,7 +13,7 @@ export class Turn {
   }
 
   /** Ends the turn and begins the next. */
-  async next(signal?: AbortSignal | undefined): Promise<void> {
+  async next(signal: AbortSignal | undefined): Promise<void> {
     await new Promise<void>((resolve) => setImmediate(resolve));
     signal?.throwIfAborted();
     this.#began = performance.now();

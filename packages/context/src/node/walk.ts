@@ -23,7 +23,7 @@ interface Found {
 export async function walkContext(
   directory: string,
   rules: IgnoreLevel | undefined,
-  signal?: AbortSignal | undefined,
+  signal: AbortSignal | undefined,
 ): Promise<ContextEntry[]> {
   const found: Found[] = [];
   await new Walk(directory, found, signal).visit('' as ByteString, rules);
