@@ -49,7 +49,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     const stderr = new PassThrough();
     const text = Promise.all([stdout, stderr].map(async (stream) => (await stream.toArray()).join('')));
     try {
-      const { exitCode } = await runImage({
+      const { exitCode, ran } = await runImage({
         disk: { file: erofs },
         filesystem: 'erofs',
         argv,
@@ -62,7 +62,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       stdout.end();
       stderr.end();
       const [out, err] = await text;
-      return { exitCode, out: out!, err: err! };
+      return { exitCode, ran, out: out!, err: err! };
     } finally {
       stdout.end();
       stderr.end();
@@ -75,10 +75,10 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       input: 'in and ',
       hostname: 'box',
     });
-    expect(echo).toEqual({ exitCode: 7, out: 'in and good day\nbox\n', err: 'oops\n' });
+    expect(echo).toMatchObject({ exitCode: 7, out: 'in and good day\nbox\n', err: 'oops\n' });
     expect((await sh('kill -9 $$')).exitCode).toBe(137);
-    expect((await go(['no-such-command'])).exitCode).toBe(127);
-    expect((await go(['/etc/passwd'])).exitCode).toBe(126);
+    expect(await go(['no-such-command'])).toMatchObject({ exitCode: 127, ran: false });
+    expect(await go(['/etc/passwd'])).toMatchObject({ exitCode: 126, ran: false });
     expect((await go(['/bin'])).exitCode).toBe(126);
   });
 
