@@ -44,6 +44,8 @@ export interface RunImageOptions {
 export interface RunImageResult {
   /** The command's exit code; 128 + n after signal n; 127 when there is no such command, 126 when it cannot be executed. */
   readonly exitCode: number;
+  /** False when there was nothing that could be executed. */
+  readonly started: boolean;
 }
 
 /** Host ids of a run begin at a random multiple of 65,536 in this range, far above those of people and services. */
@@ -153,15 +155,17 @@ async function converse(child: ChildProcess, options: RunImageOptions, filter: U
   signal?.addEventListener('abort', stop, { once: true });
   if (signal?.aborted === true) stop();
   if (options.stdio !== 'inherit') connect(child, options.stdio);
-  const outcome: { exitCode?: number; error?: unknown } = {};
+  const outcome: { exitCode?: number; missing?: boolean; error?: unknown } = {};
   try {
     const listening = (async () => {
       for await (const line of createInterface({ input: reports })) {
         const [verb, ...fields] = line.split(' ');
         if (verb === 'ready') control.write('go\n');
         else if (verb === 'started') clearTimeout(setupTimer);
-        else if (verb === 'exit' || verb === 'missing') outcome.exitCode = Number(fields[0]);
-        else if (verb === 'fail') outcome.error = setupError(unhex(fields[0]), unhex(fields[1]));
+        else if (verb === 'exit' || verb === 'missing') {
+          outcome.exitCode = Number(fields[0]);
+          outcome.missing = verb === 'missing';
+        } else if (verb === 'fail') outcome.error = setupError(unhex(fields[0]), unhex(fields[1]));
         else if (verb === 'files') {
           try {
             const user = resolveUser(options.user, unhex(fields[0]), unhex(fields[1]));
@@ -183,7 +187,7 @@ async function converse(child: ChildProcess, options: RunImageOptions, filter: U
   if (timedOut) throw new DecantError('TIMEOUT', `The sandbox was not ready within ${SETUP_TIMEOUT_MS} ms.`);
   if (outcome.error !== undefined) throw outcome.error;
   if (outcome.exitCode === undefined) throw new DecantError('JAIL_FAILED', 'The sandbox ended without a result.');
-  return { exitCode: outcome.exitCode };
+  return { exitCode: outcome.exitCode, started: outcome.missing !== true };
 }
 
 function connect(child: ChildProcess, streams: GuestStreams): void {

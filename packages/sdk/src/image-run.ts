@@ -21,6 +21,8 @@ export interface RunImageRequest {
 
 export interface RunImageResult {
   readonly exitCode: number;
+  /** False when the image has no such program, or it cannot be executed; then the exit code is 127 or 126. */
+  readonly started: boolean;
   readonly stats: RunStats;
 }
 
@@ -47,7 +49,7 @@ export async function runImageByName(
         })
       : undefined;
   const run = detail.config?.config ?? {};
-  const { exitCode } = await runImage({
+  const { exitCode, started } = await runImage({
     disk: server === undefined ? { file: opened.file ?? '' } : { nbdSocket: socketPath },
     filesystem,
     argv: argumentsOf(run, request),
@@ -64,7 +66,7 @@ export async function runImageByName(
   });
   const broken = failures.find((failure) => isDecantError(failure));
   if (broken !== undefined && exitCode !== 0) throw broken;
-  return { exitCode, stats: opened.stats() };
+  return { exitCode, started, stats: opened.stats() };
 }
 
 function mountable({ image }: ImageDetail, { ref, trustFilesystem = false }: RunImageRequest): 'erofs' | 'ext4' {

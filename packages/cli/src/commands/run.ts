@@ -3,6 +3,10 @@ import { writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
 
 import { invoke, withCommonOptions, type CommonOptions } from '../command.ts';
+import { say } from '../render/terminal.ts';
+
+const MISSING = 'There is no such program in the image (or not the interpreter it names).';
+const NOT_EXECUTABLE = 'The program cannot be executed by the user of the image.';
 
 interface RunOptions extends CommonOptions {
   readonly statsFile?: string;
@@ -24,11 +28,12 @@ function runAction(ref: string, command: readonly string[], options: RunOptions)
   return invoke(options, async ({ decant, progress, signal }) => {
     // Options may be passed through only when the parser leaves the separator in as well.
     const argv = command[0] === '--' ? command.slice(1) : command;
-    const { exitCode, stats } = await decant.images.run(
+    const { exitCode, started, stats } = await decant.images.run(
       { ref, command: argv, trustFilesystem: options.trustFilesystem },
       { onEvent: progress.onEvent, signal },
     );
     if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
+    if (!started) say(exitCode === 127 ? MISSING : NOT_EXECUTABLE);
     return exitCode;
   });
 }
