@@ -1,4 +1,4 @@
-import { exitStatusOf, isDecantError, toDecantError } from '@decant/core';
+import { exitStatusOf, isDecantError, toDecantError, type DecantError } from '@decant/core';
 
 import { bold, dim, printable, red, say } from './terminal.ts';
 
@@ -22,10 +22,7 @@ export function reportFailure(thrown: unknown, { json, debug }: { json: boolean;
     say(JSON.stringify({ error: { code, message, ...(hint === undefined ? {} : { hint }), details } }));
   } else {
     say(`${red(bold('error:'))} ${message(error.message)} ${dim(`[${error.code}]`)}`);
-    const { lastLines } = error.details;
-    if (typeof lastLines === 'string' && !error.message.includes(lastLines)) {
-      for (const line of lastLines.split('\n')) say(dim(`  │ ${printable(line)}`));
-    }
+    for (const line of lastLinesOf(error)) say(dim(`  │ ${printable(line)}`));
     if (error.hint !== undefined) say(`  ${message(error.hint)}`);
   }
   if (debug) {
@@ -34,6 +31,13 @@ export function reportFailure(thrown: unknown, { json, debug }: { json: boolean;
     }
   }
   return isDecantError(error) ? exitStatusOf(error.code) : 1;
+}
+
+/** What a program said last, where an error tells it and its message does not repeat it. */
+function lastLinesOf({ message: text, details: { lastLines } }: DecantError): string[] {
+  const lines = typeof lastLines === 'string' ? lastLines.split('\n') : Array.isArray(lastLines) ? lastLines : [];
+  const known = lines.filter((line): line is string => typeof line === 'string' && line !== '');
+  return text.includes(known.join('\n')) ? [] : known;
 }
 
 function message(text: string): string {
