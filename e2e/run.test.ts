@@ -54,8 +54,11 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
     const echoed = await sh('cat; echo oops >&2; exit 7', 'in and out\n');
     expect(echoed).toEqual({ status: 7, stdout: 'in and out\n', stderr: 'oops\n' });
     expect((await sh('kill -9 $$')).status).toBe(137);
-    expect((await run(['plain', '--', 'no-such-program'])).status).toBe(127);
-    expect((await run(['plain', '--', '/etc/passwd'])).status).toBe(126);
+    const missing = await run(['plain', '--', 'no-such-program']);
+    expect(missing).toMatchObject({ status: 127, stderr: expect.stringContaining('no such program') as string });
+    const data = await run(['plain', '--', '/etc/passwd']);
+    expect(data).toMatchObject({ status: 126, stderr: expect.stringContaining('cannot be executed') as string });
+    expect(await sh('exit 127')).toMatchObject({ status: 127, stderr: '' });
     const big = await sh('i=0; while [ $i -lt 20000 ]; do echo "line $i of a long output"; i=$((i+1)); done');
     expect(big.stdout.split('\n')).toHaveLength(20_001);
     const none = await failure(['run', 'plain'], { home });

@@ -14,6 +14,8 @@ export interface DecantOptions {
   readonly input?: string;
   /** Milliseconds after which the whole process group is killed; default two minutes. */
   readonly timeoutMs?: number;
+  /** A program and its arguments that starts the command, such as `unshare`. */
+  readonly through?: readonly string[];
 }
 
 export interface DecantResult {
@@ -46,7 +48,13 @@ export function startDecant(args: readonly string[], options: DecantOptions): Ru
     TMPDIR: _temporary,
     ...outer
   } = process.env;
-  const child = spawn(process.execPath, ['--conditions=@decant/source', PROGRAM, ...args], {
+  const [program = '', ...rest] = [
+    ...(options.through ?? []),
+    process.execPath,
+    '--conditions=@decant/source',
+    PROGRAM,
+  ];
+  const child = spawn(program, [...rest, ...args], {
     cwd: options.cwd ?? ROOT,
     env: { ...outer, NODE_OPTIONS: '', DECANT_HOME: options.home, ...options.env },
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
