@@ -11,6 +11,7 @@ export const BACKENDS: Readonly<Record<string, { readonly programs: readonly str
   'qemu-utils': { programs: ['qemu-img'], package: 'qemu-utils' },
   bubblewrap: { programs: ['bwrap'], package: 'bubblewrap' },
   umoci: { programs: ['umoci'], package: 'umoci' },
+  tmux: { programs: ['tmux'], package: 'tmux' },
   mmdebstrap: { programs: ['mmdebstrap'], package: 'mmdebstrap' },
 };
 

@@ -13,6 +13,11 @@ if (!supported) {
   );
   process.exitCode = 1;
 } else {
+  // Node 22 calls node:sqlite experimental whenever it is loaded, which is no news to who runs a command.
+  var emitWarning = process.emitWarning;
+  process.emitWarning = function (warning) {
+    if (!/^SQLite is an experimental feature/.test(String(warning))) emitWarning.apply(process, arguments);
+  };
   import('../dist/main.js').catch(function (error) {
     process.stderr.write('decant could not start: ' + (error && error.message ? error.message : error) + '\n');
     process.exitCode = 1;

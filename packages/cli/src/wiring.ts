@@ -1,10 +1,9 @@
-import { DecantError, type Fetch } from '@decant/core';
-import { createDecant, createNodeFetch, decantPaths, type Decant, type DecantPaths } from '@decant/sdk';
+import { DecantError } from '@decant/core';
+import { createDecant, createNodeFetch, decantPaths, type Decant } from '@decant/sdk';
 
-/** The SDK, and what must be closed when the command ends. */
+/** The SDK; disposing of it closes what it talks to. */
 export interface Wired extends AsyncDisposable {
   readonly decant: Decant;
-  readonly paths: DecantPaths;
 }
 
 /** Most bytes of chunks kept on this machine when they come from a server. */
@@ -13,18 +12,20 @@ const CACHE_BYTES = 4 * 1024 ** 3;
 /**
  * The one place that decides whom the SDK talks to: the server that `DECANT_URL` names, or with none the
  * embedded server's own handler, in this process, on `DECANT_HOME`.
+ * @throws CONFIG_INVALID when the address is no URL or the data directory cannot be used.
  */
 export async function wire(env: Readonly<Record<string, string | undefined>> = process.env): Promise<Wired> {
   const paths = decantPaths(env);
-  const url = env['DECANT_URL'];
-  if (url !== undefined && url !== '') {
+  const url = env['DECANT_URL'] ?? '';
+  if (url !== '') {
+    const baseUrl = serverUrl(url);
     const http = createNodeFetch();
+    const token = env['DECANT_API_KEY'] ?? '';
     return {
-      paths,
       decant: createDecant({
         fetch: http.fetch,
-        baseUrl: serverUrl(url),
-        token: env['DECANT_API_KEY'],
+        baseUrl,
+        ...(token === '' ? {} : { token }),
         paths,
         cacheBytes: CACHE_BYTES,
       }),
@@ -33,10 +34,8 @@ export async function wire(env: Readonly<Record<string, string | undefined>> = p
   }
   const { openEmbeddedServer } = await import('@decant/server');
   const server = await openEmbeddedServer({ dataDirectory: paths.home });
-  const fetch: Fetch = server.fetch;
   return {
-    paths,
-    decant: createDecant({ fetch, baseUrl: server.baseUrl, paths }),
+    decant: createDecant({ fetch: server.fetch, baseUrl: server.baseUrl, paths }),
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }

@@ -20,7 +20,8 @@ export async function filePartSource(path: string): Promise<PartSource> {
   try {
     blob = await openAsBlob(path);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ERR_INVALID_ARG_VALUE') {
+    // Node says it with an error of its own, not the system's.
+    if (errnoOf(error) === 'ENOENT' || (error as { code?: unknown }).code === 'ERR_INVALID_ARG_VALUE') {
       throw new DecantError('NOT_FOUND', 'The file to upload is not there or cannot be opened.', {
         details: { path },
         cause: error,

@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline';
 import type { Duplex, Readable, Writable } from 'node:stream';
 
 import { DecantError, quote, Scope } from '@decant/core';
+import { openScratchDirectory } from '@decant/core/node';
 
 import { guestArguments } from './bubblewrap.ts';
 import { INIT_PROGRAM, ROOT_FOR_GUEST } from './init-program.ts';
-import { makeRunFolder, removeRunFolder } from './leftovers.ts';
 import { requireRunner } from './probe.ts';
 import { seccompFilter } from './seccomp.ts';
 import { resolveUser, type ImageUser } from './user.ts';
@@ -36,7 +36,7 @@ export interface RunImageOptions {
   /** Most bytes the guest can write; they live in memory and are thrown away at the end. */
   readonly diskBytes: number;
   readonly stdio: 'inherit' | GuestStreams;
-  /** Where the run has its (empty) folder; see {@link cleanUpLeftovers}. */
+  /** Where the run has its (empty) folder, and what killed runs left of theirs is removed. */
   readonly stateDirectory: string;
   readonly signal?: AbortSignal | undefined;
 }
@@ -44,6 +44,8 @@ export interface RunImageOptions {
 export interface RunImageResult {
   /** The command's exit code; 128 + n after signal n; 127 when there is no such command, 126 when it cannot be executed. */
   readonly exitCode: number;
+  /** False when the image has no such command or it cannot be executed, so that nothing ran. */
+  readonly ran: boolean;
 }
 
 /** Host ids of a run begin at a random multiple of 65,536 in this range, far above those of people and services. */
@@ -68,9 +70,8 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   await requireRunner(options.filesystem, 'nbdSocket' in options.disk);
   const filter = seccompFilter();
   await using scope = new Scope();
-  const folder = await makeRunFolder(options.stateDirectory);
-  scope.defer(() => removeRunFolder(folder));
-  const child = launch(options, folder);
+  const folder = scope.use(await openScratchDirectory(options.stateDirectory));
+  const child = launch(options, folder.path);
   return await converse(child, options, filter);
 }
 
@@ -153,15 +154,17 @@ async function converse(child: ChildProcess, options: RunImageOptions, filter: U
   signal?.addEventListener('abort', stop, { once: true });
   if (signal?.aborted === true) stop();
   if (options.stdio !== 'inherit') connect(child, options.stdio);
-  const outcome: { exitCode?: number; error?: unknown } = {};
+  const outcome: { exitCode?: number; ran?: boolean; error?: unknown } = {};
   try {
     const listening = (async () => {
       for await (const line of createInterface({ input: reports })) {
         const [verb, ...fields] = line.split(' ');
         if (verb === 'ready') control.write('go\n');
         else if (verb === 'started') clearTimeout(setupTimer);
-        else if (verb === 'exit' || verb === 'missing') outcome.exitCode = Number(fields[0]);
-        else if (verb === 'fail') outcome.error = setupError(unhex(fields[0]), unhex(fields[1]));
+        else if (verb === 'exit' || verb === 'missing') {
+          outcome.exitCode = Number(fields[0]);
+          outcome.ran = verb === 'exit';
+        } else if (verb === 'fail') outcome.error = setupError(unhex(fields[0]), unhex(fields[1]));
         else if (verb === 'files') {
           try {
             const user = resolveUser(options.user, unhex(fields[0]), unhex(fields[1]));
@@ -183,7 +186,7 @@ async function converse(child: ChildProcess, options: RunImageOptions, filter: U
   if (timedOut) throw new DecantError('TIMEOUT', `The sandbox was not ready within ${SETUP_TIMEOUT_MS} ms.`);
   if (outcome.error !== undefined) throw outcome.error;
   if (outcome.exitCode === undefined) throw new DecantError('JAIL_FAILED', 'The sandbox ended without a result.');
-  return { exitCode: outcome.exitCode };
+  return { exitCode: outcome.exitCode, ran: outcome.ran === true };
 }
 
 function connect(child: ChildProcess, streams: GuestStreams): void {

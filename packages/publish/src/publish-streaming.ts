@@ -82,7 +82,7 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
     const config = facts.config === null ? undefined : await put(STAGED.config, canonicalConfig(facts.config));
     const { uri, uploadedBytes } = await put(STAGED.manifest, manifest.bytes);
     const bytes = stager.uploadedBytes + uploadedBytes + (config?.uploadedBytes ?? 0);
-    finish({ bytes, message: `${manifest.chunkCount} chunks` });
+    finish({ bytes, message: `of ${manifest.chunkCount} chunks` });
     return { uri, bytes, manifest };
   });
   const admitStarted = performance.now();

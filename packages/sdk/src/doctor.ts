@@ -1,7 +1,7 @@
 import { access, constants, mkdir, statfs } from 'node:fs/promises';
 
-import { detectBuilders, type DetectedBuilder } from '@decant/builder-local';
-import { errnoOf, formatBytes } from '@decant/core';
+import { chooseBuilder, detectBuilders, type DetectedBuilder } from '@decant/builder-local';
+import { errnoOf, formatBytes, isDecantError } from '@decant/core';
 import { findProgram } from '@decant/core/node';
 import { probeJail } from '@decant/jail';
 
@@ -32,7 +32,7 @@ export async function diagnose(options: {
   ]);
   return {
     sections: [
-      { title: 'building images', checks: builders.map(engineCheck) },
+      { title: 'building images', checks: [createCheck(builders), ...builders.map(engineCheck)] },
       { title: 'running images', checks: jail.checks },
       {
         title: 'making and checking filesystems',
@@ -54,8 +54,19 @@ export async function diagnose(options: {
 
 function engineCheck(builder: DetectedBuilder): DiagnosisCheck {
   return builder.usable
-    ? { name: builder.name, ok: true, why: builder.driver.engine }
-    : { name: builder.name, ok: false, why: builder.reason, mend: builder.hint };
+    ? { name: `${builder.name} (${builder.program})`, ok: true, why: builder.driver.engine }
+    : { name: `${builder.name} (${builder.program})`, ok: false, why: builder.reason, mend: builder.hint };
+}
+
+/** What `image create` would build with. */
+function createCheck(builders: readonly DetectedBuilder[]): DiagnosisCheck {
+  const name = 'decant image create';
+  try {
+    return { name, ok: true, why: chooseBuilder(builders).why };
+  } catch (error) {
+    if (!isDecantError(error)) throw error;
+    return { name, ok: false, why: error.message, mend: error.hint };
+  }
 }
 
 async function program(name: string, debian: string, use: string): Promise<DiagnosisCheck> {

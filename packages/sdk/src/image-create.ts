@@ -10,15 +10,7 @@ import {
 } from '@decant/builder-local';
 import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';
-import {
-  DecantError,
-  formatBytes,
-  isDecantError,
-  parseImageName,
-  stage,
-  type OnEvent,
-  type RootfsFormat,
-} from '@decant/core';
+import { DecantError, isDecantError, parseImageName, stage, type OnEvent, type RootfsFormat } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { openDockerArchive } from '@decant/oci';
 
@@ -108,7 +100,7 @@ async function readContext(request: CreateImageRequest, { onEvent, signal }: Wor
     for (const message of context.warnings) onEvent?.({ type: 'warning', stage: 'context', message });
     finish({
       bytes: context.totals.bytes,
-      message: `${context.totals.files} files, ${formatBytes(context.totals.bytes)}`,
+      message: `${context.totals.files} ${context.totals.files === 1 ? 'file' : 'files'}`,
     });
     return context;
   });
@@ -117,7 +109,12 @@ async function readContext(request: CreateImageRequest, { onEvent, signal }: Wor
 async function pickBuilder(context: BuildSource, { onEvent, signal }: WorkOptions): Promise<BuilderDriver> {
   const chosen = chooseBuilder(await detectBuilders({ signal }), { request: { context } });
   const { driver, why } = chosen;
-  onEvent?.({ type: 'log', stage: 'build', stream: 'stderr', line: `builds on this machine: ${why}` });
+  onEvent?.({
+    type: 'log',
+    stage: 'build',
+    stream: 'stderr',
+    line: `builds go straight to an engine of this machine: ${why}`,
+  });
   await removeLeftovers(driver, onEvent, signal);
   return driver;
 }

@@ -90,15 +90,20 @@ async function importOci(
     source.kind === 'oci'
       ? await openOciLayout(source.path, { ...(source.tag === undefined ? {} : { tag: source.tag }), signal })
       : await openDockerArchive(source.path, { signal });
-  return makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source.path) }, options);
+  // Awaited here: the archive stays open until it has been read.
+  return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
 }
 
-/** The last segment of the image's own name, with its tag; else the name of the file. */
-function nameOfImage(image: OciImage, path: string): string {
-  for (const reference of image.tags) {
+/**
+ * The last segment of the image's own name, with its tag; else the name of the file. In a layout a name is often
+ * a tag alone, and then the directory names the image.
+ */
+function nameOfImage(image: OciImage, { kind, path }: Exclude<Source, { kind: 'raw' }>): string {
+  for (const reference of [image.reference ?? '', ...image.tags]) {
     const last = reference.split('@')[0]?.split('/').at(-1) ?? '';
+    const isTag = kind === 'oci' && last === reference && !last.includes(':');
     try {
-      return formatImageName(parseImageName(last));
+      return formatImageName(parseImageName(isTag ? `${defaultName(path)}:${last}` : last));
     } catch {
       continue;
     }

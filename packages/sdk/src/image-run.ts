@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 
-import { DecantError, GIB, isDecantError, type ImageConfig, type ImageDetail } from '@decant/core';
+import { DecantError, GIB, isDecantError, quote, type ImageConfig, type ImageDetail } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { runImage, type GuestStreams } from '@decant/jail';
 import { serveNbd } from '@decant/stream';
@@ -20,7 +20,10 @@ export interface RunImageRequest {
 }
 
 export interface RunImageResult {
+  /** The command's; 127 when the image has no such command, 126 when it cannot be executed. */
   readonly exitCode: number;
+  /** Why nothing ran, as one sentence; undefined when something did. */
+  readonly notRun: string | undefined;
   readonly stats: RunStats;
 }
 
@@ -47,10 +50,11 @@ export async function runImageByName(
         })
       : undefined;
   const run = detail.config?.config ?? {};
-  const { exitCode } = await runImage({
+  const argv = argumentsOf(run, request);
+  const { exitCode, ran } = await runImage({
     disk: server === undefined ? { file: opened.file ?? '' } : { nbdSocket: socketPath },
     filesystem,
-    argv: argumentsOf(run, request),
+    argv,
     env: environmentOf(run),
     user: run.User,
     workingDir: run.WorkingDir,
@@ -64,7 +68,13 @@ export async function runImageByName(
   });
   const broken = failures.find((failure) => isDecantError(failure));
   if (broken !== undefined && exitCode !== 0) throw broken;
-  return { exitCode, stats: opened.stats() };
+  return { exitCode, notRun: ran ? undefined : whyNotRun(request.ref, argv[0] ?? '', exitCode), stats: opened.stats() };
+}
+
+function whyNotRun(ref: string, command: string, exitCode: number): string {
+  return exitCode === 127
+    ? `${ref} has no command ${quote(command)}.`
+    : `${quote(command)} in ${ref} is no program that its user may execute.`;
 }
 
 function mountable({ image }: ImageDetail, { ref, trustFilesystem = false }: RunImageRequest): 'erofs' | 'ext4' {

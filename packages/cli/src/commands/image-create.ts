@@ -1,10 +1,13 @@
-import { DecantError, formatBytes, formatDuration, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
+import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
 import type { ImageResult } from '@decant/sdk';
 
-import { invoke, type CommonOptions } from '../command.ts';
-import { bold, dim, printJson } from '../render/terminal.ts';
+import { invokeWired } from '../invoke.ts';
+import type { CommonOptions } from '../options.ts';
+import { print, printJson, stdout, type Style } from '../render/terminal.ts';
 
-interface FormatOptions extends CommonOptions {
+type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface FormatOptions extends CommonOptions {
   readonly name?: string;
   readonly streaming?: boolean;
   readonly diskMb?: string;
@@ -13,13 +16,13 @@ interface FormatOptions extends CommonOptions {
 export interface CreateOptions extends FormatOptions {
   readonly file?: string;
   readonly local?: boolean;
-  readonly buildArg: readonly string[];
+  readonly buildArg?: readonly string[];
   readonly target?: string;
   readonly platform?: string;
 }
 
 export function createAction(context: string, options: CreateOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const result = await decant.images.create(
       {
         context,
@@ -39,7 +42,7 @@ export function createAction(context: string, options: CreateOptions): Promise<v
 }
 
 export function importAction(source: string, options: FormatOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const result = await decant.images.import(
       { source, name: options.name, format: formatOf(options), diskBytes: diskBytesOf(options) },
       { onEvent: progress.onEvent, signal },
@@ -49,9 +52,10 @@ export function importAction(source: string, options: FormatOptions): Promise<vo
   });
 }
 
-function formatOf({ streaming }: FormatOptions): RootfsFormat {
+/** What to make: what was asked for, else what `DECANT_ROOTFS_FORMAT` says, else ext4. @throws CONFIG_INVALID */
+export function formatOf({ streaming }: FormatOptions, env: Environment = process.env): RootfsFormat {
   if (streaming === true) return 'cas-streaming';
-  const wanted = process.env['DECANT_ROOTFS_FORMAT'] ?? '';
+  const wanted = env['DECANT_ROOTFS_FORMAT'] ?? '';
   if (wanted === '') return 'ext4';
   const format = ROOTFS_FORMATS.find((known) => known === wanted);
   if (format === undefined) {
@@ -62,18 +66,20 @@ function formatOf({ streaming }: FormatOptions): RootfsFormat {
   return format;
 }
 
-function diskBytesOf({ diskMb }: FormatOptions): number {
+/** Bytes of the writable disk asked for, 0 when nothing was said. @throws USAGE */
+export function diskBytesOf({ diskMb }: FormatOptions): number {
   if (diskMb === undefined) return 0;
-  const mebibytes = Number(diskMb);
-  if (!Number.isInteger(mebibytes) || mebibytes < 1 || mebibytes > 16 * 1024 * 1024) {
+  const mebibytes = /^\d{1,9}$/.test(diskMb) ? Number(diskMb) : 0;
+  if (mebibytes < 1 || mebibytes > 16 * 1024 * 1024) {
     throw new DecantError('USAGE', `Not a disk size: ${quote(diskMb)}.`, {
       hint: 'Give --disk-mb a whole number of MiB from 1 to 16777216.',
     });
   }
-  return mebibytes * 1024 * 1024;
+  return mebibytes * MIB;
 }
 
-function buildArgsOf(pairs: readonly string[]): Record<string, string> {
+/** @throws USAGE for what is not `KEY=VALUE` or `KEY`. */
+export function buildArgsOf(pairs: readonly string[] = [], env: Environment = process.env): Record<string, string> {
   const args: Record<string, string> = {};
   for (const pair of pairs) {
     const at = pair.indexOf('=');
@@ -82,7 +88,7 @@ function buildArgsOf(pairs: readonly string[]): Record<string, string> {
       throw new DecantError('USAGE', `Not a build argument: ${quote(pair)}.`, { hint: 'Write --build-arg KEY=VALUE.' });
     }
     // As docker has it: without a value the one of the environment is taken, and none when that has none.
-    const value = at < 0 ? process.env[key] : pair.slice(at + 1);
+    const value = at < 0 ? env[key] : pair.slice(at + 1);
     if (value !== undefined) args[key] = value;
   }
   return args;
@@ -93,16 +99,24 @@ function printResult(result: ImageResult, options: CommonOptions): void {
     printJson(result);
     return;
   }
-  const { image, chunks, bytes, timingsMs } = result;
-  const lines = [
+  for (const line of resultLines(result, stdout.style)) print(line);
+}
+
+/** The result for people. */
+export function resultLines({ image, chunks, bytes, timingsMs }: ImageResult, { bold, dim }: Style): string[] {
+  const architecture = image.architecture === null ? '' : `, ${image.architecture}`;
+  const { build, layout, upload, admit, total } = timingsMs;
+  const uploaded = `uploaded ${formatBytes(bytes.uploaded)}`;
+  const stored = `stored ${formatBytes(bytes.stored)}`;
+  return [
     `${bold(`${image.name}:${image.tag}`)}  ${image.id}`,
-    `  ${formatBytes(image.contentBytes)} of content on a ${formatBytes(image.virtualBytes)} disk, ${image.format}${image.architecture === null ? '' : `, ${image.architecture}`}`,
+    `  ${formatBytes(image.contentBytes)} of content on a ${formatBytes(image.virtualBytes)} disk, ${image.format}${architecture}`,
     chunks === null
-      ? `  stored ${formatBytes(bytes.stored)}, uploaded ${formatBytes(bytes.uploaded)}`
-      : `  ${chunks.total} chunks: ${chunks.new} new (${formatBytes(bytes.new)}, stored ${formatBytes(bytes.stored)}), ${chunks.reused} reused; uploaded ${formatBytes(bytes.uploaded)}`,
+      ? `  ${stored}, ${uploaded}`
+      : `  ${chunks.total} chunks: ${chunks.new} new (${formatBytes(bytes.new)}, ${stored}), ${chunks.reused} reused; ${uploaded}`,
     dim(
-      `  ${formatDuration(timingsMs.total)}: build ${formatDuration(timingsMs.build)}, layout ${formatDuration(timingsMs.layout)}, upload ${formatDuration(timingsMs.upload)}, admit ${formatDuration(timingsMs.admit)}`,
+      `  ${formatDuration(total)}: build ${formatDuration(build)}, layout ${formatDuration(layout)}, ` +
+        `upload ${formatDuration(upload)}, admit ${formatDuration(admit)}`,
     ),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
 }

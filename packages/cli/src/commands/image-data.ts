@@ -2,15 +2,16 @@ import { once } from 'node:events';
 
 import { DecantError, formatBytes } from '@decant/core';
 
-import { invoke, type CommonOptions } from '../command.ts';
-import { printJson, say } from '../render/terminal.ts';
+import { invokeWired } from '../invoke.ts';
+import type { CommonOptions } from '../options.ts';
+import { print, printJson, say } from '../render/terminal.ts';
 
 export function verifyAction(ref: string, options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const result = await decant.images.verify(ref, { onEvent: progress.onEvent, signal });
     progress.end();
     if (options.json === true) printJson(result);
-    else process.stdout.write(`${ref} is whole: ${result.chunks} chunks, ${formatBytes(result.bytes)} verified\n`);
+    else print(`${ref} is whole: ${result.chunks} chunks, ${formatBytes(result.bytes)} verified`);
   });
 }
 
@@ -20,7 +21,7 @@ export interface ExportOptions extends CommonOptions {
 }
 
 export function exportAction(ref: string, options: ExportOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const { raw, sparse } = options;
     if ((raw === undefined) === (sparse === undefined)) {
       throw new DecantError('USAGE', 'Say where to: either --raw FILE or --sparse FILE.');
@@ -32,8 +33,7 @@ export function exportAction(ref: string, options: ExportOptions): Promise<void>
     );
     progress.end();
     if (options.json === true) printJson({ file, ...result });
-    else
-      process.stdout.write(`${file}: ${formatBytes(result.bytes)}, ${formatBytes(result.contentBytes)} of content\n`);
+    else print(`${file}: ${formatBytes(result.bytes)}, ${formatBytes(result.contentBytes)} of content`);
   });
 }
 
@@ -42,13 +42,14 @@ export interface ServeImageOptions extends CommonOptions {
 }
 
 export function serveAction(ref: string, options: ServeImageOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
-    await using served = await decant.images.serve({ ref, socketPath: options.socket });
+  return invokeWired(options, async ({ decant, progress, signal }) => {
+    const { onEvent } = progress;
+    await using served = await decant.images.serve({ ref, socketPath: options.socket }, { onEvent, signal });
+    progress.end();
     if (options.json === true)
       printJson({ uri: served.uri, exportName: served.exportName, sizeBytes: served.sizeBytes });
     else say(`serving ${ref} at ${served.uri} until interrupted`);
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');
-    return 0;
   });
 }

@@ -1,10 +1,11 @@
 import { formatBytes } from '@decant/core';
 
-import { invoke, type CommonOptions } from '../command.ts';
-import { printJson, printTable, say } from '../render/terminal.ts';
+import { invokeWired } from '../invoke.ts';
+import type { CommonOptions } from '../options.ts';
+import { print, printJson, printTable, say } from '../render/terminal.ts';
 
 export function listAction(options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
+  return invokeWired(options, async ({ decant, signal }) => {
     const images = await decant.images.list({ signal });
     if (options.json === true) {
       printJson({
@@ -34,7 +35,7 @@ export function listAction(options: CommonOptions): Promise<void> {
 }
 
 export function inspectAction(ref: string, options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
+  return invokeWired(options, async ({ decant, signal }) => {
     const { image, ...detail } = await decant.images.inspect(ref, { signal });
     const document = { ...image, ...detail };
     if (options.json === true) {
@@ -64,7 +65,7 @@ export function inspectAction(ref: string, options: CommonOptions): Promise<void
 }
 
 export function removeAction(names: readonly string[], options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
+  return invokeWired(options, async ({ decant, signal }) => {
     for (const name of names) {
       await decant.images.remove(name, { signal });
       if (options.json !== true) say(`removed the name ${name}`);
@@ -74,18 +75,18 @@ export function removeAction(names: readonly string[], options: CommonOptions): 
 }
 
 export function tagAction(ref: string, name: string, options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
+  return invokeWired(options, async ({ decant, signal }) => {
     const tagged = await decant.images.tag(ref, name, { signal });
     if (options.json === true) {
       printJson({ ...tagged.image, name: tagged.name, tag: tagged.tag, updatedAt: tagged.updatedAt });
     } else {
-      process.stdout.write(`${tagged.name}:${tagged.tag}  ${tagged.image.id}\n`);
+      print(`${tagged.name}:${tagged.tag}  ${tagged.image.id}`);
     }
   });
 }
 
 export function historyAction(name: string, options: CommonOptions): Promise<void> {
-  return invoke(options, async ({ decant, signal }) => {
+  return invokeWired(options, async ({ decant, signal }) => {
     const history = await decant.images.history(name, { signal });
     if (options.json === true) {
       printJson(history);

@@ -1,10 +1,9 @@
-import { Command } from 'commander';
+import type { Command } from 'commander';
 
-import { withCommonOptions } from '../command.ts';
+import { withCommonOptions } from '../options.ts';
 
-/** `decant image …`; what each does is loaded only when it runs. */
-export function imageCommands(): Command {
-  const image = new Command('image').description('build, import, list and read images');
+export function addImageCommands(program: Command): void {
+  const image = program.command('image').description('build, import, list and read images');
 
   withCommonOptions(image.command('create'))
     .description('build a Dockerfile and make it an image')
@@ -12,8 +11,8 @@ export function imageCommands(): Command {
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
-    .option('--local', 'build straight with an engine of this machine')
-    .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect, [])
+    .option('--local', 'build straight with an engine of this machine, which every build does for now')
+    .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
@@ -71,10 +70,8 @@ export function imageCommands(): Command {
     .argument('<image>', 'name or id')
     .requiredOption('--socket <path>', 'Unix socket to listen on')
     .action(async (ref: string, options) => (await import('./image-data.ts')).serveAction(ref, options));
-
-  return image;
 }
 
-function collect(value: string, previous: readonly string[]): string[] {
+function collect(value: string, previous: readonly string[] = []): string[] {
   return [...previous, value];
 }

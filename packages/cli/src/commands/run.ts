@@ -1,34 +1,17 @@
-import { writeFile } from 'node:fs/promises';
+import type { Command } from 'commander';
 
-import { Command } from 'commander';
+import { withProgressOptions } from '../options.ts';
 
-import { invoke, withCommonOptions, type CommonOptions } from '../command.ts';
-
-interface RunOptions extends CommonOptions {
-  readonly statsFile?: string;
-  readonly trustFilesystem?: boolean;
-}
-
-export function runCommand(): Command {
-  return withCommonOptions(new Command('run'))
-    .description('run a command in an image while it streams, without network')
+export function addRunCommand(program: Command): void {
+  withProgressOptions(program.command('run'))
+    .description("run an image's command, or another one, while the image streams; without network")
+    .usage('[options] <image> [-- command...]')
     .passThroughOptions()
     .option('--stats-file <file>', 'write what was fetched to this file, as JSON')
     .option('--trust-filesystem', 'let the kernel mount a filesystem that decant did not make')
     .argument('<image>', 'name or id')
-    .argument('[command...]', 'command instead of the one of the image')
-    .action((ref: string, command: string[], options: RunOptions) => runAction(ref, command, options));
-}
-
-function runAction(ref: string, command: readonly string[], options: RunOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
-    // Options may be passed through only when the parser leaves the separator in as well.
-    const argv = command[0] === '--' ? command.slice(1) : command;
-    const { exitCode, stats } = await decant.images.run(
-      { ref, command: argv, trustFilesystem: options.trustFilesystem },
-      { onEvent: progress.onEvent, signal },
+    .argument('[command...]', 'command instead of the one of the image; its entrypoint stays')
+    .action(async (ref: string, command: string[], options) =>
+      (await import('./run-image.ts')).runAction(ref, command, options),
     );
-    if (options.statsFile !== undefined) await writeFile(options.statsFile, `${JSON.stringify(stats)}\n`);
-    return exitCode;
-  });
 }

@@ -1,8 +1,8 @@
-import { exitStatusOf, isDecantError, toDecantError } from '@decant/core';
+import { exitStatusOf, toDecantError } from '@decant/core';
 
-import { bold, dim, printable, red, say } from './terminal.ts';
+import { printable, stderr, type Screen } from './terminal.ts';
 
-/** The reason of an abort that a signal of the terminal caused. */
+/** The reason of an abort that a signal caused. */
 export class Interrupted extends Error {
   override readonly name = 'Interrupted';
 }
@@ -10,32 +10,46 @@ export class Interrupted extends Error {
 /** Exit status of a command that the user interrupted. */
 export const INTERRUPTED_STATUS = 130;
 
-/** Tells a person what went wrong; returns the exit status. The stack is shown only with `debug`. */
-export function reportFailure(thrown: unknown, { json, debug }: { json: boolean; debug: boolean }): number {
+export interface FailureOptions {
+  /** One JSON document on one line, `{"type":"error","error":{code,message,hint?,details}}`, instead of text. */
+  readonly json: boolean;
+  /** Stacks of the error and of its causes. */
+  readonly debug: boolean;
+}
+
+/** Says on standard error what went wrong; returns the exit status. */
+export function reportFailure(thrown: unknown, { json, debug }: FailureOptions, screen: Screen = stderr): number {
+  const { redraws, style } = screen;
+  const line = (text: string) => screen.write(`${text}\n`);
   if (thrown instanceof Interrupted) {
-    say('interrupted');
+    // A terminal shows ^C where the cursor was.
+    line(json ? JSON.stringify({ type: 'interrupted' }) : `${redraws ? '\n' : ''}interrupted`);
     return INTERRUPTED_STATUS;
   }
   const error = toDecantError(thrown);
+  const { code, message, hint, details } = error;
   if (json) {
-    const { code, message, hint, details } = error;
-    say(JSON.stringify({ error: { code, message, ...(hint === undefined ? {} : { hint }), details } }));
+    line(JSON.stringify({ type: 'error', error: { code, message, ...(hint === undefined ? {} : { hint }), details } }));
   } else {
-    say(`${red(bold('error:'))} ${message(error.message)} ${dim(`[${error.code}]`)}`);
-    const { lastLines } = error.details;
-    if (typeof lastLines === 'string' && !error.message.includes(lastLines)) {
-      for (const line of lastLines.split('\n')) say(dim(`  │ ${printable(line)}`));
-    }
-    if (error.hint !== undefined) say(`  ${message(error.hint)}`);
+    line(`${style.red(style.bold('error:'))} ${indented(message)} ${style.dim(`[${code}]`)}`);
+    for (const text of lastLinesOf(message, details['lastLines'])) line(style.dim(`  │ ${printable(text)}`));
+    if (hint !== undefined) line(`  ${indented(hint)}`);
   }
   if (debug) {
     for (let cause: unknown = thrown; cause instanceof Error; cause = cause.cause) {
-      say(dim(cause.stack ?? String(cause)));
+      line(style.dim(cause.stack ?? cause.message));
     }
   }
-  return isDecantError(error) ? exitStatusOf(error.code) : 1;
+  return exitStatusOf(code);
 }
 
-function message(text: string): string {
+/** What a program said last, unless the message repeats it. */
+function lastLinesOf(message: string, said: unknown): string[] {
+  const lines = typeof said === 'string' ? said.split('\n') : Array.isArray(said) ? said.map(String) : [];
+  const known = lines.filter((text) => text !== '');
+  return message.includes(known.join('\n')) ? [] : known;
+}
+
+function indented(text: string): string {
   return text.split('\n').map(printable).join('\n  ');
 }

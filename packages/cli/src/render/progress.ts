@@ -1,21 +1,32 @@
 import { formatBytes, formatDuration, type OnEvent, type ProgressEvent, type Stage } from '@decant/core';
 
-import { dim, green, interactive, printable, say, yellow } from './terminal.ts';
-
-export const PROGRESS_MODES = ['auto', 'plain', 'json', 'none'] as const;
-export type ProgressMode = (typeof PROGRESS_MODES)[number];
+import type { ProgressMode } from '../progress-mode.ts';
+import { printable, stderr, type Screen } from './terminal.ts';
+import { cutText } from './text-width.ts';
 
 export interface ProgressRenderer {
   readonly onEvent: OnEvent;
-  /** Clears what would be redrawn; call it before anything else is printed. */
+  /** Clears what would be drawn again and stops drawing; call it before anything else is printed. */
   readonly end: () => void;
 }
 
+export interface ProgressOptions {
+  /** Shown on a terminal only, and gone when it is over; warnings stay. */
+  readonly transient?: boolean;
+  readonly screen?: Screen;
+  /** Milliseconds on a clock that only goes forward. */
+  readonly now?: () => number;
+}
+
 /** How progress is shown, always on standard error: redrawn lines on a terminal, plain lines, or NDJSON events. */
-export function createProgress(mode: ProgressMode): ProgressRenderer {
+export function createProgress(mode: ProgressMode, options: ProgressOptions = {}): ProgressRenderer {
+  const { transient = false, screen = stderr, now = () => performance.now() } = options;
   if (mode === 'none') return { onEvent: () => undefined, end: () => undefined };
-  if (mode === 'json') return { onEvent: (event) => say(JSON.stringify(event)), end: () => undefined };
-  return mode === 'auto' && interactive ? terminalProgress() : plainProgress();
+  if (mode === 'json') {
+    return { onEvent: (event) => screen.write(`${JSON.stringify(event)}\n`), end: () => undefined };
+  }
+  if (mode === 'auto' && screen.redraws) return terminalProgress(screen, now, transient);
+  return plainProgress(screen, now, transient && mode === 'auto');
 }
 
 const LABELS: Record<Stage, string> = {
@@ -32,91 +43,152 @@ const LABELS: Record<Stage, string> = {
   export: 'writing the disk image',
 };
 
-function finished(event: Extract<ProgressEvent, { type: 'stage-finished' }>): string {
-  const facts = [
-    ...(event.message === undefined ? [] : [event.message]),
-    ...(event.items === undefined ? [] : [`${event.items.toLocaleString('en')} items`]),
-    ...(event.bytes === undefined ? [] : [formatBytes(event.bytes)]),
-    ...(event.bytes !== undefined && event.bytes > 0 && event.elapsedMs >= 50
-      ? [`${formatBytes((event.bytes / event.elapsedMs) * 1000)}/s`]
-      : []),
-    formatDuration(event.elapsedMs),
-  ];
-  return `${LABELS[event.stage]}: ${facts.join(', ')}`;
+type Facts = Extract<ProgressEvent, { type: 'stage-progress' }>;
+
+/** A stage that has begun and not ended. */
+interface Running {
+  readonly startedMs: number;
+  readonly message: string | undefined;
+  facts: Facts | undefined;
 }
 
-function common(event: ProgressEvent): string | undefined {
+/** Elapsed milliseconds below which a rate says nothing. */
+const RATE_FROM_MS = 500;
+
+function rate(bytes: number, elapsedMs: number): string[] {
+  return bytes > 0 && elapsedMs >= RATE_FROM_MS ? [`${formatBytes((bytes / elapsedMs) * 1000)}/s`] : [];
+}
+
+const count = (items: number) => items.toLocaleString('en');
+
+function finishedLine(event: Extract<ProgressEvent, { type: 'stage-finished' }>): string {
+  const { stage, message, items, bytes, elapsedMs } = event;
+  const facts = [
+    ...(message === undefined ? [] : [message]),
+    ...(items === undefined ? [] : [`${count(items)} ${items === 1 ? 'item' : 'items'}`]),
+    ...(bytes === undefined ? [] : [formatBytes(bytes), ...rate(bytes, elapsedMs)]),
+    formatDuration(elapsedMs),
+  ];
+  return `${LABELS[stage]}: ${facts.join(', ')}`;
+}
+
+function runningLine(stage: Stage, { startedMs, message, facts }: Running, nowMs: number): string {
+  const elapsedMs = nowMs - startedMs;
+  const parts: string[] = message === undefined ? [] : [message];
+  if (facts?.items !== undefined) {
+    const of = facts.totalItems === undefined ? '' : `/${count(facts.totalItems)}`;
+    parts.push(`${count(facts.items)}${of} items`);
+  }
+  if (facts?.bytes !== undefined) {
+    const { bytes, totalBytes } = facts;
+    parts.push(totalBytes === undefined ? formatBytes(bytes) : `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`);
+    parts.push(...rate(bytes, elapsedMs));
+    if (totalBytes !== undefined && totalBytes > bytes && bytes > 0 && elapsedMs >= RATE_FROM_MS) {
+      parts.push(`${formatDuration(((totalBytes - bytes) / bytes) * elapsedMs)} left`);
+    }
+  }
+  if (facts === undefined && elapsedMs >= 1000) parts.push(formatDuration(Math.floor(elapsedMs / 1000) * 1000));
+  return `${LABELS[stage]}${parts.length === 0 ? ' …' : `: ${parts.join(', ')}`}`;
+}
+
+/** What stays on the screen of an event, without control characters; undefined when nothing does. */
+function lastingLine(event: ProgressEvent, { style }: Screen, columns = Number.POSITIVE_INFINITY): string | undefined {
   switch (event.type) {
     case 'stage-finished':
-      return `${green('✓')} ${printable(finished(event))}`;
-    case 'log':
-      return dim(`  │ ${printable(event.line)}`);
+      return `${style.green('✓')} ${cutText(printable(finishedLine(event)), columns - 2)}`;
+    case 'log': {
+      // Programs that redraw a line end it with a carriage return; the last drawing is what counts.
+      const shown = event.line.split('\r').findLast((part) => part.trim() !== '') ?? '';
+      return style.dim(`  │ ${cutText(printable(shown), columns - 4)}`);
+    }
     case 'warning':
-      return yellow(`! ${printable(event.message)}${event.hint === undefined ? '' : ` ${printable(event.hint)}`}`);
+      return style.yellow(
+        `! ${printable(event.message)}${event.hint === undefined ? '' : ` ${printable(event.hint)}`}`,
+      );
     default:
       return undefined;
   }
 }
 
-function plainProgress(): ProgressRenderer {
+/** Keeps the table of running stages; true when the event was about one. */
+function follow(running: Map<Stage, Running>, event: ProgressEvent, nowMs: number): void {
+  if (event.type === 'stage-started') {
+    running.delete(event.stage);
+    running.set(event.stage, { startedMs: nowMs, message: event.message, facts: undefined });
+  } else if (event.type === 'stage-progress') {
+    const stage = running.get(event.stage);
+    if (stage !== undefined) stage.facts = event;
+  } else if (event.type === 'stage-finished') {
+    running.delete(event.stage);
+  }
+}
+
+/** Milliseconds between two plain lines about the same stage. */
+const PLAIN_EVERY_MS = 10_000;
+
+function plainProgress(screen: Screen, now: () => number, onlyWarnings: boolean): ProgressRenderer {
+  const running = new Map<Stage, Running>();
+  let saidMs = 0;
+  const say = (line: string) => {
+    saidMs = now();
+    screen.write(`${line}\n`);
+  };
   const onEvent: OnEvent = (event) => {
-    const line = common(event);
+    if (onlyWarnings && event.type !== 'warning') return;
+    follow(running, event, now());
+    const line = lastingLine(event, screen);
+    const stage = running.get(event.stage);
     if (line !== undefined) say(line);
-    else if (event.type === 'stage-started') {
-      say(dim(`· ${LABELS[event.stage]}${event.message === undefined ? '' : `: ${printable(event.message)}`}`));
+    else if (stage !== undefined && (event.type === 'stage-started' || now() - saidMs >= PLAIN_EVERY_MS)) {
+      say(`· ${printable(runningLine(event.stage, stage, now()))}`);
     }
   };
   return { onEvent, end: () => undefined };
 }
 
-/** Milliseconds between two drawings of the same line. */
-const REDRAW_MS = 100;
+/** Milliseconds between two drawings. */
+const REDRAW_MS = 200;
+const CLEAR_LINE = '\r\u001B[2K';
 
-function terminalProgress(): ProgressRenderer {
-  let shown = false;
-  let lastDrawn = 0;
-  const started = new Map<Stage, number>();
+function terminalProgress(screen: Screen, now: () => number, transient: boolean): ProgressRenderer {
+  const running = new Map<Stage, Running>();
+  let drawn = '';
+  let drawnMs = Number.NEGATIVE_INFINITY;
+  let timer: NodeJS.Timeout | undefined;
   const clear = () => {
-    if (shown) process.stderr.write('\r\u001B[2K');
-    shown = false;
+    if (drawn !== '') screen.write(CLEAR_LINE);
+    drawn = '';
   };
-  const draw = (text: string) => {
-    const width = process.stderr.columns ?? 80;
-    clear();
-    process.stderr.write(dim(text.length >= width ? text.slice(0, width - 1) : text));
-    shown = true;
-  };
-  const onEvent: OnEvent = (event) => {
-    const line = common(event);
-    if (line !== undefined) {
+  const draw = () => {
+    const last = [...running].at(-1);
+    if (last === undefined) {
       clear();
-      say(line);
       return;
     }
-    const now = performance.now();
-    if (event.type === 'stage-started') {
-      started.set(event.stage, now);
-      draw(`· ${LABELS[event.stage]}${event.message === undefined ? ' …' : `: ${printable(event.message)} …`}`);
-    } else if (event.type === 'stage-progress' && now - lastDrawn >= REDRAW_MS) {
-      lastDrawn = now;
-      draw(`· ${LABELS[event.stage]}: ${running(event, now - (started.get(event.stage) ?? now))}`);
-    }
+    // One column stays free: a terminal that wraps at its last one would leave the line behind.
+    const text = cutText(`· ${printable(runningLine(last[0], last[1], now()))}`, screen.columns() - 1);
+    drawnMs = now();
+    if (text === drawn) return;
+    screen.write(`${drawn === '' ? '' : CLEAR_LINE}${screen.style.dim(text)}`);
+    drawn = text;
   };
-  return { onEvent, end: clear };
-}
-
-function running(event: Extract<ProgressEvent, { type: 'stage-progress' }>, elapsedMs: number): string {
-  const facts: string[] = [];
-  const { bytes, totalBytes, items, totalItems } = event;
-  if (items !== undefined) facts.push(totalItems === undefined ? `${items} items` : `${items}/${totalItems} items`);
-  if (bytes !== undefined) {
-    facts.push(totalBytes === undefined ? formatBytes(bytes) : `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`);
-    if (elapsedMs > 500 && bytes > 0) {
-      const rate = bytes / elapsedMs;
-      facts.push(`${formatBytes(rate * 1000)}/s`);
-      if (totalBytes !== undefined && totalBytes > bytes)
-        facts.push(`${formatDuration((totalBytes - bytes) / rate)} left`);
+  const end = () => {
+    clearInterval(timer);
+    timer = undefined;
+    running.clear();
+    clear();
+  };
+  const onEvent: OnEvent = (event) => {
+    follow(running, event, now());
+    // Time passes on the screen when nothing else happens, too.
+    timer ??= setInterval(draw, REDRAW_MS).unref();
+    if (event.type === 'stage-progress' && now() - drawnMs < REDRAW_MS) return;
+    const line = transient && event.type !== 'warning' ? undefined : lastingLine(event, screen, screen.columns() - 1);
+    if (line !== undefined) {
+      clear();
+      screen.write(`${line}\n`);
     }
-  }
-  return facts.join(', ');
+    draw();
+  };
+  return { onEvent, end };
 }

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -48,3 +48,23 @@ it('removes what a killed process left', async () => {
   await using scratch = await openScratchDirectory(parent);
   expect(await readdir(parent)).toEqual([scratch.path.slice(parent.length + 1)]);
 });
+
+it.skipIf(process.platform !== 'linux')(
+  'tells live processes from ended ones, earlier boots and other namespaces',
+  async () => {
+    await using scratch = await openScratchDirectory(parent);
+    const live = basename(scratch.path);
+    const parts = live.split('-');
+    const as = (change: Record<number, string>) => parts.map((part, i) => change[i] ?? part).join('-');
+    const reused = as({ 4: `${Number(parts[4]) - 1}` });
+    const ended = as({ 3: '4194304' });
+    const rebooted = as({ 1: '00000000' });
+    const elsewhere = as({ 2: '1', 3: '4194304' });
+    const forgotten = as({ 2: '2', 3: '4194304' });
+    for (const name of [reused, ended, rebooted, elsewhere, forgotten]) await mkdir(join(parent, name));
+    const monthAgo = Date.now() / 1000 - 30 * 24 * 3600;
+    await utimes(join(parent, forgotten), monthAgo, monthAgo);
+    await using next = await openScratchDirectory(parent);
+    expect((await readdir(parent)).sort()).toEqual([live, basename(next.path), elsewhere].sort());
+  },
+);

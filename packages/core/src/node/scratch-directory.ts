@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readlink, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { processStart } from './process-start.ts';
@@ -9,40 +9,56 @@ export interface ScratchDirectory extends AsyncDisposable {
   readonly path: string;
 }
 
-/** Age after which a directory is removed although it cannot be told whether its process lives, in milliseconds. */
-const FORGOTTEN_MS = 7 * 24 * 60 * 60 * 1000;
+/*
+ * The directory is named after the process that owns it, so that making it and owning it are one step:
+ *
+ *     run-<boot, 8 digits>-<process namespace>-<pid>-<start time in clock ticks>-<random, 16 digits>
+ */
+const NAME = /^run-([0-9a-f]{8})-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$/;
 
-const NAME = /^run-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}$/;
+/** Age after which a directory goes although it cannot be told whether its process lives, in milliseconds. */
+const FORGOTTEN_MS = 7 * 24 * 60 * 60 * 1000;
 
 /**
  * Makes a directory (mode 0700) below `parent` for this process's temporary files. Those that processes left
- * behind which are gone by now, killed or crashed, are removed first.
+ * behind which are gone by now, killed or crashed, are removed first; what cannot be judged, because it belongs
+ * to another process namespace of this boot, only after a week. Other names in `parent` are left alone.
  */
 export async function openScratchDirectory(parent: string): Promise<ScratchDirectory> {
   await mkdir(parent, { recursive: true, mode: 0o700 });
+  const boot = await bootId();
   const namespace = await processNamespace();
-  await sweep(parent, namespace);
-  // The start time tells two processes apart that got the same number; the namespace, two containers.
-  const name = `run-${process.pid}-${(await processStart(process.pid)) ?? 0}-${namespace}-${randomBytes(8).toString('hex')}`;
-  const path = join(parent, name);
+  await sweep(parent, boot, namespace);
+  const started = (await processStart(process.pid)) ?? '0';
+  const path = join(parent, `run-${boot}-${namespace}-${process.pid}-${started}-${randomBytes(8).toString('hex')}`);
   await mkdir(path, { mode: 0o700 });
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
-async function sweep(parent: string, namespace: string): Promise<void> {
+async function sweep(parent: string, boot: string, namespace: string): Promise<void> {
   for (const name of await readdir(parent)) {
-    const [, pid, started, itsNamespace] = NAME.exec(name) ?? [];
-    if (pid === undefined) continue;
+    const [, itsBoot, itsNamespace, pid, started] = NAME.exec(name) ?? [];
+    if (itsBoot === undefined) continue;
     const path = join(parent, name);
-    const gone =
-      itsNamespace === namespace
-        ? (await processStart(Number(pid))) !== started
-        : Date.now() - ((await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()) > FORGOTTEN_MS;
-    if (gone) await rm(path, { recursive: true, force: true });
+    const lives =
+      itsBoot === boot &&
+      (itsNamespace === namespace ? (await processStart(Number(pid))) === started : await isFresh(path));
+    if (!lives) await rm(path, { recursive: true, force: true });
   }
+}
+
+async function isFresh(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => undefined);
+  return info !== undefined && Date.now() - info.mtimeMs < FORGOTTEN_MS;
+}
+
+/** Identifies this boot of the machine: after another one no earlier process lives. */
+async function bootId(): Promise<string> {
+  const text = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '00000000');
+  return text.slice(0, 8);
 }
 
 async function processNamespace(): Promise<string> {
   const link = await readlink('/proc/self/ns/pid').catch(() => '');
-  return /\[(\d+)\]/.exec(link)?.[1] ?? '0';
+  return /\d+/.exec(link)?.[0] ?? '0';
 }

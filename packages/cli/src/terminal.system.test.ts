@@ -1,0 +1,86 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { findProgram, run } from '@decant/core/node';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+
+import { writeBusyboxLayout } from './busybox-layout.fixture.ts';
+import { DECANT } from './decant-process.fixture.ts';
+
+const available =
+  (await findProgram('tmux')) !== undefined &&
+  (await findProgram('busybox')) !== undefined &&
+  (await findProgram('bwrap')) !== undefined &&
+  (await findProgram('nbdfuse')) !== undefined &&
+  process.getuid?.() === 0;
+
+describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
+  let folder: string;
+  let source: string;
+  /** A server of our own, so that no other session is touched. */
+  const server = ['-L', `decant-test-${process.pid}`, '-f', '/dev/null'];
+  const tmux = async (...args: string[]) =>
+    (await run('tmux', [...server, ...args], { timeoutMs: 20_000 })).stdout.toString('utf8');
+  /** What the terminal shows; with `-e` also its colours. */
+  const shown = async (...flags: string[]) =>
+    (await tmux('capture-pane', '-p', '-J', ...flags, '-t', 'main')).trimEnd();
+  const see = (expected: string | RegExp) =>
+    vi.waitFor(async () => expect(await shown()).toMatch(expected), { timeout: 60_000, interval: 50 });
+  const type = (line: string) => tmux('send-keys', '-t', 'main', line, 'Enter');
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'decant-tmux-'));
+    await writeBusyboxLayout(join(folder, 'layout'));
+    source = `oci:${join(folder, 'layout')}`;
+    await tmux('new-session', '-d', '-s', 'main', '-x', '60', '-y', '40', 'env', '-u', 'NO_COLOR', 'PS1=> ', 'sh');
+    // Short enough not to wrap.
+    await type(`export DECANT_HOME=${join(folder, 'home')} SOURCE=${source}`);
+    await type(`decant() { ${DECANT.join(' ')} "$@"; }; clear`);
+  });
+  afterAll(async () => {
+    await tmux('kill-server').catch(() => undefined);
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  test('what is over stays, coloured and within the line; what was redrawn is gone', async () => {
+    await type('clear; decant image import $SOURCE -n box --streaming; echo END $?');
+    await see(/END 0$/m);
+    const lines = (await shown()).split('\n');
+    expect(lines).toEqual([
+      expect.stringMatching(/^✓ reading layers: /),
+      expect.stringMatching(/^✓ laying out the filesystem: /),
+      expect.stringMatching(/^✓ uploading what is new: of \d+ chunks, /),
+      // The id does not fit.
+      expect.stringMatching(/^✓ verifying and admitting: cas-v1:[0-9a-f]+…$/),
+      expect.stringMatching(/^box:latest {2}cas-v1:[0-9a-f]{64}$/),
+      expect.stringMatching(/^ {2}.* of content on a /),
+      expect.stringMatching(/^ {2}\d+ chunks: /),
+      expect.stringMatching(/^ {2}.*: build 0 ms, layout /),
+      'END 0',
+      '>',
+    ]);
+    expect(lines.filter((line) => line.startsWith('✓') && line.length > 60)).toEqual([]);
+    // oxlint-disable-next-line no-control-regex -- colours of the terminal
+    expect(await shown('-e')).toMatch(/\u001B\[32m✓/);
+  });
+
+  test('no colours when they are not wanted', async () => {
+    await type('clear; NO_COLOR=1 decant image import $SOURCE -n box --streaming; echo END $?');
+    await see(/END 0$/m);
+    // oxlint-disable-next-line no-control-regex -- colours of the terminal
+    expect(await shown('-e')).not.toMatch(/\u001B\[/);
+  });
+
+  test('a command in an image reads what is typed; Ctrl-C ends it', async () => {
+    await type('clear; decant run box -- sh -c "echo ready; read -r word; echo got \\$word"; echo END $?');
+    await see(/^ready$/m);
+    await type('plum');
+    await see(/^got plum\nEND 0$/m);
+    await type('clear; decant run box -- sh -c "echo ready; sleep 600"; echo END $?');
+    await see(/^ready$/m);
+    await tmux('send-keys', '-t', 'main', 'C-c');
+    await see(/END 130$/m);
+    expect(await shown()).toMatch(/^interrupted$/m);
+  });
+});
