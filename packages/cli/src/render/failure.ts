@@ -37,7 +37,7 @@ export function reportFailure(thrown: unknown, { json, debug }: { json: boolean;
 function lastLinesOf({ message: text, details: { lastLines } }: DecantError): string[] {
   const lines = typeof lastLines === 'string' ? lastLines.split('\n') : Array.isArray(lastLines) ? lastLines : [];
   const known = lines.filter((line): line is string => typeof line === 'string' && line !== '');
-  return text.includes(known.join('\n')) ? [] : known;
+  return text.endsWith(known.join('\n')) ? [] : known;
 }
 
 function message(text: string): string {
