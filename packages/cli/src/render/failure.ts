@@ -18,11 +18,7 @@ export interface FailureOptions {
 }
 
 /** Says on standard error what went wrong; returns the exit status. */
-export function reportFailure(
-  thrown: unknown,
-  { json, debug }: FailureOptions,
-  screen: Screen = stderr,
-): number {
+export function reportFailure(thrown: unknown, { json, debug }: FailureOptions, screen: Screen = stderr): number {
   const { redraws, style } = screen;
   const line = (text: string) => screen.write(`${text}\n`);
   if (thrown instanceof Interrupted) {
