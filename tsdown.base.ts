@@ -12,7 +12,7 @@ export function packageConfig(entry: Record<string, string>, extra: UserConfig =
     clean: true,
     outDir: 'dist',
     fixedExtension: false,
-    external: [/^node:/],
+    deps: { neverBundle: [/^node:/] },
     ...extra,
   };
 }

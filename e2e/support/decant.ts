@@ -14,6 +14,8 @@ export interface DecantOptions {
   readonly input?: string;
   /** Milliseconds after which the whole process group is killed; default two minutes. */
   readonly timeoutMs?: number;
+  /** A program and its arguments that starts the command, such as `unshare`. */
+  readonly through?: readonly string[];
 }
 
 export interface DecantResult {
@@ -39,8 +41,20 @@ const SIGNALS: Readonly<Record<string, number>> = { SIGINT: 2, SIGKILL: 9, SIGTE
 
 /** Starts the command line of this checkout, from source. */
 export function startDecant(args: readonly string[], options: DecantOptions): RunningDecant {
-  const { DECANT_URL: _url, DECANT_API_KEY: _key, DECANT_ROOTFS_FORMAT: _format, ...outer } = process.env;
-  const child = spawn(process.execPath, ['--conditions=@decant/source', PROGRAM, ...args], {
+  const {
+    DECANT_URL: _url,
+    DECANT_API_KEY: _key,
+    DECANT_ROOTFS_FORMAT: _format,
+    TMPDIR: _temporary,
+    ...outer
+  } = process.env;
+  const [program = '', ...rest] = [
+    ...(options.through ?? []),
+    process.execPath,
+    '--conditions=@decant/source',
+    PROGRAM,
+  ];
+  const child = spawn(program, [...rest, ...args], {
     cwd: options.cwd ?? ROOT,
     env: { ...outer, NODE_OPTIONS: '', DECANT_HOME: options.home, ...options.env },
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
@@ -129,8 +143,9 @@ export interface Failure {
 
 /** Runs a command that has to fail, and reads the error it prints as the last line with `--json`. */
 export async function failure(args: readonly string[], options: DecantOptions): Promise<Failure> {
-  const at = args.indexOf('--');
-  const { status, stdout, stderr } = await decant(args.toSpliced(at < 0 ? args.length : at, 0, '--json'), options);
+  // Before the arguments: those of `run` may belong to the command in the image.
+  const words = args[0] === 'run' ? 1 : 2;
+  const { status, stdout, stderr } = await decant(args.toSpliced(words, 0, '--json'), options);
   if (status === 0) throw new Error(`decant ${args.join(' ')} should have failed:\n${stdout}\n${stderr}`);
   if (stdout !== '') throw new Error(`a failing command wrote to standard output: ${stdout}`);
   const last = stderr.trimEnd().split('\n').at(-1) ?? '';

@@ -1,7 +1,8 @@
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { withoutSyntaxLine } from './dockerfile.ts';
+import { withoutSyntaxLine } from '@decant/context';
+
 import type { BuildRequest, CallOptions } from './driver.ts';
 import { removeTree } from './remove-tree.ts';
 

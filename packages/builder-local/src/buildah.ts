@@ -2,6 +2,7 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import type { DockerfileFeature } from '@decant/context';
 import { run, type RunOptions, type RunResult } from '@decant/core/node';
 
 import { writeBaseArchive } from './base-archive.ts';
@@ -11,7 +12,6 @@ import { markedContainers, newBuildMark, ownerIsGone } from './buildah-container
 import { checkRequest } from './check-request.ts';
 import { inOwnNamespaces, type CommandLine } from './confine.ts';
 import { secretArgument } from './docker.ts';
-import type { DockerfileFeature } from './dockerfile.ts';
 import type {
   Architecture,
   BuilderCapabilities,
@@ -66,6 +66,12 @@ export function buildahFeatures(version: string): ReadonlySet<DockerfileFeature>
   return new Set(features);
 }
 
+/** `--skip-unused-stages` is on by default where buildah has it; 1.28.2 does. */
+export function skipsUnusedStages(version: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return major > 1 || (major === 1 && minor >= 28);
+}
+
 /** The options of every buildah command. */
 export function storageArguments(options: BuildahOptions): string[] {
   const args: string[] = [];
@@ -92,6 +98,7 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
     architecture: facts.architecture,
     features: buildahFeatures(facts.version),
     networks: facts.runc === undefined ? ['default', 'host'] : ['default', 'none', 'host'],
+    skipsUnusedStages: skipsUnusedStages(facts.version),
     rootless: facts.rootless,
   };
   const env: NodeJS.ProcessEnv = { ...process.env, ...options.env };
@@ -149,7 +156,7 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
 
   async function* build(request: BuildRequest, { signal }: CallOptions = {}): AsyncGenerator<BuildEvent, BuildResult> {
     signal?.throwIfAborted();
-    yield* checkRequest(engine, capabilities, request).warnings;
+    yield* checkRequest(engine, capabilities, request);
     const files = await layBuildFiles(request, { signal });
     try {
       const image = yield* bud(request, files, signal);

@@ -1,6 +1,13 @@
-import { DecantError } from '@decant/core';
+import {
+  findStage,
+  readDockerfile,
+  stagesBuilt,
+  type DockerfileFeature,
+  type DockerfileInfo,
+  type DockerfileStage,
+} from '@decant/context';
+import { DecantError, quote } from '@decant/core';
 
-import { readNeeds, type DockerfileNeeds } from './dockerfile.ts';
 import type { BuilderCapabilities, BuildEvent, BuildRequest } from './driver.ts';
 
 /** Build arguments that need no ARG line. */
@@ -8,20 +15,26 @@ const PREDEFINED = /^((HTTP|HTTPS|FTP|NO|ALL)_PROXY|(http|https|ftp|no|all)_prox
 const FRONT_END =
   /^(docker\.io\/)?docker\/dockerfile(:1(\.\d+){0,2}(-labs)?|:latest|:labs|:experimental|:1-experimental)?$/;
 
-export interface CheckedRequest {
-  readonly needs: DockerfileNeeds;
-  readonly warnings: readonly Extract<BuildEvent, { type: 'warning' }>[];
-}
+type Warning = Extract<BuildEvent, { type: 'warning' }>;
 
 /**
- * Refuses what the engine cannot do before anything is sent or started.
+ * Refuses what the engine cannot do before anything is sent or started, and returns what is to be warned of.
+ * Platforms and secrets count in the stages that run; parts of the language in all, as engines read the whole file.
  * @throws BUILD_PLATFORM_UNSUPPORTED, DOCKERFILE_UNSUPPORTED, DOCKERFILE_INVALID, USAGE.
  */
-export function checkRequest(engine: string, capabilities: BuilderCapabilities, request: BuildRequest): CheckedRequest {
+export function checkRequest(engine: string, capabilities: BuilderCapabilities, request: BuildRequest): Warning[] {
   const { dockerfile } = request.context;
-  const needs = readNeeds(dockerfile);
-  checkPlatforms(engine, capabilities, request, needs);
-  const missing = missingFeatures(capabilities, needs)[0];
+  const native = `linux/${capabilities.architecture}`;
+  const info = readDockerfile(dockerfile.bytes, {
+    fileName: dockerfile.displayPath,
+    buildArgs: request.buildArgs,
+    platform: request.platform ?? native,
+    buildPlatform: native,
+  });
+  const target = targetOf(request, info);
+  const stages = stagesBuilt(info.stages, target, { skipUnused: capabilities.skipsUnusedStages });
+  checkPlatforms(engine, capabilities, request, stages);
+  const missing = missingFeatures(capabilities, info.features)[0];
   if (missing !== undefined) {
     const what = missing.feature === 'heredoc' ? 'here-documents' : missing.feature;
     throw new DecantError(
@@ -40,14 +53,13 @@ export function checkRequest(engine: string, capabilities: BuilderCapabilities, 
       details: { network, supported: capabilities.networks },
     });
   }
-  checkTarget(request, needs);
-  checkSecrets(request, needs);
-  return { needs, warnings: warningsOf(request, needs) };
+  checkSecrets(request, stages);
+  return warningsOf(request, info);
 }
 
 /** What the Dockerfile uses and the engine lacks, by line. */
-export function missingFeatures(capabilities: BuilderCapabilities, needs: DockerfileNeeds) {
-  return [...needs.features]
+export function missingFeatures(capabilities: BuilderCapabilities, used: ReadonlyMap<DockerfileFeature, number>) {
+  return [...used]
     .filter(([feature]) => !capabilities.features.has(feature))
     .map(([feature, line]) => ({ feature, line }))
     .sort((a, b) => a.line - b.line);
@@ -64,7 +76,7 @@ function checkPlatforms(
   engine: string,
   capabilities: BuilderCapabilities,
   request: BuildRequest,
-  needs: DockerfileNeeds,
+  stages: readonly DockerfileStage[],
 ): void {
   const native = `linux/${capabilities.architecture}`;
   const refuse = (platform: string, where: string) => {
@@ -78,8 +90,8 @@ function checkPlatforms(
     );
   };
   if (request.platform !== undefined && request.platform !== native) refuse(request.platform, '');
-  for (const [platform, line] of needs.platforms) {
-    if (platform.includes('$')) continue;
+  for (const { platform, line } of stages) {
+    if (platform === null) continue;
     const [os, architecture] = platform.toLowerCase().split('/');
     const known = { x86_64: 'amd64', aarch64: 'arm64' }[architecture ?? ''] ?? architecture;
     if (`${os}/${known}` !== native && platform !== capabilities.architecture) {
@@ -88,50 +100,48 @@ function checkPlatforms(
   }
 }
 
-function checkTarget(request: BuildRequest, needs: DockerfileNeeds): void {
-  const { target } = request;
-  if (target === undefined) return;
-  const names = needs.stages.map(({ name }) => name).filter((name) => name !== undefined);
-  const byNumber = /^\d+$/.test(target) && Number(target) < needs.stages.length;
-  if (byNumber || names.some((name) => name.toLowerCase() === target.toLowerCase())) return;
-  const { displayPath } = request.context.dockerfile;
-  throw new DecantError('USAGE', `${displayPath} has no stage named ${JSON.stringify(target)}.`, {
-    hint: names.length === 0 ? 'No stage has a name.' : `Its stages are ${names.join(', ')}.`,
-    details: { target, stages: names },
-  });
+function targetOf(request: BuildRequest, { stages }: DockerfileInfo): DockerfileStage {
+  const found = findStage(stages, request.target);
+  if (found !== undefined) return found;
+  const names = stages.map(({ name }) => name).filter((name) => name !== null);
+  throw new DecantError(
+    'USAGE',
+    `${request.context.dockerfile.displayPath} has no stage named ${quote(request.target ?? '')}.`,
+    {
+      hint: names.length === 0 ? 'No stage has a name.' : `Its stages are ${names.join(', ')}.`,
+      details: { target: request.target, stages: names },
+    },
+  );
 }
 
-function checkSecrets(request: BuildRequest, needs: DockerfileNeeds): void {
+function checkSecrets(request: BuildRequest, stages: readonly DockerfileStage[]): void {
   const given = new Set((request.secrets ?? []).map(({ id }) => id));
-  for (const [id, line] of needs.secrets) {
-    if (given.has(id)) continue;
-    // An engine would run the step without the file, and the step may go on with nothing.
-    throw new DecantError(
-      'USAGE',
-      `${request.context.dockerfile.displayPath}:${line} mounts the secret ${id}, which was not given.`,
-      {
-        hint: `Give a secret with the id ${id}, or take the mount out.`,
-        details: { id, line },
-      },
-    );
-  }
+  const missing = stages.flatMap(({ secrets }) => secrets).find(({ id }) => !given.has(id));
+  if (missing === undefined) return;
+  const { id, line, required } = missing;
+  // Where it is not required, an engine would run the step without the file, and the step may go on with nothing.
+  throw new DecantError(
+    'USAGE',
+    `${request.context.dockerfile.displayPath}:${line} mounts the secret ${id}, which was not given.`,
+    { hint: `Give a secret with the id ${id}, or take the mount out.`, details: { id, line, required } },
+  );
 }
 
-function warningsOf(request: BuildRequest, needs: DockerfileNeeds): CheckedRequest['warnings'] {
-  const warnings: { type: 'warning'; stage: 'build'; message: string; hint?: string }[] = [];
-  if (needs.syntax !== undefined) {
+function warningsOf(request: BuildRequest, { syntax, args }: DockerfileInfo): Warning[] {
+  const warnings: Warning[] = [];
+  if (syntax !== null) {
     const { displayPath } = request.context.dockerfile;
-    if (!FRONT_END.test(needs.syntax)) {
-      throw new DecantError('DOCKERFILE_UNSUPPORTED', `${displayPath} asks for the front end ${needs.syntax}.`, {
+    if (!FRONT_END.test(syntax)) {
+      throw new DecantError('DOCKERFILE_UNSUPPORTED', `${displayPath} asks for the front end ${syntax}.`, {
         hint: 'Local builds use the front end of the engine; take the syntax line out if it is enough.',
-        details: { syntax: needs.syntax },
+        details: { syntax },
       });
     }
-    const message = `The line "# syntax=${needs.syntax}" of ${displayPath} is not used: the engine's own front end reads it.`;
+    const message = `The line "# syntax=${syntax}" of ${displayPath} is not used: the engine's own front end reads it.`;
     warnings.push({ type: 'warning', stage: 'build', message });
   }
   for (const name of Object.keys(request.buildArgs ?? {})) {
-    if (needs.args.has(name) || PREDEFINED.test(name)) continue;
+    if (args.has(name) || PREDEFINED.test(name)) continue;
     const message = `The build argument ${name} is given, but no ARG declares it.`;
     warnings.push({ type: 'warning', stage: 'build', message });
   }

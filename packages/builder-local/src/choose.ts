@@ -1,6 +1,7 @@
+import { readDockerfileFeatures } from '@decant/context';
+
 import { missingFeatures } from './check-request.ts';
 import { noEngine, type DetectedBuilder } from './detect.ts';
-import { readNeeds } from './dockerfile.ts';
 import type { BuilderDriver, BuilderName, BuildRequest } from './driver.ts';
 
 export interface BuilderWants {
@@ -21,7 +22,7 @@ const PREFERENCE: readonly BuilderName[] = ['docker-buildkit', 'buildah', 'docke
 
 /**
  * The engine to build with.
- * @throws BUILD_ENGINE_MISSING when none of those wanted can be used, with why and what to do.
+ * @throws BUILD_ENGINE_MISSING when none of those wanted can be used, with why and what to do; DOCKERFILE_INVALID.
  */
 export function chooseBuilder(detected: readonly DetectedBuilder[], wants: BuilderWants = {}): ChosenBuilder {
   const engine = wants.engine ?? 'auto';
@@ -30,11 +31,11 @@ export function chooseBuilder(detected: readonly DetectedBuilder[], wants: Build
   const wanted = detected.filter(({ name }) => isWanted(name));
   const usable = wanted.flatMap((builder) => (builder.usable ? [builder.driver] : []));
   usable.sort((a, b) => PREFERENCE.indexOf(a.name) - PREFERENCE.indexOf(b.name));
-  const needs = wants.request === undefined ? undefined : readNeeds(wants.request.context.dockerfile);
+  const dockerfile = wants.request?.context.dockerfile;
+  const used = dockerfile && readDockerfileFeatures(dockerfile.bytes, { fileName: dockerfile.displayPath });
   const network = wants.request?.network ?? 'default';
   const suits = ({ capabilities }: BuilderDriver) =>
-    needs === undefined ||
-    (missingFeatures(capabilities, needs).length === 0 && capabilities.networks.includes(network));
+    used === undefined || (missingFeatures(capabilities, used).length === 0 && capabilities.networks.includes(network));
   const driver = usable.find(suits) ?? usable[0];
   if (driver === undefined) throw noEngine(wanted, engine === 'auto' ? undefined : engine);
   return { driver, why: whyThis(driver, usable, engine) };

@@ -255,6 +255,16 @@ export function builderContract(
       expect(events[0]).toMatchObject({ type: 'warning' });
     });
 
+    it('leaves out the stages that the target does not need, if it says so', async () => {
+      const context = source(`FROM ${BASE} AS unused\nRUN false\nFROM ${BASE}\nRUN echo done\n`);
+      if (!under.driver.capabilities.skipsUnusedStages) {
+        expect(await failure({ context })).toMatchObject({ code: 'BUILD_STEP_FAILED' });
+        return;
+      }
+      const { events } = await finish(build({ context, cache: 'ignore' }));
+      expect(linesOf(events)).toContain('done');
+    });
+
     it('runs steps without a network when told to', async () => {
       if (!under.driver.capabilities.networks.includes('none')) return;
       const context = source(`FROM ${BASE}\nRUN echo interfaces: $(ls /sys/class/net)\n`);

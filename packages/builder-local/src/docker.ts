@@ -1,6 +1,7 @@
 import { lstat, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import type { DockerfileFeature } from '@decant/context';
 import { DecantError } from '@decant/core';
 import { run, type RunOptions, type RunResult } from '@decant/core/node';
 
@@ -8,7 +9,6 @@ import { buildError } from './build-error.ts';
 import { layBuildFiles, type BuildFiles } from './build-files.ts';
 import { checkRequest } from './check-request.ts';
 import { dyingWithUs } from './confine.ts';
-import type { DockerfileFeature } from './dockerfile.ts';
 import type {
   Architecture,
   BuilderCapabilities,
@@ -71,6 +71,7 @@ export function dockerDriver(
     architecture: facts.architecture,
     features: buildkit ? buildkitFeatures(facts.serverVersion) : new Set(),
     networks: ['default', 'none', 'host'],
+    skipsUnusedStages: buildkit,
     rootless: false,
   };
   const docker = async (args: readonly string[], extra: RunOptions = {}): Promise<RunResult> => {
@@ -82,7 +83,7 @@ export function dockerDriver(
 
   async function* build(request: BuildRequest, { signal }: CallOptions = {}): AsyncGenerator<BuildEvent, BuildResult> {
     signal?.throwIfAborted();
-    yield* checkRequest(engine, capabilities, request).warnings;
+    yield* checkRequest(engine, capabilities, request);
     const files = await layBuildFiles(request, { signal });
     try {
       if (!buildkit) yield* withoutIgnoreFile(files);

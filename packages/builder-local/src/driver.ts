@@ -1,6 +1,5 @@
+import type { DockerfileFeature } from '@decant/context';
 import type { ProgressEvent } from '@decant/core';
-
-import type { DockerfileFeature } from './dockerfile.ts';
 
 export type BuilderName = 'docker-buildkit' | 'docker' | 'buildah';
 export type Architecture = 'amd64' | 'arm64';
@@ -12,6 +11,8 @@ export interface BuilderCapabilities {
   readonly architecture: Architecture;
   readonly features: ReadonlySet<DockerfileFeature>;
   readonly networks: readonly NetworkMode[];
+  /** Whether stages that the target does not need are left out; else all up to the target run. */
+  readonly skipsUnusedStages: boolean;
   /** Whether the engine runs as an ordinary user. */
   readonly rootless: boolean;
 }

@@ -3,7 +3,6 @@ export { buildahDriver } from './buildah.ts';
 export { chooseBuilder, type BuilderWants, type ChosenBuilder } from './choose.ts';
 export { detectBuilders, probeBuildah, probeDocker, type DetectedBuilder, type DetectOptions } from './detect.ts';
 export { dockerDriver, type DockerFacts, type DockerOptions } from './docker.ts';
-export type { DockerfileFeature } from './dockerfile.ts';
 export type {
   Architecture,
   BuilderCapabilities,

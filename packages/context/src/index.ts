@@ -1,12 +1,10 @@
 export type { PackOptions } from './archive/pack.ts';
 export { packMemoryContext, type MemoryFile } from './archive/pack-memory.ts';
-export {
-  readDockerfile,
-  type DockerfileInfo,
-  type DockerfileRequirements,
-  type DockerfileStage,
-  type ReadDockerfileOptions,
-} from './dockerfile/read-dockerfile.ts';
+export { withoutSyntaxLine } from './dockerfile/directives.ts';
+export type { DockerfileFeature } from './dockerfile/flags.ts';
+export { readDockerfileFeatures } from './dockerfile/parse-dockerfile.ts';
+export { readDockerfile, type DockerfileInfo, type ReadDockerfileOptions } from './dockerfile/read-dockerfile.ts';
+export { findStage, stagesBuilt, type DockerfileSecret, type DockerfileStage } from './dockerfile/stages.ts';
 export type {
   BuildContext,
   ContextDockerfile,

@@ -7,6 +7,7 @@ import { runConfinedTool } from '@decant/jail';
 import { checkErofs, checkExt4, type RunTool } from '@decant/rootfs';
 
 import type { IngestContext } from './admission.ts';
+import { writeAt } from './write-at.ts';
 
 /** Bounds of a filesystem checker. */
 const LIMITS = { timeoutMs: 10 * 60 * 1000, memoryBytes: 2048 * MIB, fileBytes: 64 * MIB };
@@ -52,6 +53,6 @@ async function writeChunks(
     const { id, firstPage, pages } = manifest.entry(i);
     if (id === null) continue;
     const bytes = await image.read(firstPage * PAGE_BYTES, pages * PAGE_BYTES, { signal });
-    await file.write(bytes, 0, bytes.length, firstPage * PAGE_BYTES);
+    await writeAt(file, bytes, firstPage * PAGE_BYTES);
   }
 }

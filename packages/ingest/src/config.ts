@@ -1,5 +1,5 @@
 import { canonicalConfig } from '@decant/cas';
-import { equalBytes, imageConfigSchema, STAGED, toHex, type ImageConfig } from '@decant/core';
+import { equalBytes, imageConfigSchema, isDecantError, STAGED, toHex, type ImageConfig } from '@decant/core';
 
 import type { IngestContext } from './admission.ts';
 import { configKey } from './object-keys.ts';
@@ -15,7 +15,15 @@ export async function readStaged(name: string, maxBytes: number, context: Ingest
   const info = await store.head(key, { signal });
   if (info === undefined) throw refused(`${name} was not uploaded.`);
   if (info.sizeBytes > maxBytes) throw refused(`${name} has ${info.sizeBytes} bytes; ${maxBytes} are allowed.`);
-  return store.get(key, { range: { offset: 0, lengthBytes: info.sizeBytes }, signal });
+  try {
+    return await store.get(key, { range: { offset: 0, lengthBytes: info.sizeBytes }, signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (error instanceof RangeError || isDecantError(error, 'OBJECT_NOT_FOUND')) {
+      throw refused(`${name} changed while it was read.`, {}, error);
+    }
+    throw error;
+  }
 }
 
 /**
@@ -55,6 +63,8 @@ async function stagedConfig(context: IngestContext): Promise<{ bytes: Uint8Array
 
 async function storeConfig(bytes: Uint8Array, { store, hash, namespace, signal }: IngestContext): Promise<string> {
   const digest = toHex(hash.blake3(bytes));
-  await store.put(configKey(namespace, digest), bytes, { signal });
+  const key = configKey(namespace, digest);
+  // The key names the bytes: an object that has it is this one.
+  if ((await store.head(key, { signal })) === undefined) await store.put(key, bytes, { signal });
   return digest;
 }

@@ -1,4 +1,4 @@
-export type { Admission, IngestContext, WrittenPack } from './admission.ts';
+export type { Admission, AdmittedImage, IngestContext, WrittenPack } from './admission.ts';
 export { ingestArchive, type ArchiveCompletion } from './ingest-archive.ts';
 export { ingestStreaming, type StreamingCompletion } from './ingest-streaming.ts';
 export {

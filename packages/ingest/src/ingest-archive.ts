@@ -6,9 +6,10 @@ import { createZstdDecompress } from 'node:zlib';
 
 import { isDecantError, MIB, PAGE_BYTES, parseImageId, STAGED, type ImageId } from '@decant/core';
 
-import type { Admission, IngestContext } from './admission.ts';
+import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkExt4File } from './check-filesystem.ts';
 import { admitOptionalConfig } from './config.ts';
+import { writeAt } from './write-at.ts';
 import { archiveKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
 
@@ -20,6 +21,14 @@ export interface ArchiveCompletion {
 
 /** Most bytes of a raw image that is admitted as one object. */
 const MAX_IMAGE_BYTES = 1024 * 1024 * MIB;
+/**
+ * A bomb is an upload that takes this many times its size on the disk, beyond an allowance. Real images, whose zeros
+ * take none, stay below 20.
+ */
+const MAX_EXPANSION = 256;
+const EXPANSION_ALLOWANCE_BYTES = 256 * MIB;
+/** Bytes between two reports of progress. */
+const PROGRESS_BYTES = 8 * MIB;
 
 /**
  * Verifies a staged ext4 image and writes it where it will rest. The staged object is read once: what is kept
@@ -34,9 +43,13 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
     const raw = join(directory, 'rootfs.ext4');
     const kept = join(directory, STAGED.archive);
     const { digest, contentBytes, storedBytes } = await unpack(completion, raw, kept, context);
-    await checkExt4File(raw, context);
-    const config = await admitOptionalConfig(context);
     const id: ImageId = parseImageId(`sha256:${digest}`);
+    const admitted = await context.findAdmitted(id);
+    if (admitted === undefined) await checkExt4File(raw, context);
+    const config = await admitOptionalConfig(context);
+    const configDigest = config?.digest ?? null;
+    // The configuration of an ext4 image belongs to its name, so it may be new where the image is not.
+    if (admitted !== undefined) return { ...repeatedAdmission(admitted), configDigest };
     const key = archiveKey(namespace, id);
     const existing = await store.head(key, { signal });
     if (existing === undefined) await store.put(key, readPieces(kept), { signal });
@@ -54,7 +67,8 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
         chunks: null,
         storedBytes: existing?.sizeBytes ?? storedBytes,
       },
-      configDigest: config?.digest ?? null,
+      configDigest,
+      repeated: false,
       packs: [],
       counts: {
         chunksTotal: 0,
@@ -80,12 +94,16 @@ async function unpack(completion: ArchiveCompletion, raw: string, kept: string, 
   const digest = createHash('sha256');
   const plain = { bytes: 0, contentBytes: 0 };
   let storedBytes = 0;
+  let reportedBytes = 0;
   try {
     await pipeline(
       async function* () {
         for await (const piece of store.stream(key, { signal })) {
           storedBytes += piece.length;
-          onProgress?.(storedBytes, info.sizeBytes);
+          if (storedBytes - reportedBytes >= PROGRESS_BYTES || storedBytes === info.sizeBytes) {
+            onProgress?.(storedBytes, info.sizeBytes);
+            reportedBytes = storedBytes;
+          }
           await copy.writeFile(piece);
           yield piece;
         }
@@ -99,6 +117,9 @@ async function unpack(completion: ArchiveCompletion, raw: string, kept: string, 
           digest.update(piece);
           plain.contentBytes += await writeSparse(image, piece, plain.bytes);
           plain.bytes += piece.length;
+          if (plain.contentBytes > EXPANSION_ALLOWANCE_BYTES + MAX_EXPANSION * storedBytes) {
+            throw refused(`the image takes more than ${MAX_EXPANSION} times its upload.`);
+          }
         }
       },
       ...(signal === undefined ? [] : [{ signal }]),
@@ -121,7 +142,7 @@ async function writeSparse(file: FileHandle, bytes: Buffer, position: number): P
   let written = 0;
   let runStart = 0;
   const flush = async (end: number) => {
-    if (end > runStart) await file.write(bytes, runStart, end - runStart, position + runStart);
+    if (end > runStart) await writeAt(file, bytes.subarray(runStart, end), position + runStart);
     written += end - runStart;
   };
   for (let at = 0; at < bytes.length;) {

@@ -5,19 +5,21 @@ import {
   parseManifest,
   type LocatorRecord,
   type Manifest,
+  type ManifestChunk,
 } from '@decant/cas';
 import {
   DecantError,
   isDecantError,
+  PAGE_BYTES,
   STAGED,
   type ChunkFrame,
   type ChunkId,
-  type ChunkLocation,
   type ChunkSource,
 } from '@decant/core';
 
-import type { Admission, IngestContext } from './admission.ts';
+import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkFilesystem } from './check-filesystem.ts';
+import { ChunkLocations } from './chunk-locations.ts';
 import { admitConfig, readStaged } from './config.ts';
 import { locatorKey, manifestKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
@@ -39,27 +41,25 @@ export interface StreamingCompletion {
 /**
  * Verifies a staged image and writes it where it will rest. Every staged chunk is read once, decompressed with
  * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. A chunk that was
- * not staged must be one the namespace can reach already: its hash alone is not possession.
+ * not staged must be one the namespace can reach already: its hash alone is not possession. Of an image that the
+ * namespace has admitted before, only the manifest is read and nothing is written.
  * @throws INGEST_REFUSED, INGEST_CHUNK_UNREACHABLE, ROOTFS_INVALID; nothing has become visible then.
  */
 export async function ingestStreaming(completion: StreamingCompletion, context: IngestContext): Promise<Admission> {
   const manifest = await stagedManifest(completion, context);
-  const staged = await openStagedChunks(context);
-  for (const id of staged.ids()) {
-    if (manifest.indexOf(id) === undefined)
-      throw refused(`chunk ${id} is staged but not in the manifest.`, { chunk: id });
-  }
-  const reachable = await locateReachable(manifest, staged, context);
-  await checkFilesystem(manifest, checkingReader(manifest, staged, reachable, context), context);
+  const admitted = await context.findAdmitted(manifest.id);
+  if (admitted !== undefined) return repeatedAdmission(admitted);
+  const staged = await openStagedChunks(manifest, context);
+  const locations = await locateReachable(manifest, staged, context);
+  await checkFilesystem(manifest, checkingReader(manifest, staged, locations, context), context);
   const configDigest = await admitConfig(manifest.configDigest, context);
-  const { packs, newBytes, storedBytes } = await writePacks(manifest, staged, reachable, context);
-  const locations = allLocations(reachable, packs);
-  const locator = locatorOf(manifest, locations);
+  const written = await writePacks(manifest, staged, locations, context);
+  let storedBytes = 0;
+  for (const { entry } of manifest.chunks()) storedBytes += locations.get(entry)?.storedBytes ?? 0;
   const { store, namespace, signal } = context;
   await store.put(manifestKey(namespace, manifest.id), manifest.bytes, { signal });
-  await store.put(locatorKey(namespace, manifest.id), locator, { signal });
-  let imageStoredBytes = 0;
-  for (const { storedBytes: bytes } of locations.values()) imageStoredBytes += bytes;
+  await store.put(locatorKey(namespace, manifest.id), locatorOf(manifest, locations), { signal });
+  const { packs, ...counts } = written;
   return {
     id: manifest.id,
     record: {
@@ -71,16 +71,12 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
       virtualBytes: manifest.virtualBytes,
       contentBytes: manifest.contentBytes,
       chunks: manifest.chunkCount,
-      storedBytes: imageStoredBytes,
-    },
-    configDigest,
-    packs,
-    counts: {
-      chunksTotal: manifest.chunkCount,
-      chunksNew: packs.reduce((sum, pack) => sum + pack.chunks.length, 0),
-      newBytes,
       storedBytes,
     },
+    configDigest,
+    repeated: false,
+    packs,
+    counts: { chunksTotal: manifest.chunkCount, ...counts },
   };
 }
 
@@ -98,6 +94,10 @@ async function stagedManifest(completion: StreamingCompletion, context: IngestCo
       `it was declared with ${completion.virtualBytes} bytes, but the manifest has ${manifest.virtualBytes}.`,
     );
   }
+  if (manifest.layout === 'hinted' && manifest.format !== 'erofs') {
+    // Who runs an image trusts the layouts of decant's own writer, which makes nothing but EROFS in chunks.
+    throw refused(`no ${manifest.format} image of decant's own layout is made of chunks.`);
+  }
   return manifest;
 }
 
@@ -106,14 +106,14 @@ async function locateReachable(
   manifest: Manifest,
   staged: StagedChunks,
   { index, signal }: IngestContext,
-): Promise<Map<ChunkId, ChunkLocation>> {
-  const reachable = new Map<ChunkId, ChunkLocation>();
-  const locate = async (chunks: readonly { id: ChunkId; plainBytes: number }[]) => {
+): Promise<ChunkLocations> {
+  const locations = new ChunkLocations(manifest.entryCount);
+  const locate = async (chunks: readonly ManifestChunk[]) => {
     signal?.throwIfAborted();
     const found = await index.locate(chunks.map(({ id }) => id));
-    for (const { id, plainBytes } of chunks) {
+    for (const { id, plainBytes, entry } of chunks) {
       const location = found.get(id);
-      const declared = location?.plainBytes ?? staged.plainBytes(id);
+      const declared = location?.plainBytes ?? staged.plainBytes(entry);
       if (declared === undefined) {
         throw new DecantError(
           'INGEST_CHUNK_UNREACHABLE',
@@ -126,10 +126,10 @@ async function locateReachable(
       }
       if (declared !== plainBytes)
         throw refused(`chunk ${id} has another length than the manifest says.`, { chunk: id });
-      if (location !== undefined) reachable.set(id, location);
+      if (location !== undefined) locations.set(entry, location);
     }
   };
-  let batch: { id: ChunkId; plainBytes: number }[] = [];
+  let batch: ManifestChunk[] = [];
   for (const chunk of manifest.chunks()) {
     batch.push(chunk);
     if (batch.length === LOCATE_BATCH) {
@@ -138,52 +138,44 @@ async function locateReachable(
     }
   }
   await locate(batch);
-  return reachable;
+  return locations;
 }
 
 /** The image as it will be, for the check of its filesystem; every chunk read through it is verified. */
-function checkingReader(
-  manifest: Manifest,
-  staged: StagedChunks,
-  reachable: ReadonlyMap<ChunkId, ChunkLocation>,
-  context: IngestContext,
-) {
+function checkingReader(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
+  const read = async (id: ChunkId): Promise<ChunkFrame> => {
+    const entry = manifest.indexOf(id);
+    if (entry === undefined) throw new DecantError('CAS_CHUNK_MISSING', `Chunk ${id} is not one of the image.`);
+    const place = locations.get(entry);
+    if (place === undefined) return staged.read(entry);
+    const { packKey, offset, storedBytes: lengthBytes, encoding } = place;
+    const stored = await context.store.get(packKey, { range: { offset, lengthBytes }, signal: context.signal });
+    return { id, encoding, plainBytes: manifest.entry(entry).pages * PAGE_BYTES, stored };
+  };
   const source: ChunkSource = {
-    has: async (ids) => new Set(ids.filter((id) => staged.has(id) || reachable.has(id))),
+    has: async (ids) => new Set(ids.filter((id) => manifest.indexOf(id) !== undefined)),
     async *get(ids) {
-      for (const id of ids) {
-        const location = reachable.get(id);
-        yield location === undefined ? await staged.read(id) : await readAtRest(id, location, context);
-      }
+      for (const id of ids) yield await read(id);
     },
   };
   const { hash, codec } = context;
   return createImageReader(manifest, source, { hash, codec });
 }
 
-async function readAtRest(id: ChunkId, location: ChunkLocation, { store, signal }: IngestContext): Promise<ChunkFrame> {
-  const { packKey, offset, storedBytes: lengthBytes, plainBytes, encoding } = location;
-  const stored = await store.get(packKey, { range: { offset, lengthBytes }, signal });
-  return { id, encoding, plainBytes, stored };
-}
-
-async function writePacks(
-  manifest: Manifest,
-  staged: StagedChunks,
-  reachable: ReadonlyMap<ChunkId, ChunkLocation>,
-  context: IngestContext,
-) {
+/** Verifies every staged chunk and writes those that are new; `locations` knows them afterwards. */
+async function writePacks(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
   const { hash, codec, onProgress, signal } = context;
   const writer = new RestPackWriter(context);
+  let chunksNew = 0;
   let newBytes = 0;
   let storedBytes = 0;
   let doneBytes = 0;
   let reportedBytes = 0;
   onProgress?.(0, staged.storedBytes);
-  for (const { id, plainBytes } of manifest.chunks()) {
+  for (const { id, plainBytes, entry } of manifest.chunks()) {
     signal?.throwIfAborted();
-    if (!staged.has(id)) continue;
-    const frame = await staged.read(id);
+    if (!staged.has(entry)) continue;
+    const frame = await staged.read(entry);
     try {
       openChunk(frame, { id, plainBytes }, { hash, codec });
     } catch (error) {
@@ -196,42 +188,41 @@ async function writePacks(
       reportedBytes = doneBytes;
     }
     // Admitted by somebody else since the builder asked: verified like the rest, but not stored twice.
-    if (reachable.has(id)) continue;
+    if (locations.has(entry)) continue;
     await writer.add(frame);
+    chunksNew++;
     newBytes += plainBytes;
     storedBytes += frame.stored.length;
   }
   const packs = await writer.finish();
-  onProgress?.(staged.storedBytes, staged.storedBytes);
-  return { packs, newBytes, storedBytes };
-}
-
-function allLocations(
-  reachable: ReadonlyMap<ChunkId, ChunkLocation>,
-  packs: Admission['packs'],
-): ReadonlyMap<ChunkId, ChunkLocation> {
-  const locations = new Map(reachable);
   for (const { key: packKey, chunks } of packs) {
-    for (const { id, ...location } of chunks) locations.set(id, { ...location, packKey });
+    for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });
   }
-  return locations;
+  onProgress?.(staged.storedBytes, staged.storedBytes);
+  return { packs, chunksNew, newBytes, storedBytes };
 }
 
-function locatorOf(manifest: Manifest, locations: ReadonlyMap<ChunkId, ChunkLocation>): Uint8Array {
+function locatorOf(manifest: Manifest, locations: ChunkLocations): Uint8Array {
   const packs = new Map<string, number>();
-  const records: (LocatorRecord | null)[] = [];
-  for (let i = 0; i < manifest.entryCount; i++) {
-    const { id } = manifest.entry(i);
-    if (id === null) {
-      records.push(null);
-      continue;
-    }
-    const location = locations.get(id);
-    if (location === undefined) throw new DecantError('INTERNAL', `Chunk ${id} was admitted nowhere.`);
-    const { packKey, ...rest } = location;
+  const recordOf = (id: ChunkId, plainBytes: number): LocatorRecord => {
+    const found = locations.get(manifest.indexOf(id) ?? -1);
+    if (found === undefined) throw new DecantError('INTERNAL', `Chunk ${id} was admitted nowhere.`);
+    const { packKey, ...place } = found;
     const pack = packs.get(packKey) ?? packs.size;
     packs.set(packKey, pack);
-    records.push({ pack, ...rest });
-  }
-  return encodeLocator({ imageId: manifest.id, packs: [...packs.keys()].map((key) => ({ key })), records });
+    return { pack, plainBytes, ...place };
+  };
+  // Which packs there are is known once the records have been walked; they are walked again as they are written.
+  for (const { id, plainBytes } of manifest.chunks()) recordOf(id, plainBytes);
+  const records = function* () {
+    for (let i = 0; i < manifest.entryCount; i++) {
+      const { id, pages } = manifest.entry(i);
+      yield id === null ? null : recordOf(id, pages * PAGE_BYTES);
+    }
+  };
+  return encodeLocator({
+    imageId: manifest.id,
+    packs: [...packs.keys()].map((key) => ({ key })),
+    records: records(),
+  });
 }

@@ -43,7 +43,7 @@ export class RestPackWriter {
     const key = packKey(namespace, digest);
     // The key names the bytes: an object that has it is this one.
     const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
-    this.#packs.push({ key, sizeBytes, chunks: [...table.rows()] });
+    this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }
 }
 

@@ -1,101 +1,119 @@
-import { packFrame, readPackTable, type PackRow, type RandomAccess } from '@decant/cas';
-import {
-  concatBytes,
-  DecantError,
-  isDecantError,
-  MIB,
-  STAGED,
-  type ChunkFrame,
-  type ChunkId,
-  type ObjectStore,
-} from '@decant/core';
+import { packFrame, readPackTable, type Manifest, type PackTable, type RandomAccess } from '@decant/cas';
+import { DecantError, isDecantError, MIB, STAGED, type ChunkFrame } from '@decant/core';
 
 import type { IngestContext } from './admission.ts';
 import { refused } from './refuse.ts';
 
-/** Most staging packs of one build. */
-const MAX_PACKS = 65_536;
 /** Bytes read from a pack at a time when its frames are read in order. */
 const READ_AHEAD_BYTES = 4 * MIB;
 
-/** The chunks a build has staged: where each lies, and how to read it. Nothing is verified here. */
+/**
+ * The chunks a build has staged, by the number of the manifest entry that has them first: where each lies, and
+ * how to read it. Nothing is verified here. It keeps 62 bytes a chunk and one window of read-ahead.
+ */
 export interface StagedChunks {
-  readonly size: number;
   /** Stored bytes of all staged chunks. */
   readonly storedBytes: number;
-  has(id: ChunkId): boolean;
+  has(entry: number): boolean;
   /** Plain length as the pack declares it. */
-  plainBytes(id: ChunkId): number | undefined;
-  read(id: ChunkId): Promise<ChunkFrame>;
-  ids(): Iterable<ChunkId>;
+  plainBytes(entry: number): number | undefined;
+  read(entry: number): Promise<ChunkFrame>;
 }
 
-/** Reads the tables of every staged pack. @throws INGEST_REFUSED when one is broken or a chunk is staged twice. */
-export async function openStagedChunks(context: IngestContext): Promise<StagedChunks> {
+/**
+ * Reads the tables of every staged pack. Every chunk must be one of the manifest and be staged once, which bounds
+ * what a build can make this keep.
+ * @throws INGEST_REFUSED when a pack is broken, a chunk is not the image's or is staged twice.
+ */
+export async function openStagedChunks(manifest: Manifest, context: IngestContext): Promise<StagedChunks> {
   const { store, stagingPrefix, hash, signal } = context;
-  const rows = new Map<ChunkId, { pack: PackReader; row: PackRow }>();
+  const window = new ReadAhead(context);
+  const packs: { readonly source: RandomAccess; readonly table: PackTable }[] = [];
+  /** Number of the pack + 1, or 0, and the row in its table: a pack has at most 65,536. */
+  const packOf = new Uint32Array(manifest.entryCount);
+  const rowOf = new Uint16Array(manifest.entryCount);
   let storedBytes = 0;
-  let packs = 0;
-  for await (const object of store.list(`${stagingPrefix}/${STAGED.packs}/`, { signal })) {
-    if (++packs > MAX_PACKS) throw refused(`there are more than ${MAX_PACKS} packs.`);
-    const pack = new PackReader(store, object.key, object.sizeBytes);
-    const name = object.key.slice(stagingPrefix.length + 1);
-    const table = await readPackTable(pack, { hash, signal }).catch((error: unknown) => {
+  for await (const { key, sizeBytes } of store.list(`${stagingPrefix}/${STAGED.packs}/`, { signal })) {
+    const name = key.slice(stagingPrefix.length + 1);
+    const direct: RandomAccess = {
+      sizeBytes,
+      read: (offset, lengthBytes) => readRange(context, key, offset, lengthBytes),
+    };
+    const table = await readPackTable(direct, { hash, signal }).catch((error: unknown) => {
       throw isDecantError(error, 'CAS_PACK_INVALID')
         ? refused(`${name}: ${error.message}`, { object: name }, error)
         : error;
     });
-    for (const row of table.rows()) {
-      if (rows.has(row.id)) throw refused(`chunk ${row.id} is staged twice.`, { chunk: row.id });
-      rows.set(row.id, { pack, row });
-      storedBytes += row.storedBytes;
+    packs.push({ source: window.of(key, sizeBytes), table });
+    let row = 0;
+    for (const { id, storedBytes: bytes } of table.rows()) {
+      const entry = manifest.indexOf(id);
+      if (entry === undefined) throw refused(`chunk ${id} is staged but not in the manifest.`, { chunk: id });
+      if (packOf[entry] !== 0) throw refused(`chunk ${id} is staged twice.`, { chunk: id });
+      packOf[entry] = packs.length;
+      rowOf[entry] = row++;
+      storedBytes += bytes;
     }
   }
+  const find = (entry: number) => {
+    const pack = packs[(packOf[entry] ?? 0) - 1];
+    return pack === undefined ? undefined : { source: pack.source, row: pack.table.row(rowOf[entry]!) };
+  };
   return {
-    size: rows.size,
     storedBytes,
-    has: (id) => rows.has(id),
-    plainBytes: (id) => rows.get(id)?.row.plainBytes,
-    ids: () => rows.keys(),
-    read(id) {
-      const found = rows.get(id);
-      if (found === undefined) throw new DecantError('CAS_CHUNK_MISSING', `Chunk ${id} is not staged.`);
-      return packFrame(found.pack, found.row, { signal });
+    has: (entry) => packOf[entry] !== 0,
+    plainBytes: (entry) => find(entry)?.row.plainBytes,
+    async read(entry) {
+      const found = find(entry);
+      if (found === undefined) throw new DecantError('CAS_CHUNK_MISSING', 'A chunk was read that is not staged.');
+      return packFrame(found.source, found.row, { signal });
     },
   };
 }
 
-/** A staged pack with one window of read-ahead, for frames that are asked for in order. */
-class PackReader implements RandomAccess {
-  readonly sizeBytes: number;
-  readonly #store: ObjectStore;
-  readonly #key: string;
-  #window: { offset: number; bytes: Uint8Array } = { offset: 0, bytes: new Uint8Array(0) };
+/** Reads of staged packs through one window, which all packs share: frames are asked for in image order. */
+class ReadAhead {
+  readonly #context: IngestContext;
+  #window: { readonly key: string; readonly offset: number; readonly bytes: Uint8Array } = {
+    key: '',
+    offset: 0,
+    bytes: new Uint8Array(0),
+  };
 
-  constructor(store: ObjectStore, key: string, sizeBytes: number) {
-    this.#store = store;
-    this.#key = key;
-    this.sizeBytes = sizeBytes;
+  constructor(context: IngestContext) {
+    this.#context = context;
   }
 
-  async read(
-    offset: number,
-    lengthBytes: number,
-    { signal }: { readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<Uint8Array> {
-    if (offset < 0 || offset + lengthBytes > this.sizeBytes) throw new RangeError('outside the pack');
-    const window = this.#window;
-    const start = offset - window.offset;
-    if (start >= 0 && start + lengthBytes <= window.bytes.length)
-      return window.bytes.subarray(start, start + lengthBytes);
-    const ahead = Math.min(this.sizeBytes - offset, Math.max(lengthBytes, READ_AHEAD_BYTES));
-    const parts: Uint8Array[] = [];
-    for await (const piece of this.#store.stream(this.#key, { range: { offset, lengthBytes: ahead }, signal })) {
-      parts.push(piece);
+  of(key: string, sizeBytes: number): RandomAccess {
+    return { sizeBytes, read: (offset, lengthBytes) => this.#read(key, sizeBytes, offset, lengthBytes) };
+  }
+
+  async #read(key: string, sizeBytes: number, offset: number, lengthBytes: number): Promise<Uint8Array> {
+    const start = offset - this.#window.offset;
+    if (this.#window.key !== key || start < 0 || start + lengthBytes > this.#window.bytes.length) {
+      const ahead = Math.min(sizeBytes - offset, Math.max(lengthBytes, READ_AHEAD_BYTES));
+      const bytes = await readRange(this.#context, key, offset, ahead);
+      this.#window = { key, offset, bytes };
+      return bytes.subarray(0, lengthBytes);
     }
-    const bytes = concatBytes(parts);
-    if (bytes.length !== ahead) throw refused('a staged pack became shorter while it was read.');
-    this.#window = { offset, bytes };
-    return bytes.subarray(0, lengthBytes);
+    return this.#window.bytes.subarray(start, start + lengthBytes);
+  }
+}
+
+async function readRange(
+  { store, signal }: IngestContext,
+  key: string,
+  offset: number,
+  lengthBytes: number,
+): Promise<Uint8Array> {
+  try {
+    return await store.get(key, { range: { offset, lengthBytes }, signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    // Signed URLs live on for a while, so a builder can replace or lose what it staged at any time.
+    if (error instanceof RangeError || isDecantError(error, 'OBJECT_NOT_FOUND')) {
+      throw refused('a staged object changed while it was read.', {}, error);
+    }
+    throw error;
   }
 }

@@ -29,8 +29,8 @@ const ZSTD_LEVEL = 3;
 /** Uploads a raw ext4 image as one compressed object and has it admitted and named. */
 export async function publishArchive(facts: ArchiveFacts, context: PublishContext): Promise<PublishResult> {
   const { client, fetch, scratchDirectory, onEvent, signal } = context;
-  const build = await prepareBuild(client, { ...facts, format: 'ext4' }, signal);
   const { size: virtualBytes } = await stat(facts.file);
+  const build = await prepareBuild(client, { ...facts, format: 'ext4' }, signal);
   const uploadStarted = performance.now();
   const uploaded = await stage(onEvent, 'upload', async (finish) => {
     const directory = await mkdtemp(join(scratchDirectory, 'stage-'));

@@ -2,7 +2,7 @@ import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createPackBuilder, type ChunkCodec, type HashProvider, type PackBuilder } from '@decant/cas';
-import { MIB, STAGED, type ChunkFrame, type ChunkId, type Fetch, type OnEvent } from '@decant/core';
+import { DecantError, MIB, STAGED, type ChunkFrame, type ChunkId, type Fetch, type OnEvent } from '@decant/core';
 import { filePartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
 
@@ -28,11 +28,15 @@ const BATCH_CHUNKS = 4096;
 
 /**
  * Takes an image's chunks in order and uploads those that the server lacks, in staging packs. One pack is on
- * its way while the next is filled; memory holds one batch, the disk two packs.
+ * its way while the next is filled; memory holds one batch, the disk two packs. Disposing of it before `finish`
+ * gives up what is on its way.
  */
 export class ChunkStager implements AsyncDisposable {
   readonly #options: StagerOptions;
   readonly #directory: string;
+  /** Ends what is on its way when the stager is disposed of before it finished. */
+  readonly #stop = new AbortController();
+  readonly #signal: AbortSignal;
   readonly #seen = new Set<ChunkId>();
   #batch: { id: ChunkId; plain: Uint8Array }[] = [];
   #batchBytes = 0;
@@ -45,6 +49,8 @@ export class ChunkStager implements AsyncDisposable {
   private constructor(options: StagerOptions, directory: string) {
     this.#options = options;
     this.#directory = directory;
+    const { signal } = options;
+    this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal]);
   }
 
   static async create(options: StagerOptions): Promise<ChunkStager> {
@@ -75,7 +81,8 @@ export class ChunkStager implements AsyncDisposable {
   }
 
   async #flush(): Promise<void> {
-    const { client, codec, signal, onEvent } = this.#options;
+    const { client, codec, onEvent } = this.#options;
+    const signal = this.#signal;
     const batch = this.#batch;
     this.#batch = [];
     this.#batchBytes = 0;
@@ -87,7 +94,7 @@ export class ChunkStager implements AsyncDisposable {
       signal,
     );
     for (const { id, plain } of batch) {
-      signal?.throwIfAborted();
+      signal.throwIfAborted();
       if (!missing.has(id)) continue;
       const { encoding, stored } = codec.encode(plain);
       await this.#add({ id, encoding, plainBytes: plain.length, stored });
@@ -103,9 +110,10 @@ export class ChunkStager implements AsyncDisposable {
   async #sealPack(): Promise<void> {
     const pack = this.#pack;
     if (pack === undefined) return;
-    this.#pack = undefined;
     await pack.finish();
+    // One pack is on its way at a time; a failure of the last one ends the work here.
     await this.#upload;
+    this.#pack = undefined;
     const number = this.#packs++;
     this.#upload = this.#send(pack, number);
     // Whoever awaits it next gets the failure; until then it must not count as unhandled.
@@ -113,15 +121,16 @@ export class ChunkStager implements AsyncDisposable {
   }
 
   async #send(pack: OpenPack, number: number): Promise<void> {
-    const { client, fetch, prefix, signal } = this.#options;
+    const { client, fetch, prefix } = this.#options;
     const source = await filePartSource(pack.path);
     const relPath = `${prefix}/${STAGED.packs}/${String(number).padStart(6, '0')}`;
-    const { uploadedBytes } = await uploadArtifact({ client, fetch, relPath, source, signal });
+    const { uploadedBytes } = await uploadArtifact({ client, fetch, relPath, source, signal: this.#signal });
     this.#uploadedBytes += uploadedBytes;
     await rm(pack.path, { force: true });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new DecantError('INGEST_STATE', 'The upload was given up.'));
     await this.#upload.catch(() => undefined);
     await this.#pack?.close();
     await rm(this.#directory, { recursive: true, force: true });
@@ -153,6 +162,7 @@ class OpenPack {
     await this.close();
   }
 
+  /** May be called again. */
   async close(): Promise<void> {
     await this.#file.close();
   }

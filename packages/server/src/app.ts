@@ -23,7 +23,8 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   app.onError((thrown, c) => {
     const error = toDecantError(thrown);
     const response = problemResponse(error);
-    if (response.status >= 500) options.onError?.(error, c.req.raw);
+    // Whoever has gone away is told nothing, and nothing failed.
+    if (response.status >= 500 && !c.req.raw.signal.aborted) options.onError?.(error, c.req.raw);
     return response;
   });
   app.notFound((c) => problemResponse(new DecantError('NOT_FOUND', `Nothing answers ${c.req.method} ${c.req.path}.`)));

@@ -1,4 +1,5 @@
 import { DecantError, type DecantErrorOptions } from '@decant/core';
+import type { BlobSigner } from '@decant/dataplane';
 import type { Context } from 'hono';
 import type { z } from 'zod';
 
@@ -50,6 +51,11 @@ async function boundedText(request: Request): Promise<string> {
     text += decoder.decode(piece, { stream: true });
   }
   return text + decoder.decode();
+}
+
+/** A signer whose URLs lead to this server as the caller reached it. */
+export function originSigner(c: RouteContext): BlobSigner {
+  return c.var.services.signerFor(new URL(c.req.url).origin);
 }
 
 /** Streams stored bytes as a response. */

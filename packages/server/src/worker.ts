@@ -4,9 +4,11 @@ import {
   DecantError,
   FORMAT_VERSIONS,
   formatImageName,
+  httpStatusOf,
   isDecantError,
   toDecantError,
   type ClaimedJob,
+  type ImageId,
   type Namespace,
   type ObjectStore,
   type Template,
@@ -16,6 +18,7 @@ import {
   ingestStreaming,
   recordKey,
   stagingPrefix,
+  type AdmittedImage,
   type Admission,
   type IngestContext,
 } from '@decant/ingest';
@@ -44,9 +47,15 @@ export interface Worker extends AsyncDisposable {
 const LEASE_MS = 15_000;
 /** Claims after which a job that keeps failing for passing reasons is given up. */
 const MAX_ATTEMPTS = 3;
+/** Claims after which a job is given up whatever ended the others: it may be what kills the workers. */
+const MAX_CLAIMS = 20;
 const RETRY_DELAY_MS = 2000;
-/** Age at which the staged objects of an abandoned or failed build are removed. */
-const STAGING_EXPIRY_MS = 24 * 60 * 60 * 1000;
+/** Age at which builds are given up, and after another such time their staged objects removed. Signed URLs live as long. */
+const BUILD_EXPIRY_MS = 24 * 60 * 60 * 1000;
+/** Between two looks for builds of that age. */
+const EXPIRY_INTERVAL_MS = 60 * 60 * 1000;
+/** Between two reports of progress to the metadata, each of which is a durable write. */
+const PROGRESS_INTERVAL_MS = 500;
 
 const payloadSchema = z.object({ namespace: z.string(), buildId: z.string() });
 
@@ -57,10 +66,11 @@ export function startWorker(options: WorkerOptions): Worker {
   const { signal } = controller;
   let wake: () => void = () => undefined;
   let poked = false;
+  let expiredAt = -Infinity;
 
-  const idle = () =>
+  const idle = (mayBePoked: boolean) =>
     new Promise<void>((resolve) => {
-      if (poked || signal.aborted) {
+      if ((mayBePoked && poked) || signal.aborted) {
         resolve();
         return;
       }
@@ -68,22 +78,35 @@ export function startWorker(options: WorkerOptions): Worker {
       // A program that has nothing else to do may end: its jobs are taken over by the next one.
       timer.unref();
       wake = () => {
+        if (!mayBePoked && !signal.aborted) return;
         clearTimeout(timer);
         resolve();
       };
     });
 
+  const turn = async () => {
+    const job = await metadata.claim([INGEST_JOB], LEASE_MS);
+    if (job !== undefined) {
+      await work(job, options, signal);
+      return;
+    }
+    if (performance.now() - expiredAt > EXPIRY_INTERVAL_MS) {
+      expiredAt = performance.now();
+      await expireBuilds(options, signal);
+    }
+    await idle(true);
+  };
+
   const loop = async () => {
-    await removeExpiredStaging(options).catch((error: unknown) => onError?.(toDecantError(error)));
     while (!signal.aborted) {
       poked = false;
       try {
-        const job = await metadata.claim([INGEST_JOB], LEASE_MS);
-        if (job === undefined) await idle();
-        else await work(job, options, signal);
+        await turn();
       } catch (error) {
-        if (!signal.aborted) onError?.(toDecantError(error));
-        await idle();
+        if (signal.aborted) return;
+        onError?.(toDecantError(error));
+        // Whatever failed is given time, however many callers poke meanwhile.
+        await idle(false);
       }
     }
   };
@@ -103,8 +126,10 @@ export function startWorker(options: WorkerOptions): Worker {
 
 async function work(job: ClaimedJob, options: WorkerOptions, shutdown: AbortSignal): Promise<void> {
   const { metadata } = options;
-  const { namespace, buildId } = payloadSchema.parse(job.payload);
-  const build = await metadata.findBuild(namespace as Namespace, buildId);
+  const payload = payloadSchema.safeParse(job.payload);
+  const build = payload.success
+    ? await metadata.findBuild(payload.data.namespace as Namespace, payload.data.buildId)
+    : undefined;
   if (build?.status !== 'ingesting') {
     await metadata.finish(job);
     return;
@@ -117,28 +142,36 @@ async function work(job: ClaimedJob, options: WorkerOptions, shutdown: AbortSign
     );
   }, LEASE_MS / 3);
   try {
+    if (job.attempt > MAX_CLAIMS) {
+      throw new DecantError('INGEST_REFUSED', `The admission was begun ${MAX_CLAIMS} times and never ended.`, {
+        hint: 'The log of the server may say why. Build and upload the image again.',
+      });
+    }
     await admit(job, build, options, AbortSignal.any([shutdown, lost.signal]));
   } catch (error) {
-    if (lost.signal.aborted || isDecantError(error, 'INGEST_STATE')) {
-      if (shutdown.aborted) await metadata.release(job, 0);
-      return;
-    }
+    // What a step that was cut short throws says nothing about the upload.
+    if (shutdown.aborted) await metadata.release(job, 0);
+    if (shutdown.aborted || lost.signal.aborted || isDecantError(error, 'INGEST_STATE')) return;
     const failure = toDecantError(error);
     if (failure.retryable && job.attempt < MAX_ATTEMPTS) {
       await metadata.release(job, RETRY_DELAY_MS);
     } else {
-      if (failure.code === 'INTERNAL') options.onError?.(failure);
+      if (httpStatusOf(failure.code) >= 500) options.onError?.(failure);
       await metadata.failBuild(job, build, problemOf(failure));
     }
+    return;
   } finally {
     clearInterval(renewal);
   }
+  // What stays after a failure here goes with the rest of what expires.
+  await removeStaging(options.store, build, shutdown);
 }
 
 async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, signal: AbortSignal): Promise<void> {
   const { metadata, store } = options;
   const completion = completeRequestSchema.parse(build.completion);
   const staging = stagingPrefix(build.namespace, build.id);
+  let reportedAt = -Infinity;
   const context: IngestContext = {
     store,
     hash: await options.hash(),
@@ -147,7 +180,11 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     index: metadata.chunkIndex(build.namespace),
     stagingPrefix: staging,
     scratchDirectory: options.scratchDirectory,
+    findAdmitted: (id) => findAdmitted(metadata, build.namespace, id),
     onProgress: (bytes, totalBytes) => {
+      const now = performance.now();
+      if (now - reportedAt < PROGRESS_INTERVAL_MS) return;
+      reportedAt = now;
       // Only shown to people: an admission does not fail because it could not be told.
       metadata.setProgress(build.id, bytes, totalBytes).catch(() => undefined);
     },
@@ -156,8 +193,11 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
   const declared = { virtualBytes: completion.snapshotSizeBytes, layout: completion.layout };
   const admission =
     build.format === 'ext4' ? await ingestArchive(declared, context) : await ingestStreaming(declared, context);
-  const record = await admissionRecord(metadata, build, admission);
-  await store.put(recordKey(build.namespace, admission.id), new TextEncoder().encode(record), { signal });
+  if (!admission.repeated) {
+    const record = await admissionRecord(metadata, build, admission);
+    await store.put(recordKey(build.namespace, admission.id), new TextEncoder().encode(record), { signal });
+  }
+  signal.throwIfAborted();
   await metadata.commitAdmission(job, {
     build,
     image: {
@@ -169,7 +209,15 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     diskBytes: completion.rootfsDiskBytes,
     template: templateOf(build, admission, completion.rootfsDiskBytes, completion.snapshotUri),
   });
-  await removeStaging(store, build);
+}
+
+async function findAdmitted(
+  metadata: MetadataStore,
+  namespace: Namespace,
+  id: ImageId,
+): Promise<AdmittedImage | undefined> {
+  const image = await metadata.findImage(namespace, id);
+  return image === undefined ? undefined : { record: image.record, configDigest: image.configDigest };
 }
 
 function templateOf(build: BuildRow, admission: Admission, diskBytes: number, uri: string): Template {
@@ -192,14 +240,18 @@ function problemOf({ code, message, hint }: DecantError): BuildProblem {
   return { code, message, hint };
 }
 
-async function removeExpiredStaging({ metadata, store }: WorkerOptions): Promise<void> {
-  const expired = await metadata.expireBuilds(STAGING_EXPIRY_MS, {
+async function expireBuilds({ metadata, store }: WorkerOptions, signal: AbortSignal): Promise<void> {
+  const expired = await metadata.expireBuilds(BUILD_EXPIRY_MS, {
     code: 'TIMEOUT',
     message: 'The upload was not completed within a day.',
   });
-  for (const build of expired) await removeStaging(store, build);
+  for (const build of expired) {
+    await removeStaging(store, build, signal);
+    await metadata.stagingRemoved(build.id);
+  }
 }
 
-async function removeStaging(store: ObjectStore, build: BuildRow): Promise<void> {
-  for await (const { key } of store.list(`${stagingPrefix(build.namespace, build.id)}/`)) await store.delete(key);
+async function removeStaging(store: ObjectStore, build: BuildRow, signal: AbortSignal): Promise<void> {
+  const prefix = `${stagingPrefix(build.namespace, build.id)}/`;
+  for await (const { key } of store.list(prefix, { signal })) await store.delete(key, { signal });
 }

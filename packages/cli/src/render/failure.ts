@@ -32,10 +32,7 @@ export function reportFailure(thrown: unknown, { json, debug }: FailureOptions, 
     line(JSON.stringify({ type: 'error', error: { code, message, ...(hint === undefined ? {} : { hint }), details } }));
   } else {
     line(`${style.red(style.bold('error:'))} ${indented(message)} ${style.dim(`[${code}]`)}`);
-    const { lastLines } = details;
-    if (typeof lastLines === 'string' && lastLines !== '' && !message.includes(lastLines)) {
-      for (const text of lastLines.split('\n')) line(style.dim(`  │ ${printable(text)}`));
-    }
+    for (const text of lastLinesOf(message, details['lastLines'])) line(style.dim(`  │ ${printable(text)}`));
     if (hint !== undefined) line(`  ${indented(hint)}`);
   }
   if (debug) {
@@ -44,6 +41,13 @@ export function reportFailure(thrown: unknown, { json, debug }: FailureOptions, 
     }
   }
   return exitStatusOf(code);
+}
+
+/** What a program said last, unless the message repeats it. */
+function lastLinesOf(message: string, said: unknown): string[] {
+  const lines = typeof said === 'string' ? said.split('\n') : Array.isArray(said) ? said.map(String) : [];
+  const known = lines.filter((text) => text !== '');
+  return message.includes(known.join('\n')) ? [] : known;
 }
 
 function indented(text: string): string {

@@ -1,3 +1,41 @@
+/** Parts of the Dockerfile language that some engine of today lacks. */
+export type DockerfileFeature =
+  | 'heredoc'
+  | 'RUN --mount'
+  | 'RUN --network'
+  | 'RUN --security'
+  | 'RUN --device'
+  | 'COPY --chmod'
+  | 'COPY --link'
+  | 'COPY --parents'
+  | 'COPY --exclude'
+  | 'ADD --checksum'
+  | 'ADD --keep-git-dir'
+  | 'ADD --unpack';
+
+/** The feature that a flag is, by instruction and flag; flags that every engine has are not here. */
+const FLAG_FEATURES: ReadonlyMap<string, DockerfileFeature> = new Map([
+  ['RUN --mount', 'RUN --mount'],
+  ['RUN --network', 'RUN --network'],
+  ['RUN --security', 'RUN --security'],
+  ['RUN --device', 'RUN --device'],
+  ['COPY --chmod', 'COPY --chmod'],
+  ['ADD --chmod', 'COPY --chmod'],
+  ['COPY --link', 'COPY --link'],
+  ['ADD --link', 'COPY --link'],
+  ['COPY --parents', 'COPY --parents'],
+  ['COPY --exclude', 'COPY --exclude'],
+  ['ADD --exclude', 'COPY --exclude'],
+  ['ADD --checksum', 'ADD --checksum'],
+  ['ADD --keep-git-dir', 'ADD --keep-git-dir'],
+  ['ADD --unpack', 'ADD --unpack'],
+]);
+
+/** An engine refuses a flag it does not know whatever its value, so `--link=false` is one too. */
+export function featureOf(keyword: string, flag: ReadFlag): DockerfileFeature | undefined {
+  return FLAG_FEATURES.get(`${keyword} --${flag.name}`);
+}
+
 /** What a flag takes: a value, or a value that may be left out (then it means true). */
 type FlagKind = 'value' | 'switch';
 

@@ -2,46 +2,70 @@ import { isDecantError } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { readDockerfile } from './read-dockerfile.ts';
+import { readDockerfileFeatures } from './parse-dockerfile.ts';
+import { readDockerfile, type ReadDockerfileOptions } from './read-dockerfile.ts';
 
 describe('readDockerfile', () => {
   it('lists stages, their bases and the images that come from outside', () => {
-    const { stages, requirements } = readDockerfile(`ARG VERSION=1.0
+    const { stages, args } = readDockerfile(`ARG VERSION=1.0
 ARG REPO
 FROM --platform=$BUILDPLATFORM golang:\${VERSION} AS Build
 COPY --from=docker.io/library/tools:2 /x /x
 FROM \${REPO:-debian}:12
+ARG INNER OTHER=1
 COPY --from=build /x /x
 COPY --from=0 /y /y
-RUN --mount=type=bind,from=cache:1,target=/c true
+RUN --mount=type=bind,from=cache:1,target=/c --mount=type=bind,from=cache:1,target=/d true
 FROM build
 FROM scratch
 `);
+    const none = { name: null, platform: null, baseStage: null, stagesUsed: [], externalImages: [], secrets: [] };
+    const images = (...externalImages: string[]) => ({ ...none, externalImages });
     expect(stages).toEqual([
-      { index: 0, name: 'build', base: 'golang:1.0', baseStage: null, platform: 'linux/amd64', line: 3 },
-      { index: 1, name: null, base: 'debian:12', baseStage: null, platform: null, line: 5 },
-      { index: 2, name: null, base: 'build', baseStage: 0, platform: null, line: 9 },
-      { index: 3, name: null, base: 'scratch', baseStage: null, platform: null, line: 10 },
+      {
+        ...images('golang:1.0', 'docker.io/library/tools:2'),
+        index: 0,
+        name: 'build',
+        base: 'golang:1.0',
+        platform: 'linux/amd64',
+        line: 3,
+      },
+      { ...images('debian:12', 'cache:1'), index: 1, base: 'debian:12', line: 5, stagesUsed: [0] },
+      { ...none, index: 2, base: 'build', baseStage: 0, line: 10, stagesUsed: [0] },
+      { ...none, index: 3, base: 'scratch', line: 11 },
     ]);
-    expect(requirements.externalImages).toEqual(['golang:1.0', 'docker.io/library/tools:2', 'debian:12', 'cache:1']);
-    expect(requirements.platforms).toEqual(['linux/amd64']);
+    expect([...args]).toEqual(['VERSION', 'REPO', 'INNER', 'OTHER']);
   });
 
   it('prefers build arguments to defaults and keeps both scopes of ARG apart', () => {
-    const text = 'ARG V=1\nFROM a:$V\nARG V\nARG W=2\nRUN --mount=type=secret,id=s-$V-$W true\nFROM b:${W:-none}\n';
-    expect(readDockerfile(text).requirements).toMatchObject({ externalImages: ['a:1', 'b:none'], secrets: ['s-1-2'] });
-    const { requirements } = readDockerfile(text, { buildArgs: { V: '9', W: '8', toString: 'x' } });
-    expect(requirements).toMatchObject({ externalImages: ['a:9', 'b:none'], secrets: ['s-9-8'] });
+    const text =
+      'ARG V=1\nARG P=linux/arm64\nFROM --platform=$P a:$V\nARG V\nARG W=2\nRUN --mount=type=secret,id=s-$V-$W true\n' +
+      'FROM b:${W:-none}\n';
+    const seen = (options?: ReadDockerfileOptions) =>
+      readDockerfile(text, options).stages.flatMap((stage) => [
+        stage.platform,
+        ...stage.externalImages,
+        ...stage.secrets.map(({ id }) => id),
+      ]);
+    expect(seen()).toEqual(['linux/arm64', 'a:1', 's-1-2', null, 'b:none']);
+    const buildArgs = { V: '9', W: '8', P: 'linux/amd64', toString: 'x' };
+    expect(seen({ buildArgs })).toEqual(['linux/amd64', 'a:9', 's-9-8', null, 'b:none']);
   });
 
-  it('says what the builder must be able to do', () => {
-    const { requirements } = readDockerfile(`# syntax=docker/dockerfile:1.7
+  it('gives a stage the variables of the one below it, as they are at its end', () => {
+    const text = 'FROM a AS x\nENV V=1\nFROM x\nENV W=$V\nRUN --mount=type=secret,id=s-$V-$W true\nENV V=2\n';
+    expect(readDockerfile(text).stages[1]!.secrets[0]!.id).toBe('s-1-1');
+  });
+
+  it('says what the builder must be able to do, and where', () => {
+    const text = `# syntax=docker/dockerfile:1.7
 # a comment
 FROM debian
-RUN --mount=type=secret,id=token,required=true --mount=type=secret,target=/run/secrets/npm --mount=type=cache,target=/c \\
+RUN --mount=type=secret,id=token --mount=type=secret,target=/run/secrets/npm --mount=type=cache,target=/c \\
     # a comment inside
+
     --network=none true
-RUN --mount=type=ssh --mount=type=tmpfs,target=/t --security=insecure true
+RUN --mount=type=secret,id=token,required=true --security=insecure true
 COPY --link --chmod=755 --parents --exclude=*.md a b
 ADD --checksum=sha256:00 --link=false https://example.invalid/x /x
 COPY <<EOF <<-'TWO' /dir/
@@ -50,31 +74,37 @@ EOF
 	FROM nothing
 	TWO
 RUN cat
-`);
-    expect(requirements).toMatchObject({
-      syntax: 'docker/dockerfile:1.7',
-      heredoc: true,
-      secrets: ['token', 'npm'],
-      requiredSecrets: ['token'],
-      cacheMounts: true,
-      bindMounts: false,
-      sshMounts: true,
-      tmpfsMounts: true,
-      insecure: true,
-      networks: ['none'],
-      copyLink: true,
-      copyChmod: true,
-      copyParents: true,
-      copyExclude: true,
-      addChecksum: true,
-      externalImages: ['debian'],
+`;
+    const { syntax, features, stages } = readDockerfile(text);
+    expect(syntax).toBe('docker/dockerfile:1.7');
+    expect(Object.fromEntries(features)).toEqual({
+      'RUN --mount': 4,
+      'RUN --network': 4,
+      'RUN --security': 8,
+      'COPY --link': 9,
+      'COPY --chmod': 9,
+      'COPY --parents': 9,
+      'COPY --exclude': 9,
+      'ADD --checksum': 10,
+      heredoc: 11,
     });
+    expect(stages).toHaveLength(1);
+    expect(stages[0]).toMatchObject({
+      externalImages: ['debian'],
+      secrets: [
+        { id: 'token', line: 4, required: true },
+        { id: 'npm', line: 4, required: false },
+      ],
+    });
+    expect(readDockerfileFeatures(text.replace('FROM debian', 'FROM $NOT_GIVEN'))).toEqual(features);
   });
 
-  it('takes a syntax line only in front, and a here-string for no here-document', () => {
-    expect(readDockerfile('# hello\n# syntax=x\nFROM a\nRUN cat <<< word\n').requirements).toMatchObject({
-      syntax: null,
-      heredoc: false,
+  it('takes a syntax line only in front', () => {
+    expect(readDockerfile('# hello\n# syntax=x\nFROM a\n').syntax).toBeNull();
+    expect(readDockerfile('# other=1\n# syntax=x\nFROM a\n').syntax).toBeNull();
+    expect(readDockerfile('\uFEFF# escape=`\r\n#SYNTAX = x \r\nFROM a\r\n')).toMatchObject({
+      syntax: 'x',
+      escape: '`',
     });
   });
 
@@ -106,6 +136,7 @@ RUN cat
     ['FROM a:${V\n', 1, 'evaluated'],
     ['FROM a\nONBUILD FROM b\n', 2, 'ONBUILD'],
     ['# escape=x\nFROM a\n', 1, 'escape'],
+    ['FROM a\n\nCOPY <<A <<B /d/\nx\nA\n', 3, 'the here-document B'],
   ])('refuses %j with line %i', (text, line, words) => {
     let failure: unknown;
     try {
@@ -117,6 +148,20 @@ RUN cat
     expect(failure).toMatchObject({ details: { file: 'some/Dockerfile', line } });
     expect(String(failure)).toContain(words);
     expect(String(failure)).toContain(`some/Dockerfile, line ${line}`);
+  });
+
+  it.each([
+    [
+      'values that grow',
+      `ARG A0=xx\n${Array.from({ length: 40 }, (_, n) => `ARG A${n + 1}=$A${n}$A${n}\n`).join('')}FROM a\n`,
+      21,
+    ],
+    ['many stages', 'FROM a\n'.repeat(1001), 1001],
+    ['much text', '#'.repeat(4 * 1024 * 1024 + 1), 1],
+  ])('bounds %s', (_, text, line) => {
+    expect(() => readDockerfile(text)).toThrow(
+      expect.objectContaining({ code: 'DOCKERFILE_INVALID', details: { file: 'Dockerfile', line } }),
+    );
   });
 
   it('ends with a result or with DOCKERFILE_INVALID, whatever it is given', () => {

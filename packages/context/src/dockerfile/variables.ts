@@ -1,5 +1,5 @@
 /** Values of ARG and ENV by name; undefined for an ARG without a value. */
-export type Variables = ReadonlyMap<string, string | undefined>;
+export type Variables = Pick<ReadonlyMap<string, string | undefined>, 'get'>;
 
 /** A `$` expression that the Dockerfile language does not have; the message says which. */
 export class VariableFault extends Error {}
@@ -7,11 +7,14 @@ export class VariableFault extends Error {}
 /** `$NAME` and `${NAME}` are nested in defaults at most this deep. */
 const DEEPEST = 16;
 
+/** Longest result, in UTF-16 code units: values that name each other twice would otherwise double line by line. */
+const LONGEST = 1024 * 1024;
+
 /**
  * A word with its quotes and escapes taken off and `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`,
  * `${NAME:+other}`, `${NAME+other}`, `${NAME:?message}` and `${NAME?message}` replaced; an unset name gives ''.
  * (Dockerfile reference, "Environment replacement".)
- * @throws VariableFault
+ * @throws VariableFault, also when the result is over 1 MiB.
  */
 export function expandWord(word: string, variables: Variables, escape = '\\'): string {
   return expand({ word, at: 0, variables, escape }, '', 0);
@@ -50,6 +53,7 @@ function expand(reader: Reader, end: string, depth: number): string {
     } else {
       result += character;
     }
+    if (result.length > LONGEST) throw new VariableFault('its value is over 1 MiB');
   }
   if (quoted) throw new VariableFault('it has a " without its pair');
   if (end !== '') throw new VariableFault('it has a ${ without its }');

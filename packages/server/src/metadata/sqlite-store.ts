@@ -106,16 +106,19 @@ class SqliteMetadata implements MetadataStore {
   chunkIndex(namespace: Namespace): ChunkIndex {
     const locate = async (ids: readonly ChunkId[]): Promise<ReadonlyMap<ChunkId, ChunkLocation>> => {
       const found = new Map<ChunkId, ChunkLocation>();
-      for (const id of ids) {
-        const row = this.#db.get(
-          `SELECT object_key, frame_offset, stored_bytes, plain_bytes, encoding
-           FROM chunks JOIN packs ON packs.number = chunks.pack
-           WHERE chunks.namespace = ? AND chunks.id = ?`,
-          namespace,
-          fromHex(id),
-        );
-        if (row !== undefined) found.set(id, locationOf(row));
-      }
+      // One read transaction: without it every lookup would lock and unlock the file.
+      this.#db.snapshot(() => {
+        for (const id of ids) {
+          const row = this.#db.get(
+            `SELECT object_key, frame_offset, stored_bytes, plain_bytes, encoding
+             FROM chunks JOIN packs ON packs.number = chunks.pack
+             WHERE chunks.namespace = ? AND chunks.id = ?`,
+            namespace,
+            fromHex(id),
+          );
+          if (row !== undefined) found.set(id, locationOf(row));
+        }
+      });
       return found;
     };
     return { locate };
@@ -209,7 +212,7 @@ class SqliteMetadata implements MetadataStore {
   async nameHistory(namespace: Namespace, { name, tag }: ImageName) {
     return this.#db
       .all(
-        'SELECT * FROM name_versions WHERE namespace = ? AND name = ? AND tag = ? ORDER BY version DESC',
+        'SELECT * FROM name_versions WHERE namespace = ? AND name = ? AND tag = ? ORDER BY version DESC LIMIT 1000',
         namespace,
         name,
         tag,
@@ -254,7 +257,9 @@ class SqliteMetadata implements MetadataStore {
         id,
       );
       if (moved > 0) this.#jobs.enqueueInside(INGEST_JOB, id, { namespace, buildId: id });
-      return buildOf(this.#db.get('SELECT * FROM builds WHERE namespace = ? AND id = ?', namespace, id)!);
+      const row = this.#db.get('SELECT * FROM builds WHERE namespace = ? AND id = ?', namespace, id);
+      if (row === undefined) throw new DecantError('NOT_FOUND', `There is no build ${id}.`);
+      return buildOf(row);
     });
   }
 
@@ -331,14 +336,23 @@ class SqliteMetadata implements MetadataStore {
   }
 
   async expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]> {
-    return this.#db
-      .all(
-        `UPDATE builds SET status = 'failed', problem = coalesce(problem, ?), staging_removed = 1
-         WHERE status IN ('prepared', 'failed') AND staging_removed = 0 AND updated_at < ${NOW} - ? RETURNING *`,
+    const due = `staging_removed = 0 AND updated_at < ${NOW} - ?`;
+    // Most often there is nothing to do: look before taking the lock that writers wait for.
+    const some = this.#db.get(`SELECT 1 FROM builds WHERE status = 'prepared' AND ${due} LIMIT 1`, olderThanMs);
+    if (some !== undefined) {
+      this.#db.run(
+        `UPDATE builds SET status = 'failed', problem = ?, updated_at = ${NOW} WHERE status = 'prepared' AND ${due}`,
         JSON.stringify(problem),
         olderThanMs,
-      )
+      );
+    }
+    return this.#db
+      .all(`SELECT * FROM builds WHERE status IN ('completed', 'failed') AND ${due} LIMIT 100`, olderThanMs)
       .map(buildOf);
+  }
+
+  async stagingRemoved(id: BuildId): Promise<void> {
+    this.#db.run('UPDATE builds SET staging_removed = 1 WHERE id = ?', id);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

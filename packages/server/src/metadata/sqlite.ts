@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 
-import { DecantError } from '@decant/core';
+import { DecantError, isDecantError } from '@decant/core';
 
 import { SQLITE_MIGRATIONS } from './migrations.ts';
 
@@ -26,13 +26,20 @@ export class SqliteDatabase {
   /** Opens or creates the database (mode 0600) and brings its schema up to date. `:memory:` is allowed. */
   static async open(path: string): Promise<SqliteDatabase> {
     if (path !== ':memory:') await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    let db: DatabaseSync;
     const umask = process.umask(0o077);
+    let db: DatabaseSync | undefined;
     try {
-      db = new DatabaseSync(path);
-      db.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
-      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;');
+      db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
+      // WAL is a property of the file: setting it again is a lock that may be had only when nobody else reads.
+      const mode = db.prepare('PRAGMA journal_mode').get()?.['journal_mode'];
+      if (mode !== 'wal') db.exec('PRAGMA journal_mode = WAL');
+      db.exec('PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;');
+      const database = new SqliteDatabase(db);
+      database.#migrate(path);
+      return database;
     } catch (error) {
+      if (db?.isOpen === true) db.close();
+      if (isDecantError(error)) throw error;
       throw new DecantError('CONFIG_INVALID', `The metadata database ${path} cannot be opened.`, {
         hint: 'Point DECANT_HOME at a directory that this user can write to.',
         cause: error,
@@ -40,21 +47,20 @@ export class SqliteDatabase {
     } finally {
       process.umask(umask);
     }
-    const database = new SqliteDatabase(db);
-    database.#migrate(path);
-    return database;
   }
 
   #migrate(path: string): void {
+    const version = () => Number(this.get('PRAGMA user_version')?.['user_version'] ?? 0);
+    if (version() === SQLITE_MIGRATIONS.length) return;
     this.transaction(() => {
-      const version = Number(this.get('PRAGMA user_version')?.['user_version'] ?? 0);
-      if (version > SQLITE_MIGRATIONS.length) {
+      const now = version();
+      if (now > SQLITE_MIGRATIONS.length) {
         throw new DecantError('CONFIG_INVALID', `The database ${path} was written by a newer decant.`, {
           hint: 'Upgrade decant, or point DECANT_HOME at another directory.',
         });
       }
-      for (const step of SQLITE_MIGRATIONS.slice(version)) this.#db.exec(step);
-      if (version < SQLITE_MIGRATIONS.length) this.#db.exec(`PRAGMA user_version = ${SQLITE_MIGRATIONS.length}`);
+      for (const step of SQLITE_MIGRATIONS.slice(now)) this.#db.exec(step);
+      this.#db.exec(`PRAGMA user_version = ${SQLITE_MIGRATIONS.length}`);
     });
   }
 
@@ -73,7 +79,16 @@ export class SqliteDatabase {
 
   /** Runs `action` in one write transaction; throwing rolls it back. Not nestable. */
   transaction<T>(action: () => T): T {
-    this.#db.exec('BEGIN IMMEDIATE');
+    return this.#inside('BEGIN IMMEDIATE', action);
+  }
+
+  /** Runs reads that all see the same state, and share one lock. Not nestable. */
+  snapshot<T>(action: () => T): T {
+    return this.#inside('BEGIN', action);
+  }
+
+  #inside<T>(begin: string, action: () => T): T {
+    this.#db.exec(begin);
     try {
       const result = action();
       this.#db.exec('COMMIT');

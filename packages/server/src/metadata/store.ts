@@ -60,7 +60,7 @@ export interface BuildRow extends ImageName {
 export interface AdmittedPack {
   readonly key: string;
   readonly sizeBytes: number;
-  readonly chunks: readonly (Omit<ChunkLocation, 'packKey'> & { readonly id: ChunkId })[];
+  readonly chunks: Iterable<Omit<ChunkLocation, 'packKey'> & { readonly id: ChunkId }>;
 }
 
 /** What one admission makes visible, all of it or nothing. */
@@ -103,6 +103,7 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   setName(namespace: Namespace, row: Omit<NameRow, 'updatedAt'>): Promise<NameRow>;
   /** Removes the name only. Returns false when there was none. */
   removeName(namespace: Namespace, name: ImageName): Promise<boolean>;
+  /** What the name pointed at, the latest 1,000 versions, newest first. */
   nameHistory(
     namespace: Namespace,
     name: ImageName,
@@ -120,10 +121,12 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   /** Marks a build failed. @throws INGEST_STATE as above. */
   failBuild(job: ClaimedJob, build: BuildRow, problem: BuildProblem): Promise<void>;
   /**
-   * Builds whose upload was never completed, or whose admission failed, and that have not changed for `olderThanMs`:
-   * marked failed with `problem` unless they already were, and given out once so that their staged objects can go.
+   * Fails builds whose upload was not completed for `olderThanMs`. Then gives up to 100 of the builds that ended that
+   * long ago and whose staged objects have not been removed: by now no signed URL can write to them any more.
    */
   expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]>;
+  /** Remembers that nothing is staged for a build any more. */
+  stagingRemoved(id: BuildId): Promise<void>;
 }
 
 export const INGEST_JOB = 'ingest';

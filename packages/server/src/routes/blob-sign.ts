@@ -2,7 +2,7 @@ import { blobSignRequestSchema, DecantError, type BuildId } from '@decant/core';
 import { namespacePrefix, stagingPrefix } from '@decant/ingest';
 import { Hono } from 'hono';
 
-import { jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import { jsonBody, originSigner, type RouteContext, type ServerEnv } from '../http.ts';
 
 /**
  * `POST /api/v1/blob/sign`. A builder may write only below the staging prefix of a build of its own that has
@@ -12,13 +12,21 @@ export function blobSignRoutes(): Hono<ServerEnv> {
   const routes = new Hono<ServerEnv>();
   routes.post('/sign', async (c) => {
     const request = await jsonBody(c, blobSignRequestSchema);
-    const { namespace } = c.var.principal;
     const prefix =
-      request.target.kind === 'artifact' ? await stagingOf(c, request.target.rel_path) : namespacePrefix(namespace);
-    const signer = c.var.services.signerFor(new URL(c.req.url).origin);
-    return c.json(await signer.sign({ namespacePrefix: prefix, request }));
+      request.target.kind === 'artifact'
+        ? await stagingOf(c, request.target.rel_path)
+        : admittedOf(c, request.target.uri);
+    return c.json(await originSigner(c).sign({ namespacePrefix: prefix, request, signal: c.req.raw.signal }));
   });
   return routes;
+}
+
+function admittedOf(c: RouteContext, uri: string): string {
+  const prefix = namespacePrefix(c.var.principal.namespace);
+  if (originSigner(c).keyOfUri(uri).startsWith(`${prefix}staging/`)) {
+    throw new DecantError('SIGN_PATH_FORBIDDEN', 'What is staged is written only; it can be read once it is admitted.');
+  }
+  return prefix;
 }
 
 async function stagingOf(c: RouteContext, relPath: string): Promise<string> {

@@ -17,7 +17,7 @@ import { parseLocator } from '@decant/cas';
 import { archiveKey, configKey, locatorKey, manifestKey } from '@decant/ingest';
 import { Hono } from 'hono';
 
-import { bytesResponse, jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import { bytesResponse, jsonBody, originSigner, type RouteContext, type ServerEnv } from '../http.ts';
 import type { ImageRow } from '../metadata/store.ts';
 import type { Services } from '../services.ts';
 
@@ -63,11 +63,12 @@ export function imageRoutes(): Hono<ServerEnv> {
     const { packs } = await jsonBody(c, signPacksRequestSchema);
     const { namespace, id } = await streamingImage(c);
     const { store } = c.var.services;
+    const signer = originSigner(c);
     const locator = parseLocator(await store.get(locatorKey(namespace, id)));
     const signed = packs.map((pack) => {
       const key = locator.packs[pack]?.key;
       if (key === undefined) throw new DecantError('USAGE', `The image has no pack ${pack}.`);
-      return { pack, ...signGet(c, key) };
+      return { pack, ...signer.signGet(key) };
     });
     return c.json({
       packs: signed.map(({ pack, url }) => ({ pack, url })),
@@ -81,9 +82,10 @@ export function imageRoutes(): Hono<ServerEnv> {
     if (isStreamingImageId(id)) {
       throw new DecantError('USAGE', 'The image is made of chunks; read its manifest and locator.');
     }
-    const signed = signGet(c, archiveKey(namespace, id));
+    const { url, expiresAt } = originSigner(c).signGet(archiveKey(namespace, id));
     return c.json({
-      ...signed,
+      url,
+      expiresAt,
       encoding: 'zstd',
       sizeBytes: image.record.virtualBytes,
       storedBytes: image.record.storedBytes,
@@ -181,9 +183,4 @@ async function objectResponse(c: RouteContext, key: string): Promise<Response> {
   if (info === undefined)
     throw new DecantError('OBJECT_NOT_FOUND', 'The object of this image is not in the object store.');
   return bytesResponse(store.stream(key), info.sizeBytes);
-}
-
-function signGet(c: RouteContext, key: string): { url: string; expiresAt: string } {
-  const { url, expiresAt } = c.var.services.signerFor(new URL(c.req.url).origin).signGet(key);
-  return { url, expiresAt };
 }

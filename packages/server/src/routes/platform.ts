@@ -9,6 +9,7 @@ import {
   parseImageName,
   prepareRequestSchema,
   STAGED,
+  type CompleteRequest,
   type BuildId,
   type PrepareResponse,
   type TemplateBuild,
@@ -16,7 +17,7 @@ import {
 import { stagingPrefix } from '@decant/ingest';
 import { Hono } from 'hono';
 
-import { jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import { jsonBody, originSigner, type RouteContext, type ServerEnv } from '../http.ts';
 import type { BuildRow, MetadataStore } from '../metadata/store.ts';
 
 /** How long a synchronous completion (ext4) waits for its admission, in milliseconds. */
@@ -24,7 +25,7 @@ const ADMISSION_WAIT_MS = 30 * 60 * 1000;
 
 /**
  * The platform plane: prepare → upload → complete. `/complete` answers 200 with the template for ext4 and
- * 202 for cas-streaming, whose build is then polled.
+ * 202 for cas-streaming, whose build is then polled. Completing again is answered by how the build ended.
  */
 export function platformRoutes(): Hono<ServerEnv> {
   const routes = new Hono<ServerEnv>();
@@ -63,20 +64,10 @@ export function platformRoutes(): Hono<ServerEnv> {
     const completion = await jsonBody(c, completeRequestSchema);
     const { metadata, poke } = c.var.services;
     const build = await findBuild(c);
-    if (completion.snapshotId !== build.snapshotId) {
-      throw new DecantError('USAGE', 'The completion names another snapshot than the build was prepared for.');
-    }
-    if (completion.snapshotFormatVersion !== FORMAT_VERSIONS[build.format]) {
-      throw new DecantError(
-        'USAGE',
-        `A build prepared as ${build.format} is completed with format version ${FORMAT_VERSIONS[build.format]}.`,
-      );
-    }
+    checkCompletion(c, build, completion);
     const begun = await metadata.beginIngest(build.namespace, build.id, completion);
     poke();
-    if (build.format === 'cas-streaming') {
-      return begun.status === 'completed' ? c.json(begun.template) : c.json(buildAnswer(begun), 202);
-    }
+    if (build.format === 'cas-streaming' && begun.status === 'ingesting') return c.json(buildAnswer(begun), 202);
     const ended = await waitForEnd(metadata, begun, c.req.raw.signal);
     if (ended.status === 'completed') return c.json(ended.template);
     throw problemError(ended);
@@ -90,6 +81,30 @@ async function findBuild(c: RouteContext): Promise<BuildRow> {
   const build = await c.var.services.metadata.findBuild(c.var.principal.namespace, id);
   if (build === undefined) throw new DecantError('NOT_FOUND', `There is no build ${id}.`);
   return build;
+}
+
+/** What a completion must have in common with what was prepared and staged. @throws USAGE, UPLOAD_URI_MISMATCH */
+function checkCompletion(c: RouteContext, build: BuildRow, completion: CompleteRequest): void {
+  const refuse = (message: string) => new DecantError('USAGE', message);
+  if (completion.snapshotId !== build.snapshotId) {
+    throw refuse('The completion names another snapshot than the build was prepared for.');
+  }
+  const version = FORMAT_VERSIONS[build.format];
+  if (completion.snapshotFormatVersion !== version || (completion.rootfsFormat ?? build.format) !== build.format) {
+    throw refuse(`A build prepared as ${build.format} is completed with format version ${version}.`);
+  }
+  if (completion.rootfsNodeKind !== 'base') throw refuse('The build was prepared as a base, not as a diff.');
+  const staged = build.format === 'ext4' ? STAGED.archive : STAGED.manifest;
+  const expected = originSigner(c).uriOfKey(`${stagingPrefix(build.namespace, build.id)}/${staged}`);
+  if (completion.snapshotUri !== expected) {
+    throw new DecantError(
+      'UPLOAD_URI_MISMATCH',
+      `The URI of the completion is not the one that was signed for ${staged}.`,
+      {
+        details: { expected },
+      },
+    );
+  }
 }
 
 async function waitForEnd(metadata: MetadataStore, build: BuildRow, signal: AbortSignal): Promise<BuildRow> {

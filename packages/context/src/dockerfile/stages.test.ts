@@ -1,0 +1,37 @@
+import { describe, expect, it } from 'vitest';
+
+import { readDockerfile } from './read-dockerfile.ts';
+import { findStage, stagesBuilt } from './stages.ts';
+
+const { stages } = readDockerfile(`FROM a AS base
+FROM base AS Tools
+FROM b AS unused
+FROM c AS mid
+COPY --from=tools /x /x
+FROM d AS final
+RUN --mount=type=bind,from=mid,target=/m true
+FROM e AS last
+`);
+const built = (target: string | undefined, skipUnused: boolean) =>
+  stagesBuilt(stages, findStage(stages, target)!, { skipUnused }).map(({ name }) => name);
+
+describe('findStage', () => {
+  it('finds by name in any case and by index, and the last without a target', () => {
+    expect(findStage(stages, 'TOOLS')?.index).toBe(1);
+    expect(findStage(stages, '2')?.name).toBe('unused');
+    expect(findStage(stages)?.name).toBe('last');
+    for (const target of ['6', '-1', '', 'nothing', '1.0']) expect(findStage(stages, target)).toBeUndefined();
+  });
+});
+
+describe('stagesBuilt', () => {
+  it('follows bases, copies and mounts when unused stages are skipped', () => {
+    expect(built('final', true)).toEqual(['base', 'tools', 'mid', 'final']);
+    expect(built(undefined, true)).toEqual(['last']);
+  });
+
+  it('is all up to the target when they are not', () => {
+    expect(built('mid', false)).toEqual(['base', 'tools', 'unused', 'mid']);
+    expect(built(undefined, false)).toHaveLength(6);
+  });
+});

@@ -1,0 +1,130 @@
+import { createHash } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
+import { constants, zstdCompressSync } from 'node:zlib';
+
+import { canonicalConfig } from '@decant/cas';
+import type { ObjectStore } from '@decant/core';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import type { AdmittedImage, IngestContext } from './admission.ts';
+import { ingestArchive } from './ingest-archive.ts';
+import { noise, openBench, type Bench } from './staging.fixture.ts';
+
+let bench: Bench;
+let context: IngestContext;
+beforeEach(async () => {
+  bench = await openBench();
+  context = bench.context();
+});
+afterEach(() => bench[Symbol.asyncDispose]());
+
+const refused = expect.objectContaining({ code: 'INGEST_REFUSED' });
+const stage = (bytes: Uint8Array) => bench.store.put(`${context.stagingPrefix}/rootfs.ext4.zst`, bytes);
+const admit = (virtualBytes: number, own = context) => ingestArchive({ virtualBytes, layout: 'hinted' }, own);
+
+describe('an image of one object is refused', () => {
+  afterEach(async () => {
+    expect(await bench.restingKeys()).toEqual([]);
+    expect((await readdir(bench.directory)).filter((name) => name !== 'objects')).toEqual([]);
+  });
+
+  it('when nothing was uploaded', async () => {
+    await expect(admit(4096)).rejects.toEqual(refused);
+  });
+
+  it('when it is longer or shorter than was declared', async () => {
+    await stage(zstdCompressSync(noise(1, 16)));
+    for (const pages of [15, 17]) await expect(admit(pages * 4096)).rejects.toEqual(refused);
+  });
+
+  it('when it is no zstd stream, a cut one, or one with something after it', async () => {
+    const whole = zstdCompressSync(noise(1, 16), { params: { [constants.ZSTD_c_checksumFlag]: 1 } });
+    const flipped = whole.slice();
+    flipped[whole.length >> 1]! ^= 1;
+    for (const bytes of [
+      new Uint8Array(0),
+      noise(2, 1),
+      whole.subarray(0, -1),
+      whole.subarray(0, 1000),
+      flipped,
+      Buffer.concat([whole, noise(3, 1)]),
+    ]) {
+      await stage(bytes);
+      await expect(admit(16 * 4096)).rejects.toEqual(refused);
+    }
+  });
+
+  it('when it takes far more room than its upload', async () => {
+    const pages = Buffer.alloc(300 * 1024 * 1024, 'bomb');
+    await stage(zstdCompressSync(pages));
+    await expect(admit(pages.length)).rejects.toMatchObject({
+      code: 'INGEST_REFUSED',
+      message: expect.stringContaining('times its upload') as string,
+    });
+  });
+
+  it('when more is declared than an image may have', async () => {
+    await expect(admit(2 ** 41)).rejects.toEqual(refused);
+  });
+
+  it('when it is aborted, with the reason', async () => {
+    await stage(zstdCompressSync(noise(1, 64)));
+    const reason = new Error('enough');
+    const controller = new AbortController();
+    const store: ObjectStore = {
+      ...bench.store,
+      async *stream(key, options) {
+        for await (const piece of bench.store.stream(key, options)) {
+          controller.abort(reason);
+          yield piece;
+        }
+      },
+    };
+    await expect(admit(64 * 4096, { ...context, store, signal: controller.signal })).rejects.toBe(reason);
+  });
+});
+
+describe('an image of one object that the namespace has', () => {
+  const raw = noise(1, 16);
+  const digest = createHash('sha256').update(raw).digest('hex');
+  const known: AdmittedImage = {
+    record: {
+      id: `sha256:${digest}`,
+      format: 'ext4',
+      filesystem: 'ext4',
+      layout: 'hinted',
+      architecture: 'amd64',
+      virtualBytes: raw.length,
+      contentBytes: raw.length,
+      chunks: null,
+      storedBytes: 1000,
+    },
+    configDigest: null,
+  };
+
+  it('is neither checked nor written again, but its name gets the configuration that came with it', async () => {
+    await stage(zstdCompressSync(raw));
+    const config = canonicalConfig({ architecture: 'amd64', config: { Cmd: ['/bin/true'] } });
+    await bench.store.put(`${context.stagingPrefix}/config.json`, config);
+    const admission = await admit(raw.length, { ...context, findAdmitted: async () => known });
+    expect(admission).toMatchObject({
+      id: known.record.id,
+      record: known.record,
+      repeated: true,
+      counts: { chunksNew: 0, newBytes: 0, storedBytes: 0 },
+    });
+    expect(await bench.restingKeys()).toEqual([`ns/acme/configs/${admission.configDigest}`]);
+  });
+
+  it('is found by what was uploaded, not by what was declared', async () => {
+    await stage(zstdCompressSync(noise(2, 16)));
+    const asked: string[] = [];
+    const findAdmitted = async (id: string) => {
+      asked.push(id);
+      return undefined;
+    };
+    // Not a filesystem: whichever check this machine has for it, it does not pass.
+    await expect(admit(16 * 4096, { ...context, findAdmitted })).rejects.toThrow();
+    expect(asked).toEqual([`sha256:${createHash('sha256').update(noise(2, 16)).digest('hex')}`]);
+  });
+});
