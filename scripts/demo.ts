@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 
 import { chooseBuilder, detectBuilders, type BuilderDriver } from '../packages/builder-local/src/index.ts';
 import { formatBytes, isDecantError } from '../packages/core/src/index.ts';
@@ -17,19 +18,35 @@ import { ROOT } from './workspace.ts';
 const EXAMPLE = join(ROOT, 'examples', 'hello-python');
 const NAME = 'hello-python';
 const BASE_REFERENCE = 'debian:bookworm-slim';
+const TOKEN_URL = 'https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/debian:pull';
+const MANIFEST_URL = 'https://registry-1.docker.io/v2/library/debian/manifests/bookworm-slim';
 const LOCAL_BASE = 'decant-demo-base:latest';
 /** How long the registry of the base image has to answer, in milliseconds. */
 const REGISTRY_TIMEOUT_MS = 4000;
 
-const bold = (text: string) => (process.stdout.isTTY ? `\u001B[1m${text}\u001B[0m` : text);
-const dim = (text: string) => (process.stdout.isTTY ? `\u001B[2m${text}\u001B[0m` : text);
+const colours = process.stdout.isTTY && (process.env['NO_COLOR'] ?? '') === '';
+const bold = (text: string) => (colours ? `\u001B[1m${text}\u001B[0m` : text);
+const dim = (text: string) => (colours ? `\u001B[2m${text}\u001B[0m` : text);
 const say = (text = '') => process.stdout.write(`${text}\n`);
 
+/** Engines stand in for each other: which of them can be used is seen when one is chosen. */
+const ENGINES = new Set(['docker.io', 'buildah', 'runc']);
+
+/** Aborted by Ctrl-C, which a command that runs gets from the terminal as well, and by TERM, which is passed on. */
+const controller = new AbortController();
+const { signal } = controller;
+
 async function main(): Promise<void> {
+  const { values } = parseArgs({ options: { yes: { type: 'boolean' } } });
+  if (process.getuid?.() !== 0) {
+    throw new Error('The last step mounts an image and fences it in, which needs root: run the demo as root.');
+  }
   const started = performance.now();
-  const { missing, command } = await ensureSystemDependencies({ groups: ['demo'] });
-  if (missing.length > 0) {
-    throw new Error(`These Debian packages are missing: ${missing.join(', ')}. Install them with: ${command}`);
+  const { missing, command } = await ensureSystemDependencies({ groups: ['demo'], yes: values.yes, signal });
+  if (missing.some((name) => !ENGINES.has(name))) {
+    throw new Error(
+      `Debian packages are missing: ${missing.join(', ')}.\nInstall them with: ${command}\nOr let the demo do it: npx -y pnpm@12.21.0 demo --yes`,
+    );
   }
   const folder = await mkdtemp(join(tmpdir(), 'decant-demo-'));
   try {
@@ -43,19 +60,30 @@ async function main(): Promise<void> {
 
 async function show(folder: string): Promise<void> {
   title('1. A base image');
-  const base = await baseImage();
+  const { driver, why } = chooseBuilder(await detectBuilders({ signal }));
+  say(`   ${why}`);
+  let base = await baseImage(driver);
 
   title('2. A Dockerfile becomes an image that streams');
   const context = join(folder, NAME);
   await cp(EXAMPLE, context, { recursive: true });
-  const create = ['image', 'create', context, '--streaming', '--name', NAME, '--build-arg', `BASE=${base}`, '--json'];
-  const first = JSON.parse(await decant(create)) as ImageResult;
+  const create = async () =>
+    JSON.parse(
+      await decant(['image', 'create', context, '--streaming', '-n', NAME, '--build-arg', `BASE=${base}`, '--json']),
+    ) as ImageResult;
+  const first = await create().catch(async (error: unknown) => {
+    if (!(error instanceof CommandFailed) || error.status !== BUILD_FAILED || base === LOCAL_BASE) throw error;
+    say(`   That failed with ${base}; once more with a base that is made here.`);
+    await importLocalBase(driver);
+    base = LOCAL_BASE;
+    return create();
+  });
   report(first);
 
   title('3. One source file changes');
   const greetings = join(context, 'greetings.txt');
   await writeFile(greetings, `${await readFile(greetings, 'utf8')}sw Habari ${Date.now()}\n`);
-  const second = JSON.parse(await decant(create)) as ImageResult;
+  const second = await create();
   report(second);
   const share = (100 * second.bytes.new) / second.image.contentBytes;
   say(
@@ -97,10 +125,8 @@ function report({ image, chunks, bytes, timingsMs }: ImageResult): void {
 }
 
 /** The base to build from: pulled from its registry when that answers, else made from this machine's package mirror. */
-async function baseImage(): Promise<string> {
-  const { driver, why } = chooseBuilder(await detectBuilders());
-  say(`   ${why}`);
-  if (await driver.imageExists(BASE_REFERENCE)) {
+async function baseImage(driver: BuilderDriver): Promise<string> {
+  if (await driver.imageExists(BASE_REFERENCE, { signal })) {
     say(`   ${BASE_REFERENCE} is there already.`);
     return BASE_REFERENCE;
   }
@@ -108,31 +134,47 @@ async function baseImage(): Promise<string> {
     say(`   ${BASE_REFERENCE} will be pulled from its registry.`);
     return BASE_REFERENCE;
   }
-  say(`   The registry of ${BASE_REFERENCE} does not answer, so the base is made here from Debian's packages.`);
+  say(`   The registry of ${BASE_REFERENCE} cannot be used, so the base is made here from Debian's packages.`);
   await importLocalBase(driver);
   return LOCAL_BASE;
 }
 
+/** Whether the registry gives out the base image now: that it is up is not enough, it may have counted too many pulls. */
 async function registryAnswers(): Promise<boolean> {
+  const timely = { signal: AbortSignal.any([signal, AbortSignal.timeout(REGISTRY_TIMEOUT_MS)]) };
   try {
-    const signal = AbortSignal.timeout(REGISTRY_TIMEOUT_MS);
-    // 401 is how this registry says hello to whoever has no token yet.
-    const { status } = await fetch('https://registry-1.docker.io/v2/', { signal, redirect: 'error' });
-    return status === 200 || status === 401;
+    const asked = await fetch(TOKEN_URL, timely);
+    const { token } = (await asked.json()) as { token?: string };
+    const headers = { authorization: `Bearer ${token ?? ''}`, accept: 'application/vnd.oci.image.index.v1+json' };
+    return (await fetch(MANIFEST_URL, { ...timely, method: 'HEAD', headers })).ok;
   } catch {
+    signal.throwIfAborted();
     return false;
   }
 }
 
 async function importLocalBase(driver: BuilderDriver): Promise<void> {
-  if (await driver.imageExists(LOCAL_BASE)) {
+  if (await driver.imageExists(LOCAL_BASE, { signal })) {
     say(`   ${LOCAL_BASE} is there from an earlier run.`);
     return;
   }
   say('   mmdebstrap puts a minimal Debian together; this takes about half a minute …');
-  const tarFile = await debianBase({ cacheFolder: join(ROOT, '.cache') });
-  await driver.importBase({ tarFile, reference: LOCAL_BASE });
+  const tarFile = await debianBase({ cacheFolder: join(ROOT, '.cache'), signal });
+  await driver.importBase({ tarFile, reference: LOCAL_BASE }, { signal });
   say(`   imported it as ${LOCAL_BASE}.`);
+}
+
+/** Exit status of decant when a build failed. */
+const BUILD_FAILED = 5;
+
+/** A decant command ended with another status than 0, having said why. */
+class CommandFailed extends Error {
+  readonly status: number | null;
+
+  constructor(args: readonly string[], status: number | null) {
+    super(`decant ${args.slice(0, 2).join(' ')} ended with status ${status}; what it said stands above.`);
+    this.status = status;
+  }
 }
 
 /** Runs a decant command of this checkout and returns its standard output. */
@@ -145,18 +187,24 @@ function decant(args: readonly string[], { inherit = false } = {}): Promise<stri
     });
     let output = '';
     child.stdout?.setEncoding('utf8').on('data', (text: string) => (output += text));
+    const passOn = () => child.kill('SIGTERM');
+    process.once('SIGTERM', passOn);
     child.once('error', reject);
     child.once('close', (code) => {
+      process.off('SIGTERM', passOn);
       if (code === 0) resolve(output);
-      else reject(new Error(`decant ${args[0]} ended with status ${code}`));
+      else reject(signal.aborted ? signal.reason : new CommandFailed(args, code));
     });
   });
 }
 
+for (const name of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(name, () => controller.abort(new Error('it was interrupted.')));
+}
 try {
   await main();
 } catch (error) {
   process.stderr.write(`\nThe demo stopped: ${error instanceof Error ? error.message : String(error)}\n`);
   if (isDecantError(error) && error.hint !== undefined) process.stderr.write(`${error.hint}\n`);
-  process.exitCode = 1;
+  process.exitCode = signal.aborted ? 130 : 1;
 }

@@ -16,7 +16,7 @@ if (!supported) {
   // Node 22 calls node:sqlite experimental whenever it is loaded, which is no news to who runs a command.
   var emitWarning = process.emitWarning;
   process.emitWarning = function (warning) {
-    if (!/^SQLite is an experimental feature/.test(String(warning))) emitWarning.apply(process, arguments);
+    if (!String(warning).startsWith('SQLite is an experimental feature')) emitWarning.apply(process, arguments);
   };
   import('../dist/main.js').catch(function (error) {
     process.stderr.write('decant could not start: ' + (error && error.message ? error.message : error) + '\n');
