@@ -74,7 +74,11 @@ async function ended(id: string): Promise<BuildRow> {
   throw new Error('the admission did not end');
 }
 
-const keys = async (prefix: string) => (await Array.fromAsync(store.list(prefix))).map(({ key }) => key);
+const keys = async (prefix: string) => {
+  const found: string[] = [];
+  for await (const { key } of store.list(prefix)) found.push(key);
+  return found;
+};
 
 describe('the worker', () => {
   it('admits what waits, and removes what was staged', async () => {
