@@ -88,9 +88,10 @@ describe('as time passes', () => {
   test('counts, rate and time left', () => {
     const screen = rememberingScreen(120);
     const { onEvent } = createProgress('auto', { screen, now });
-    onEvent({ type: 'stage-started', stage: 'upload' });
+    onEvent({ type: 'stage-started', stage: 'upload', totalBytes: 100 * MIB });
     pass(10_000);
-    onEvent(upload(25 * MIB));
+    // The whole need not be told again.
+    onEvent({ type: 'stage-progress', stage: 'upload', bytes: 25 * MIB, items: 2000 });
     vi.advanceTimersByTime(200);
     const last = settled(screen.written()).at(-1);
     expect(last).toBe('· uploading what is new: 2,000 items, 25.0 MiB of 100.0 MiB, 2.5 MiB/s, 30.0 s left');
