@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util';
+
 import type { ProgressEvent } from '@decant/core';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
@@ -22,13 +24,7 @@ function show(events: readonly ProgressEvent[], columns?: number, options: Progr
 
 /** What a terminal shows in the end of text with carriage returns and cleared lines, without colours. */
 function settled(text: string): string[] {
-  // oxlint-disable-next-line no-control-regex -- sequences of the terminal
-  const lines = text.split('\n').map((line) =>
-    line
-      .split('\r\u001B[2K')
-      .at(-1)!
-      .replace(/\u001B\[\d+m/g, ''),
-  );
+  const lines = text.split('\n').map((line) => stripVTControlCharacters(line.split('\r\u001B[2K').at(-1)!));
   return lines.at(-1) === '' ? lines.slice(0, -1) : lines;
 }
 
