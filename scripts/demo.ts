@@ -106,9 +106,9 @@ async function show(folder: string): Promise<void> {
   );
 
   title('5. Try next');
-  say('   pnpm decant image ls');
-  say(`   pnpm decant run ${NAME} -- python3 -c 'import sys; print(sys.version)'`);
-  say('   pnpm decant doctor');
+  say('   npx -y pnpm@12.21.0 decant image ls');
+  say(`   npx -y pnpm@12.21.0 decant run ${NAME} -- python3 -c 'import sys; print(sys.version)'`);
+  say('   npx -y pnpm@12.21.0 decant doctor');
 }
 
 function title(text: string): void {

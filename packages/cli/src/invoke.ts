@@ -3,6 +3,7 @@ import type { Decant } from '@decant/sdk';
 import type { CommonOptions } from './options.ts';
 import { Interrupted, INTERRUPTED_STATUS, reportFailure } from './render/failure.ts';
 import { createProgress, type ProgressRenderer } from './render/progress.ts';
+import { stderr } from './render/terminal.ts';
 
 /** What the body of a command works with. */
 export interface Invocation {
@@ -37,7 +38,8 @@ export async function invoke(
   } catch (error) {
     progress.end();
     process.exitCode = reportFailure(error, {
-      json: options.json === true || options.progress === 'json',
+      // A person at a terminal who asked for JSON is still told in words what went wrong.
+      json: options.progress === 'json' || (options.json === true && !stderr.redraws),
       debug: options.debug === true,
     });
   } finally {

@@ -1,3 +1,5 @@
+import { stripVTControlCharacters } from 'node:util';
+
 import type { ProgressEvent } from '@decant/core';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
@@ -22,13 +24,7 @@ function show(events: readonly ProgressEvent[], columns?: number, options: Progr
 
 /** What a terminal shows in the end of text with carriage returns and cleared lines, without colours. */
 function settled(text: string): string[] {
-  // oxlint-disable-next-line no-control-regex -- sequences of the terminal
-  const lines = text.split('\n').map((line) =>
-    line
-      .split('\r\u001B[2K')
-      .at(-1)!
-      .replace(/\u001B\[\d+m/g, ''),
-  );
+  const lines = text.split('\n').map((line) => stripVTControlCharacters(line.split('\r\u001B[2K').at(-1)!));
   return lines.at(-1) === '' ? lines.slice(0, -1) : lines;
 }
 
@@ -88,9 +84,10 @@ describe('as time passes', () => {
   test('counts, rate and time left', () => {
     const screen = rememberingScreen(120);
     const { onEvent } = createProgress('auto', { screen, now });
-    onEvent({ type: 'stage-started', stage: 'upload' });
+    onEvent({ type: 'stage-started', stage: 'upload', totalBytes: 100 * MIB });
     pass(10_000);
-    onEvent(upload(25 * MIB));
+    // The whole need not be told again.
+    onEvent({ type: 'stage-progress', stage: 'upload', bytes: 25 * MIB, items: 2000 });
     vi.advanceTimersByTime(200);
     const last = settled(screen.written()).at(-1);
     expect(last).toBe('· uploading what is new: 2,000 items, 25.0 MiB of 100.0 MiB, 2.5 MiB/s, 30.0 s left');

@@ -43,13 +43,13 @@ const LABELS: Record<Stage, string> = {
   export: 'writing the disk image',
 };
 
-type Facts = Extract<ProgressEvent, { type: 'stage-progress' }>;
+type Facts = Partial<Record<'bytes' | 'totalBytes' | 'items' | 'totalItems', number>>;
 
 /** A stage that has begun and not ended. */
 interface Running {
   readonly startedMs: number;
   readonly message: string | undefined;
-  facts: Facts | undefined;
+  facts: Facts;
 }
 
 /** Elapsed milliseconds below which a rate says nothing. */
@@ -75,11 +75,11 @@ function finishedLine(event: Extract<ProgressEvent, { type: 'stage-finished' }>)
 function runningLine(stage: Stage, { startedMs, message, facts }: Running, nowMs: number): string {
   const elapsedMs = nowMs - startedMs;
   const parts: string[] = message === undefined ? [] : [message];
-  if (facts?.items !== undefined) {
+  if (facts.items !== undefined) {
     const of = facts.totalItems === undefined ? '' : `/${count(facts.totalItems)}`;
     parts.push(`${count(facts.items)}${of} items`);
   }
-  if (facts?.bytes !== undefined) {
+  if (facts.bytes !== undefined) {
     const { bytes, totalBytes } = facts;
     parts.push(totalBytes === undefined ? formatBytes(bytes) : `${formatBytes(bytes)} of ${formatBytes(totalBytes)}`);
     parts.push(...rate(bytes, elapsedMs));
@@ -87,7 +87,8 @@ function runningLine(stage: Stage, { startedMs, message, facts }: Running, nowMs
       parts.push(`${formatDuration(((totalBytes - bytes) / bytes) * elapsedMs)} left`);
     }
   }
-  if (facts === undefined && elapsedMs >= 1000) parts.push(formatDuration(Math.floor(elapsedMs / 1000) * 1000));
+  if (facts.items === undefined && facts.bytes === undefined && elapsedMs >= 1000)
+    parts.push(formatDuration(Math.floor(elapsedMs / 1000) * 1000));
   return `${LABELS[stage]}${parts.length === 0 ? ' …' : `: ${parts.join(', ')}`}`;
 }
 
@@ -110,14 +111,24 @@ function lastingLine(event: ProgressEvent, { style }: Screen, columns = Number.P
   }
 }
 
-/** Keeps the table of running stages; true when the event was about one. */
+/** What was counted, and what is known of the whole. */
+function factsOf({ bytes, totalBytes, items, totalItems }: Facts): Facts {
+  return {
+    ...(bytes === undefined ? {} : { bytes }),
+    ...(totalBytes === undefined ? {} : { totalBytes }),
+    ...(items === undefined ? {} : { items }),
+    ...(totalItems === undefined ? {} : { totalItems }),
+  };
+}
+
+/** Keeps the table of running stages. What an event does not say stays as it was. */
 function follow(running: Map<Stage, Running>, event: ProgressEvent, nowMs: number): void {
   if (event.type === 'stage-started') {
     running.delete(event.stage);
-    running.set(event.stage, { startedMs: nowMs, message: event.message, facts: undefined });
+    running.set(event.stage, { startedMs: nowMs, message: event.message, facts: factsOf(event) });
   } else if (event.type === 'stage-progress') {
     const stage = running.get(event.stage);
-    if (stage !== undefined) stage.facts = event;
+    if (stage !== undefined) stage.facts = { ...stage.facts, ...factsOf(event) };
   } else if (event.type === 'stage-finished') {
     running.delete(event.stage);
   }
