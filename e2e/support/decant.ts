@@ -2,6 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { inject } from 'vitest';
+
 export const ROOT = join(import.meta.dirname, '../..');
 const PROGRAM = join(ROOT, 'packages/cli/src/main.ts');
 
@@ -37,6 +39,9 @@ export interface RunningDecant extends AsyncDisposable {
   seen(pattern: RegExp): Promise<RegExpExecArray>;
 }
 
+/** Halves the time that a command from source needs to start. */
+const NODE_COMPILE_CACHE = join(inject('tempRoot'), 'compile-cache');
+
 const SIGNALS: Readonly<Record<string, number>> = { SIGINT: 2, SIGKILL: 9, SIGTERM: 15 };
 
 /** Starts the command line of this checkout, from source. */
@@ -56,7 +61,7 @@ export function startDecant(args: readonly string[], options: DecantOptions): Ru
   ];
   const child = spawn(program, [...rest, ...args], {
     cwd: options.cwd ?? ROOT,
-    env: { ...outer, NODE_OPTIONS: '', DECANT_HOME: options.home, ...options.env },
+    env: { ...outer, NODE_OPTIONS: '', NODE_COMPILE_CACHE, DECANT_HOME: options.home, ...options.env },
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
     detached: true,
   });
