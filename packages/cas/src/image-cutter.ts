@@ -35,7 +35,7 @@ export interface ImageCutter extends Disposable {
 }
 
 /** When so much of the front of the buffer is done with, the rest is moved there. */
-const REUSE_BYTES = 256 * KIB;
+const REUSE_BYTES = 512 * KIB;
 
 export interface ImageCutterOptions {
   readonly layout: ChunkLayout;
