@@ -2,9 +2,10 @@ import { MIB, PAGE_BYTES } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { chunkImage, type ImageChunk } from './chunker.ts';
+import { chunkImage } from './chunker.ts';
 import { CUT_RULES, isZeroPage, MAX_HOLE_PAGES, pageHash, STRIPE_PAGES, type ChunkLayout } from './cut-rules.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
+import type { ImageChunk } from './image-cutter.ts';
 import type { ImagePiece } from './piece.ts';
 import { chunkOf, collect, randomBytes, randomPages } from './test-data.ts';
 

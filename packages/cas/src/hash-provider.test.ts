@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 
 import { blake3DeriveKeyScalar } from './blake3.ts';
 import { checkHashProvider, type HashProvider } from './hash-provider.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { loadNodeHashProvider } from './node/node-hash-provider.ts';
 
 const sha256 = (data: Uint8Array) => new Uint8Array(createHash('sha256').update(data).digest());
