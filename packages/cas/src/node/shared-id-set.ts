@@ -1,5 +1,4 @@
-import type { ChunkId } from '@decant/core';
-import { fromHex } from '@decant/core';
+import { DecantError } from '@decant/core';
 
 import { viewOf } from '../bytes-reader.ts';
 import { SECRET_WORDS, secretHash } from '../id-table.ts';
@@ -53,7 +52,7 @@ export class SharedIdSet {
     return Atomics.load(this.#words, COUNT);
   }
 
-  /** Adds the id at `at`; true when it was not there. @throws RangeError when the set is full. */
+  /** Adds the id at `at`; true when it was not there. @throws LIMIT_EXCEEDED when the set is full. */
   add(bytes: Uint8Array, at = 0): boolean {
     const view = viewOf(bytes);
     const words = this.#words;
@@ -64,7 +63,7 @@ export class SharedIdSet {
         if (Atomics.add(words, COUNT, 1) >= words[LIMIT]!) {
           Atomics.sub(words, COUNT, 1);
           Atomics.store(words, base, 0);
-          throw new RangeError('more chunk ids than the set was made for');
+          throw new DecantError('LIMIT_EXCEEDED', 'There are more chunks than a manifest may hold.');
         }
         for (let i = 0; i < 8; i++) words[base + 1 + i] = view.getInt32(at + 4 * i, true);
         Atomics.store(words, base, TAKEN);
@@ -76,10 +75,6 @@ export class SharedIdSet {
       }
       if (this.#equal(view, at, base + 1)) return false;
     }
-  }
-
-  addId(id: ChunkId): boolean {
-    return this.add(fromHex(id));
   }
 
   #equal(view: DataView, at: number, base: number): boolean {

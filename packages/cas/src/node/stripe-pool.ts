@@ -92,10 +92,10 @@ export class StripePool implements AsyncDisposable {
     const { file, sizeBytes, storing } = this.#options;
     const url = this.#options.workerUrl ?? defaultWorkerUrl();
     const workerData: StripeWorkerData = { file, sizeBytes, worker: number, storing };
-    const sources = url.pathname.endsWith('.ts') ? ['--conditions=@decant/source'] : [];
     const worker = new Worker(url, {
       workerData,
-      execArgv: [...process.execArgv.filter((arg) => arg.startsWith('--conditions')), ...sources],
+      // Nothing of this process's own flags; sources find other packages' sources by the condition.
+      execArgv: url.pathname.endsWith('.ts') ? ['--conditions=@decant/source'] : [],
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
       name: `decant-stripes-${number}`,
     });

@@ -2,10 +2,9 @@ import { readSync } from 'node:fs';
 
 import { DecantError, MIB, PAGE_BYTES } from '@decant/core';
 
-import { chunkImage, type ImageChunk } from '../chunker.ts';
 import { CUT_RULES, isZeroPage, STRIPE_PAGES } from '../cut-rules.ts';
 import type { HashProvider } from '../hash-provider.ts';
-import type { ImagePiece } from '../piece.ts';
+import { openImageCutter, type ImageChunk } from '../image-cutter.ts';
 
 export const STRIPE_BYTES = STRIPE_PAGES * PAGE_BYTES;
 const READ_BYTES = MIB;
@@ -27,12 +26,10 @@ export function stripeCount(sizeBytes: number): number {
  * all stripes in order are those of `chunkImage` over the whole file, once holes that adjoin are joined. Chunks end at
  * stripes by the format. What a stripe alone cannot know is whether a few zero pages at its edge are part of a hole that
  * reaches across; so the pages beside it, as many as the shortest hole has, are looked at too.
- * Reads into one buffer of 1 MiB.
  */
 export class StripeScanner {
   readonly #file: StripedFile;
   readonly #hash: HashProvider;
-  readonly #buffer = new Uint8Array(READ_BYTES);
   readonly #edge = new Uint8Array(2 * EDGE_BYTES);
 
   constructor(file: StripedFile, hash: HashProvider) {
@@ -50,16 +47,23 @@ export class StripeScanner {
     if (leading > 0) yield { type: 'hole', lengthBytes: first * PAGE_BYTES };
     if (start + leading === end) return;
     const trailing = joins(last, after) ? last * PAGE_BYTES : 0;
-    yield* chunkImage(this.#pieces(start + leading, end - trailing), { layout: 'foreign', hash: this.#hash });
+    yield* this.#stretches(start + leading, end - trailing);
     if (trailing > 0) yield { type: 'hole', lengthBytes: trailing };
   }
 
-  *#pieces(start: number, end: number): Generator<ImagePiece, void, undefined> {
-    for (let at = start; at < end; at += READ_BYTES) {
-      const bytes = this.#buffer.subarray(0, Math.min(READ_BYTES, end - at));
-      readExactly(this.#file.fd, bytes, at);
-      yield { type: 'data', bytes };
+  async *#stretches(start: number, end: number): AsyncGenerator<ImageChunk, void, undefined> {
+    using cutter = await openImageCutter({ layout: 'foreign', hash: this.#hash });
+    for (let at = start; at < end;) {
+      // Straight into the memory in which it is hashed.
+      const room = cutter.room();
+      const count = Math.min(room.length, READ_BYTES, end - at);
+      readExactly(this.#file.fd, room.subarray(0, count), at);
+      cutter.filled(count);
+      at += count;
+      for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
     }
+    cutter.end();
+    for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
   }
 
   /** Zero pages that end at an offset and that begin there, each counted up to the minimum. */
