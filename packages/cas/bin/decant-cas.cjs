@@ -9,7 +9,9 @@ var supported = (major === 22 && minor >= 19) || (major === 24 && minor >= 11) |
 
 if (!supported) {
   process.stderr.write(
-    'decant-cas needs Node 22.19 or later, 24.11 or later, or 26 and later; this is Node ' + process.versions.node + '.\n',
+    'decant-cas needs Node 22.19 or later, 24.11 or later, or 26 and later; this is Node ' +
+      process.versions.node +
+      '.\n',
   );
   process.exitCode = 1;
 } else {

@@ -95,7 +95,7 @@ describe('makeFromFile', () => {
     const onEvent = (event: { type: string }) => {
       if (event.type === 'stage-progress') stop.abort(reason);
     };
-    await expect(make({ store, onEvent: onEvent as never, signal: stop.signal })).rejects.toBe(reason);
+    await expect(make({ store, onEvent, signal: stop.signal })).rejects.toBe(reason);
     expect(await readdir(store, { recursive: true })).toEqual(['tmp']);
     await expect(make({ store, signal: stop.signal })).rejects.toBe(reason);
   }, 60_000);
