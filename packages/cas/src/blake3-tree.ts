@@ -17,15 +17,17 @@ export interface Blake3Mode {
 
 /** A node of the tree that is not compressed yet, because only the last one, the root, is compressed as root. */
 export type TreeNode =
-  | { readonly type: 'leaf'; readonly bytes: Uint8Array; readonly counter: number }
+  /**
+   * The root of a subtree: leaves from number `counter` on, at most `maxLeaves` of them, the last of which may be short. As
+   * many as a power of two that divides `counter`, or fewer at the end of the input.
+   */
+  | { readonly type: 'span'; readonly bytes: Uint8Array; readonly counter: number }
   | { readonly type: 'parent'; readonly left: Uint8Array; readonly right: Uint8Array };
 
 /** Computes values of the tree; what {@link Blake3Stream} builds on. Implemented by the SIMD kernel and in plain code. */
 export interface Blake3Core {
-  /** Most leaves of one `subtree` call: a power of two, 4 or more. */
+  /** Most leaves of one span: a power of two, 4 or more. */
   readonly maxLeaves: number;
-  /** The chaining value of a complete subtree: a power of two of full leaves; `counter` is the index of the first. */
-  subtree(bytes: Uint8Array, counter: number, mode: Blake3Mode): Uint8Array;
   /** The chaining value of a node that is not the root. */
   value(node: TreeNode, mode: Blake3Mode): Uint8Array;
   /** The first bytes of the output of the root. */
@@ -47,14 +49,26 @@ export function blake3Mode(core: Blake3Core, options: Blake3Options): Blake3Mode
   }
   if (context === undefined) return PLAIN_MODE;
   const contextKey = new Blake3Stream(core, { key: PLAIN_MODE.key, flags: DERIVE_KEY_CONTEXT });
-  contextKey.update(new TextEncoder().encode(context));
-  return { key: contextKey.digest(), flags: DERIVE_KEY_MATERIAL };
+  return { key: contextKey.whole(new TextEncoder().encode(context)), flags: DERIVE_KEY_MATERIAL };
 }
 
 /** The output length of the options, 32 unless told. @throws RangeError when it is not from 1 to 2^24. */
 export function blake3OutputBytes({ outputBytes = 32 }: Blake3Options): number {
   if (Number.isInteger(outputBytes) && outputBytes >= 1 && outputBytes <= MAX_OUTPUT_BYTES) return outputBytes;
   throw new RangeError(`BLAKE3 gives 1 to ${MAX_OUTPUT_BYTES} bytes here, not ${outputBytes}`);
+}
+
+/** BLAKE3 of `data`. @throws RangeError for a key, a context or a length that cannot be. */
+export function blake3Whole(core: Blake3Core, data: Uint8Array, options?: Blake3Options): Uint8Array<ArrayBuffer> {
+  if (options === undefined && data.length <= core.maxLeaves * LEAF_BYTES) {
+    return core.digest({ type: 'span', bytes: data, counter: 0 }, PLAIN_MODE, 32);
+  }
+  return createBlake3Stream(core, options).whole(data);
+}
+
+/** BLAKE3 in pieces. @throws RangeError for a key, a context or a length that cannot be. */
+export function createBlake3Stream(core: Blake3Core, options: Blake3Options = {}): Blake3Stream {
+  return new Blake3Stream(core, blake3Mode(core, options), blake3OutputBytes(options));
 }
 
 const TAIL_LEAVES = 4;
@@ -69,7 +83,8 @@ export class Blake3Stream implements IncrementalHash {
   readonly #core: Blake3Core;
   readonly #mode: Blake3Mode;
   readonly #outputBytes: number;
-  readonly #tail = new Uint8Array(TAIL_BYTES);
+  /** Made when it is needed: whole digests never do. */
+  #tail: Uint8Array | undefined;
   #tailBytes = 0;
   readonly #stack: Uint8Array[] = [];
   /** Leaves that the stack stands for. */
@@ -89,7 +104,7 @@ export class Blake3Stream implements IncrementalHash {
       at = this.#keep(bytes, 0);
       // Without more input the last leaf may be the root or the end of it.
       if (at === bytes.length) return;
-      this.#push(this.#tail, TAIL_LEAVES);
+      this.#push(this.#tail!, TAIL_LEAVES);
       this.#tailBytes = 0;
     }
     while (bytes.length - at > TAIL_BYTES) {
@@ -104,13 +119,24 @@ export class Blake3Stream implements IncrementalHash {
   digest(): Uint8Array<ArrayBuffer> {
     if (this.#done) throw new Error('the digest has been taken');
     this.#done = true;
+    // Only groups of four leaves or more have been pushed, so what is left is a subtree.
+    return this.#finish(this.#tail?.subarray(0, this.#tailBytes) ?? new Uint8Array(0));
+  }
+
+  /** The digest of `bytes`, in a stream that has had no other input: fewer and larger subtrees than by `update`. */
+  whole(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+    const { maxLeaves } = this.#core;
     let at = 0;
-    while (this.#tailBytes - at > LEAF_BYTES) {
-      this.#push(this.#tail.subarray(at, at + LEAF_BYTES), 1);
-      at += LEAF_BYTES;
+    for (; bytes.length - at > maxLeaves * LEAF_BYTES; at += maxLeaves * LEAF_BYTES) {
+      this.#push(bytes.subarray(at, at + maxLeaves * LEAF_BYTES), maxLeaves);
     }
+    this.#done = true;
+    return this.#finish(bytes.subarray(at));
+  }
+
+  #finish(last: Uint8Array): Uint8Array<ArrayBuffer> {
     this.#merge();
-    let root: TreeNode = { type: 'leaf', bytes: this.#tail.subarray(at, this.#tailBytes), counter: this.#leaves };
+    let root: TreeNode = { type: 'span', bytes: last, counter: this.#leaves };
     for (let left = this.#stack.pop(); left !== undefined; left = this.#stack.pop()) {
       root = { type: 'parent', left, right: this.#core.value(root, this.#mode) };
     }
@@ -120,6 +146,7 @@ export class Blake3Stream implements IncrementalHash {
   /** Takes what fits into the tail from `at` on; returns where it stopped. */
   #keep(bytes: Uint8Array, at: number): number {
     const end = Math.min(bytes.length, at + TAIL_BYTES - this.#tailBytes);
+    this.#tail ??= new Uint8Array(TAIL_BYTES);
     this.#tail.set(bytes.subarray(at, end), this.#tailBytes);
     this.#tailBytes += end - at;
     return end;
@@ -134,7 +161,7 @@ export class Blake3Stream implements IncrementalHash {
 
   #push(bytes: Uint8Array, leaves: number): void {
     this.#merge();
-    this.#stack.push(this.#core.subtree(bytes, this.#leaves, this.#mode));
+    this.#stack.push(this.#core.value({ type: 'span', bytes, counter: this.#leaves }, this.#mode));
     this.#leaves += leaves;
   }
 

@@ -9,11 +9,11 @@ import {
   SCHEDULE,
 } from './blake3-constants.ts';
 import {
-  Blake3Stream,
-  blake3Mode,
-  blake3OutputBytes,
+  blake3Whole,
+  createBlake3Stream,
   type Blake3Core,
   type Blake3Mode,
+  type Blake3Stream,
   type TreeNode,
 } from './blake3-tree.ts';
 import type { Blake3Options } from './hash-provider.ts';
@@ -108,7 +108,8 @@ function wordsToBytes(words: Uint32Array): Uint8Array<ArrayBuffer> {
 }
 
 /** The last compression of a node. */
-function lastOf(node: TreeNode, { key, flags }: Blake3Mode): Pending {
+function lastOf(node: TreeNode, mode: Blake3Mode): Pending {
+  const { key, flags } = mode;
   const keyWords = blockWords(key, 0, 32).subarray(0, 8);
   if (node.type === 'parent') {
     const words = new Uint32Array(16);
@@ -117,6 +118,21 @@ function lastOf(node: TreeNode, { key, flags }: Blake3Mode): Pending {
     return { chaining: keyWords, words, counter: 0, blockLength: BLOCK_BYTES, flags: flags | PARENT };
   }
   const { bytes, counter } = node;
+  if (bytes.length > LEAF_BYTES) {
+    // The left part is the largest complete subtree that leaves something for the right one.
+    let left = LEAF_BYTES;
+    while (2 * left < bytes.length) left *= 2;
+    const span = (part: Uint8Array, first: number) =>
+      scalarCore.value({ type: 'span', bytes: part, counter: first }, mode);
+    return lastOf(
+      {
+        type: 'parent',
+        left: span(bytes.subarray(0, left), counter),
+        right: span(bytes.subarray(left), counter + left / LEAF_BYTES),
+      },
+      mode,
+    );
+  }
   let chaining = keyWords;
   for (let at = 0; ; at += BLOCK_BYTES) {
     const end = Math.min(bytes.length, at + BLOCK_BYTES);
@@ -129,15 +145,6 @@ function lastOf(node: TreeNode, { key, flags }: Blake3Mode): Pending {
 
 export const scalarCore: Blake3Core = {
   maxLeaves: 4,
-
-  subtree(bytes, counter, mode) {
-    if (bytes.length === LEAF_BYTES) return scalarCore.value({ type: 'leaf', bytes, counter }, mode);
-    const half = bytes.length / 2;
-    const left = scalarCore.subtree(bytes.subarray(0, half), counter, mode);
-    const right = scalarCore.subtree(bytes.subarray(half), counter + half / LEAF_BYTES, mode);
-    return scalarCore.value({ type: 'parent', left, right }, mode);
-  },
-
   value: (node, mode) => wordsToBytes(compress(lastOf(node, mode)).subarray(0, 8)),
 
   digest(root, mode, outputBytes) {
@@ -152,13 +159,11 @@ export const scalarCore: Blake3Core = {
 };
 
 /** BLAKE3 in pieces. @throws RangeError for a key, a context or a length that cannot be. */
-export function createBlake3Scalar(options: Blake3Options = {}): Blake3Stream {
-  return new Blake3Stream(scalarCore, blake3Mode(scalarCore, options), blake3OutputBytes(options));
+export function createBlake3Scalar(options?: Blake3Options): Blake3Stream {
+  return createBlake3Stream(scalarCore, options);
 }
 
 /** BLAKE3 of `data`. @throws RangeError for a key, a context or a length that cannot be. */
-export function blake3Scalar(data: Uint8Array, options: Blake3Options = {}): Uint8Array<ArrayBuffer> {
-  const stream = createBlake3Scalar(options);
-  stream.update(data);
-  return stream.digest();
+export function blake3Scalar(data: Uint8Array, options?: Blake3Options): Uint8Array<ArrayBuffer> {
+  return blake3Whole(scalarCore, data, options);
 }

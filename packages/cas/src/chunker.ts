@@ -1,4 +1,4 @@
-import { MIB } from '@decant/core';
+import { KIB, MIB } from '@decant/core';
 
 import type { ChunkLayout } from './cut-rules.ts';
 import type { HashProvider } from './hash-provider.ts';
@@ -54,10 +54,13 @@ export async function* chunkImage(
   for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
 }
 
-/** Copies bytes from `from` on, as many as there is room for, and returns how many. */
+/** Bytes that are copied and then hashed while the processor's cache has them. */
+const PORTION_BYTES = 128 * KIB;
+
+/** Copies a portion of bytes from `from` on, if there is room for it, and returns how many. */
 function copyInto(cutter: ImageCutter, bytes: Uint8Array, from: number): number {
   const room = cutter.room();
-  const count = Math.min(bytes.length - from, room.length);
+  const count = Math.min(bytes.length - from, room.length, PORTION_BYTES);
   room.set(from === 0 && count === bytes.length ? bytes : bytes.subarray(from, from + count));
   cutter.filled(count);
   return count;

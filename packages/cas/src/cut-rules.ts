@@ -22,7 +22,7 @@ const FOREIGN_PAGES_PER_CUT = 12;
  * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 48 × (1 - e^(-240 / 48)) ≈ 64 pages = 255 KiB, and hints
  * lower it: to 210–235 KiB for trees with programs and libraries, to 145–160 KiB for trees of small files alone.
  * foreign: 16 to 256 KiB, mean 4 + 12 × (1 - e^(-60 / 12)) ≈ 16 pages = 64 KiB.
- * Provisional until the chunking core has landed; then they never change within format version 1.
+ * They never change within format version 1.
  */
 export const CUT_RULES: Readonly<Record<ChunkLayout, CutRules>> = {
   hinted: {

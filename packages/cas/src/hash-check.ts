@@ -86,6 +86,8 @@ async function checkPageHasher(functions: Blake3Functions, data: Uint8Array): Pr
   const rest = hasher.dataPages(3 * PAGE_BYTES, 2, 3, { ...rules, cutBelow: 0 });
   if (first.pages !== 3 || first.ends || rest.pages !== 1 || rest.ends) throw wrong('page hash or zero test');
   if (hasher.zeroPages(3 * PAGE_BYTES, 2) !== 0 || hasher.zeroPages(4 * PAGE_BYTES, 1) !== 1) throw wrong('zero test');
+  // Something else first, so that what an earlier image left behind cannot pass for the result.
+  hasher.dataPages(0, 1, 4, rules);
   hasher.plainPages(4 * PAGE_BYTES, 1, 4);
   const pages = new Uint8Array(5 * PAGE_BYTES);
   pages.set(data.subarray(0, 4 * PAGE_BYTES));

@@ -17,18 +17,21 @@ export interface Blake3Options {
   readonly outputBytes?: number | undefined;
 }
 
-/** @throws RangeError for a key of another length, a key and a context at once, or an output length out of bounds. */
+/**
+ * BLAKE3, without `this`: a provider is put together from parts.
+ * @throws RangeError for a key of another length, a key and a context at once, or an output length out of bounds.
+ */
 export interface Blake3Functions {
-  blake3(data: Uint8Array, options?: Blake3Options): Uint8Array;
-  createBlake3(options?: Blake3Options): IncrementalHash;
+  readonly blake3: (data: Uint8Array, options?: Blake3Options) => Uint8Array;
+  readonly createBlake3: (options?: Blake3Options) => IncrementalHash;
   /** Scans and hashes an image's pages; dispose of it to give its buffer to the next image. */
-  createPageHasher(): Promise<PageHasher>;
+  readonly createPageHasher: () => Promise<PageHasher>;
 }
 
-/** 32-byte digests of FIPS 180-4. */
+/** 32-byte digests of FIPS 180-4, without `this`. */
 export interface Sha256Functions {
-  sha256(data: Uint8Array): Uint8Array;
-  createSha256(): IncrementalHash;
+  readonly sha256: (data: Uint8Array) => Uint8Array;
+  readonly createSha256: () => IncrementalHash;
 }
 
 /** Where digests come from. Every provider gives the same digests; they differ in speed. */

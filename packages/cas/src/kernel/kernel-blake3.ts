@@ -1,7 +1,7 @@
 import { PAGE_BYTES } from '@decant/core';
 
-import { Blake3Stream, PLAIN_MODE, blake3Mode, blake3OutputBytes } from '../blake3-tree.ts';
-import type { Blake3Functions, Blake3Options } from '../hash-provider.ts';
+import { PLAIN_MODE, blake3Whole, createBlake3Stream } from '../blake3-tree.ts';
+import type { Blake3Functions } from '../hash-provider.ts';
 import { PAGE_BUFFER_BYTES, type PageHasher } from '../page-hasher.ts';
 import { createKernelCore, WINDOW_BYTES } from './kernel-core.ts';
 import { compileKernel, openKernel, type Kernel, type KernelModule } from './kernel.ts';
@@ -15,20 +15,10 @@ const MAX_CHUNK_PAGES = 256;
 export async function createKernelBlake3(): Promise<Blake3Functions> {
   const module = await compileKernel();
   const core = createKernelCore(await openKernel(module, WINDOW_BYTES));
-  const createBlake3 = (options: Blake3Options = {}) =>
-    new Blake3Stream(core, blake3Mode(core, options), blake3OutputBytes(options));
   const kept: Kernel[] = [];
   return {
-    blake3(data, options) {
-      if (data.length > WINDOW_BYTES) {
-        const stream = createBlake3(options);
-        stream.update(data);
-        return stream.digest();
-      }
-      if (options === undefined) return core.hash(data, PLAIN_MODE, 32);
-      return core.hash(data, blake3Mode(core, options), blake3OutputBytes(options));
-    },
-    createBlake3,
+    blake3: (data, options) => blake3Whole(core, data, options),
+    createBlake3: (options) => createBlake3Stream(core, options),
     createPageHasher: () => openPageHasher(module, kept),
   };
 }

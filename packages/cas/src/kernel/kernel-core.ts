@@ -7,25 +7,22 @@ import { VALUE_BYTES } from './memory-map.ts';
 
 /**
  * Input of one call. Bytes from outside are copied in through this window, which stays in the processor's second
- * cache; a larger one makes the copy slower than it saves calls.
+ * cache; larger ones lose more by the copy than they save in calls.
  */
-export const WINDOW_BYTES = 128 * KIB;
-
-export interface KernelCore extends Blake3Core {
-  /** The digest of at most `WINDOW_BYTES` in one call. */
-  hash(data: Uint8Array, mode: Blake3Mode, outputBytes: number): Uint8Array<ArrayBuffer>;
-}
+export const WINDOW_BYTES = 256 * KIB;
 
 /** BLAKE3's tree on a kernel with at least `WINDOW_BYTES` of input. */
-export function createKernelCore(kernel: Kernel): KernelCore {
+export function createKernelCore(kernel: Kernel): Blake3Core {
   const { functions, input, out, block } = kernel;
 
+  /** Makes the node the kernel's; returns the counter of its compression when it is not the root. */
   const enter = (node: TreeNode, mode: Blake3Mode): number => {
     kernel.use(mode);
-    if (node.type === 'leaf') {
-      input.set(node.bytes);
-      functions.leaf(node.bytes.length, node.counter, high(node.counter), mode.flags);
-      return node.counter;
+    if (node.type === 'span') {
+      const { bytes, counter } = node;
+      input.set(bytes);
+      functions.tree(bytes.length, counter, high(counter), mode.flags);
+      return bytes.length > LEAF_BYTES ? 0 : counter;
     }
     block.set(node.left);
     block.set(node.right, VALUE_BYTES);
@@ -33,34 +30,8 @@ export function createKernelCore(kernel: Kernel): KernelCore {
     return 0;
   };
 
-  /** OUT has the first 64 bytes of the root's output; the rest is computed. */
-  const take = (outputBytes: number): Uint8Array<ArrayBuffer> => {
-    if (outputBytes <= BLOCK_BYTES) return out.slice(0, outputBytes);
-    const bytes = new Uint8Array(outputBytes);
-    bytes.set(out);
-    for (let at = BLOCK_BYTES; at < outputBytes; at += BLOCK_BYTES) {
-      functions.output(at / BLOCK_BYTES, 0);
-      bytes.set(out.subarray(0, outputBytes - at), at);
-    }
-    return bytes;
-  };
-
   return {
     maxLeaves: WINDOW_BYTES / LEAF_BYTES,
-
-    hash(data, mode, outputBytes) {
-      kernel.use(mode);
-      input.set(data);
-      functions.hash(data.length, mode.flags);
-      return take(outputBytes);
-    },
-
-    subtree(bytes, counter, mode) {
-      kernel.use(mode);
-      input.set(bytes);
-      functions.subtree(bytes.length / LEAF_BYTES, counter, high(counter), mode.flags);
-      return out.slice(0, VALUE_BYTES);
-    },
 
     value(node, mode) {
       const counter = enter(node, mode);
@@ -71,7 +42,14 @@ export function createKernelCore(kernel: Kernel): KernelCore {
     digest(root, mode, outputBytes) {
       enter(root, mode);
       functions.output(0, 0);
-      return take(outputBytes);
+      if (outputBytes <= BLOCK_BYTES) return out.slice(0, outputBytes);
+      const bytes = new Uint8Array(outputBytes);
+      bytes.set(out);
+      for (let at = BLOCK_BYTES; at < outputBytes; at += BLOCK_BYTES) {
+        functions.output(at / BLOCK_BYTES, 0);
+        bytes.set(out.subarray(0, outputBytes - at), at);
+      }
+      return bytes;
     },
   };
 }

@@ -4,9 +4,7 @@ import type { Blake3Mode } from '../blake3-tree.ts';
 
 /** The kernel's functions; what they do is said where they are written (tree.ts, pages.ts). Numbers wrap to 32 bits. */
 interface KernelFunctions {
-  hash(length: number, flags: number): void;
-  subtree(leaves: number, counterLow: number, counterHigh: number, flags: number): void;
-  leaf(length: number, counterLow: number, counterHigh: number, flags: number): void;
+  tree(length: number, counterLow: number, counterHigh: number, flags: number): void;
   parent(flags: number): void;
   value(counterLow: number, counterHigh: number): void;
   output(counterLow: number, counterHigh: number): void;

@@ -19,9 +19,8 @@ export interface TreeFunctions {
 /**
  * BLAKE3's tree over what lies at INPUT, in the mode of the flags and of the key at KEY (section 2.1 of the paper). Exported:
  *
- *     hash(length, flags)                          NODE and OUT: the root of `length` bytes, at most 1 MiB
- *     subtree(leaves, counterLow, High, flags)     OUT: the value of a power of two of full leaves, at most 1,024
- *     leaf(length, counterLow, High, flags)        NODE: the last leaf, at most 1,024 bytes
+ *     tree(length, counterLow, High, flags)        NODE: the root of the subtree over `length` bytes, at most 1 MiB; their
+ *                                                  first leaf has that counter, and the others do not carry out of Low
  *     parent(flags)                                NODE: the parent of the two values in its block
  *     value(counterLow, High)                      OUT: NODE's chaining value
  *     output(counterLow, High)                     OUT: 64 bytes of the digest, when NODE is the root
@@ -66,23 +65,7 @@ export function defineTree(module: ModuleWriter, lanes: Callable<'none'>, compre
     },
   );
 
-  module.define('leaf', { parameters: 4, result: 'none', exported: true }, (f, length, low, high, flags) =>
-    f.run(leafAt(i32.const(INPUT), length, low, high, flags)),
-  );
-
-  module.define('subtree', { parameters: 4, result: 'none', exported: true }, (f, count, low, high, flags) => {
-    f.run(leaves(i32.const(INPUT), count, low, high, flags));
-    f.if(
-      i32.eq(count, ONE),
-      () => copyValue(f, i32.const(VALUES), i32.const(OUT)),
-      () => {
-        f.run(reduce(count, flags));
-        f.run(value(ZERO, ZERO));
-      },
-    );
-  });
-
-  module.define('hash', { parameters: 2, result: 'none', exported: true }, (f, length, flags) => {
+  module.define('tree', { parameters: 4, result: 'none', exported: true }, (f, length, low, high, flags) => {
     const full = f.local('i32');
     const rest = f.local('i32');
     f.if(
@@ -90,18 +73,18 @@ export function defineTree(module: ModuleWriter, lanes: Callable<'none'>, compre
       () => {
         f.set(full, i32.shrU(length, i32.const(10)));
         f.set(rest, i32.and(length, i32.const(LEAF_BYTES - 1)));
-        f.run(leaves(i32.const(INPUT), full, ZERO, ZERO, flags));
+        f.run(leaves(i32.const(INPUT), full, low, high, flags));
         f.if(rest, () => {
-          f.run(leafAt(i32.add(i32.const(INPUT), i32.shl(full, i32.const(10))), rest, full, ZERO, flags));
-          f.run(value(full, ZERO));
+          const counter = i32.add(low, full);
+          f.run(leafAt(i32.add(i32.const(INPUT), i32.shl(full, i32.const(10))), rest, counter, high, flags));
+          f.run(value(counter, high));
           copyValue(f, i32.const(OUT), valueAt(full));
           f.set(full, i32.add(full, ONE));
         });
         f.run(reduce(full, flags));
       },
-      () => f.run(leafAt(i32.const(INPUT), length, ZERO, ZERO, flags)),
+      () => f.run(leafAt(i32.const(INPUT), length, low, high, flags)),
     );
-    f.run(output(ZERO, ZERO));
   });
 
   return { reduce, output };
