@@ -35,6 +35,9 @@ export class RegistryAuth {
     this.#options = options;
   }
 
+  /** Whether the answers so far were made with credentials. */
+  hasCredentials = false;
+
   /** The header to send without having been asked; undefined when nothing is known yet. */
   current(scope: string): string | undefined {
     const token = this.#tokens.get(scope);
@@ -45,6 +48,7 @@ export class RegistryAuth {
   /** The header that meets a challenge; undefined when there are no credentials for it. */
   async answer(challenge: Challenge, scope: string, signal: AbortSignal | undefined): Promise<string | undefined> {
     const credentials = await this.#credentials(signal);
+    this.hasCredentials = credentials !== undefined;
     if (challenge.scheme === 'basic') {
       if (credentials?.kind !== 'password') return undefined;
       this.#basic = basicHeader(credentials);

@@ -97,7 +97,7 @@ export class RepositoryClient {
       const own = at.origin === this.origin.origin && authorization !== undefined;
       const headers = { ...request.headers, ...(own ? { authorization } : {}) };
       const body = request.body?.();
-      const init = { method, headers, ...(body === undefined ? {} : { body: body as BodyInit, duplex: 'half' as const }) };
+      const init = { method, headers, ...(body === undefined ? {} : { body: body as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }) };
       const response = await send(this.#fetch, at.href, init, { timeoutMs, signal });
       const location = response.headers.get('location');
       const redirected = [301, 302, 303, 307, 308].includes(response.status) && location !== null;
@@ -114,7 +114,7 @@ export class RepositoryClient {
     const said = await this.#said(response, signal);
     const details = { status, registry, ...(said === '' ? {} : { said }) };
     const because = said === '' ? '' : ` (${said})`;
-    if (status === 401) return unauthorized(registry, true);
+    if (status === 401) return unauthorized(registry, this.#auth.hasCredentials);
     if (status === 403) {
       return new DecantError('FORBIDDEN', `${registry} does not allow ${what}${because}.`, { details });
     }

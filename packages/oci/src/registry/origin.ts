@@ -33,7 +33,7 @@ export function mirrorOrigin(text: string): URL {
  * the clear. @throws HTTP_BODY_INVALID
  */
 export function allowedTarget(text: string, base: URL, what: string): URL {
-  const url = URL.canParse(text, base) ? new URL(text, base) : undefined;
+  const url = URL.canParse(text, base.href) ? new URL(text, base) : undefined;
   const fine =
     url !== undefined &&
     (url.origin === base.origin ||
@@ -48,9 +48,7 @@ export function allowedTarget(text: string, base: URL, what: string): URL {
     });
   }
   url.hash = '';
-  if (url.username !== '' || url.password !== '') {
-    url.username = '';
-    url.password = '';
-  }
+  url.username = '';
+  url.password = '';
   return url;
 }
