@@ -34,11 +34,7 @@ export async function readChecked(
 }
 
 /** @throws OCI_INVALID when the blob is missing, OCI_DIGEST_MISMATCH when its size is another one. */
-export async function expectBlob(
-  source: BlobSource,
-  descriptor: BlobName,
-  what: string,
-): Promise<void> {
+export async function expectBlob(source: BlobSource, descriptor: BlobName, what: string): Promise<void> {
   const sizeBytes = await source.sizeOf(descriptor);
   if (sizeBytes === undefined) {
     throw new DecantError('OCI_INVALID', `${what} is missing: there is no blob ${descriptor.digest}.`, {

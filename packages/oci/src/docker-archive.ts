@@ -105,7 +105,8 @@ async function openLayoutArchive(
   checkLayoutFile(await archive.readSmall(layout, limits.documentBytes, options));
   const source: BlobSource = {
     sizeOf: ({ digest }) => Promise.resolve(archive.find(`blobs/sha256/${digestHex(digest)}`)?.sizeBytes),
-    read: ({ digest }, readOptions) => archive.read(required(archive, `blobs/sha256/${digestHex(digest)}`), readOptions),
+    read: ({ digest }, readOptions) =>
+      archive.read(required(archive, `blobs/sha256/${digestHex(digest)}`), readOptions),
   };
   const bytes = await archive.readSmall(index, limits.documentBytes, options);
   return openFromIndex(source, bytes, limits, options, () => Promise.resolve());
@@ -191,7 +192,12 @@ async function readConfig(
   const configDigest = sha256(bytes);
   const declared = digestInName(entry.Config);
   if (declared !== undefined && declared !== configDigest) throw wrongName(entry.Config, configDigest);
-  return { entry, config: parseConfig(bytes, `The configuration ${quote(entry.Config)}`), configDigest, configBytes: bytes };
+  return {
+    entry,
+    config: parseConfig(bytes, `The configuration ${quote(entry.Config)}`),
+    configDigest,
+    configBytes: bytes,
+  };
 }
 
 async function openMember(

@@ -101,9 +101,13 @@ function fromEntry(entry: z.infer<typeof authSchema>, registry: string): Registr
     const text = Buffer.from(entry.auth, 'base64').toString('utf8');
     const colon = text.indexOf(':');
     if (colon < 1) {
-      throw new DecantError('CONFIG_INVALID', `The credentials for ${quote(registry)} in docker's configuration are malformed.`, {
-        hint: `Run docker login ${registry} again.`,
-      });
+      throw new DecantError(
+        'CONFIG_INVALID',
+        `The credentials for ${quote(registry)} in docker's configuration are malformed.`,
+        {
+          hint: `Run docker login ${registry} again.`,
+        },
+      );
     }
     // docker pads the text with NULs on some systems.
     return { kind: 'password', username: text.slice(0, colon), password: text.slice(colon + 1).replace(/\0+$/, '') };

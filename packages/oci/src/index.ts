@@ -6,6 +6,7 @@ export type { LayerBlob } from './layer.ts';
 export { openOciLayout } from './layout.ts';
 export { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
 export { formatPlatform, hostPlatform, type Platform } from './platform.ts';
+export { readPlainArchive } from './plain-archive.ts';
 export { formatReference, parseReference, type ImageReference } from './reference.ts';
 export { openRegistryImage, type OpenRegistryImageOptions, type RegistryOptions } from './registry/pull.ts';
 export { pushImage, type PushedImage, type PushImageOptions } from './registry/push.ts';

@@ -29,17 +29,28 @@ describe('parseReference', () => {
     ...['host.io/', 'host..io/a', 'h.io:x/a', 'h.io:99999/a', `a:${'t'.repeat(129)}`, 'a:.t', 'a:é', '../a', 'a/../b'],
     ...['user:pass@h.io/a', 'h.io/a?x', 'h.io/a#x', '[::1/a', '[zz]/a', 'x'.repeat(256), 'a'.repeat(100_000)],
   ])('refuses %j', (text) => {
-    expect(() => parseReference(text)).toThrow(expect.objectContaining({ code: expect.stringMatching(/NAME_INVALID|OCI_INVALID/) }));
+    expect(() => parseReference(text)).toThrow(
+      expect.objectContaining({ code: expect.stringMatching(/NAME_INVALID|OCI_INVALID/) }),
+    );
   });
 
   it('refuses digests that are not sha256 or malformed', () => {
-    expect(() => parseReference(`a@sha512:${'a'.repeat(128)}`)).toThrow(expect.objectContaining({ code: 'OCI_UNSUPPORTED' }));
+    expect(() => parseReference(`a@sha512:${'a'.repeat(128)}`)).toThrow(
+      expect.objectContaining({ code: 'OCI_UNSUPPORTED' }),
+    );
     expect(() => parseReference('a@sha256:00')).toThrow(expect.objectContaining({ code: 'OCI_INVALID' }));
   });
 
   it('reads what it writes, and whatever it reads survives writing', () => {
     const part = fc.stringMatching(/^[a-z0-9]{1,6}([._-][a-z0-9]{1,4})?$/);
-    const registry = fc.constantFrom('docker.io', 'localhost', 'localhost:5000', 'a.example', '[::1]:80', '10.0.0.1:443');
+    const registry = fc.constantFrom(
+      'docker.io',
+      'localhost',
+      'localhost:5000',
+      'a.example',
+      '[::1]:80',
+      '10.0.0.1:443',
+    );
     const tag = fc.option(fc.stringMatching(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}$/), { nil: undefined });
     const whole = fc.record({
       registry,
@@ -50,7 +61,8 @@ describe('parseReference', () => {
     fc.assert(
       fc.property(whole, ({ path, ...rest }) => {
         const reference = { ...rest, repository: path.join('/') };
-        const expected = rest.tag === undefined && rest.digest === undefined ? { ...reference, tag: 'latest' } : reference;
+        const expected =
+          rest.tag === undefined && rest.digest === undefined ? { ...reference, tag: 'latest' } : reference;
         expect(parseReference(formatReference(reference))).toEqual(expected);
       }),
     );

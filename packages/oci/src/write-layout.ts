@@ -47,7 +47,9 @@ function indexOf(image: OciImage, manifest: ReturnType<typeof storedImage>['mani
   // The whole name where containerd keeps it, the tag where the specification has it.
   const tag = name === undefined ? undefined : (/:([^:/]+)$/.exec(name)?.[1] ?? name);
   const annotations =
-    name === undefined ? {} : { annotations: { 'io.containerd.image.name': name, 'org.opencontainers.image.ref.name': tag } };
+    name === undefined
+      ? {}
+      : { annotations: { 'io.containerd.image.name': name, 'org.opencontainers.image.ref.name': tag } };
   const { os, architecture, variant } = image.platform;
   const platform = { architecture, os, ...(variant === undefined ? {} : { variant }) };
   const descriptor = { mediaType, digest, size: bytes.length, platform, ...annotations };

@@ -47,7 +47,11 @@ export function errorResponse(
 
 export function jsonResponse(
   body: unknown,
-  options: { readonly status?: number; readonly headers?: Readonly<Record<string, string>>; readonly mediaType?: string } = {},
+  options: {
+    readonly status?: number;
+    readonly headers?: Readonly<Record<string, string>>;
+    readonly mediaType?: string;
+  } = {},
 ): Response {
   const bytes = new TextEncoder().encode(JSON.stringify(body));
   const headers = { 'content-type': options.mediaType ?? 'application/json', 'content-length': String(bytes.length) };

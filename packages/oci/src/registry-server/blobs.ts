@@ -47,7 +47,9 @@ function rangeOf(header: string | null, sizeBytes: number): ByteRange | undefine
   const last = from === '' || to === '' ? sizeBytes - 1 : Math.min(Number(to), sizeBytes - 1);
   if (from !== '' && to !== '' && Number(to) < offset) return undefined;
   if (offset > last) {
-    throw new RegistryProblem('RANGE_INVALID', 'The range lies outside the blob.', { 'content-range': `bytes */${sizeBytes}` });
+    throw new RegistryProblem('RANGE_INVALID', 'The range lies outside the blob.', {
+      'content-range': `bytes */${sizeBytes}`,
+    });
   }
   return { offset, lengthBytes: last - offset + 1 };
 }

@@ -101,7 +101,11 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
         const mediaType = (request.headers.get('content-type') ?? '').split(';')[0]!.trim();
         const bytes = await readLimited(request.body, limits.manifestBytes);
         const { digest, subject } = await manifests.put(repository, rest, mediaType, bytes, signal);
-        return created(`/v2/${repository}/manifests/${digest}`, digest, subject === undefined ? {} : { 'oci-subject': subject });
+        return created(
+          `/v2/${repository}/manifests/${digest}`,
+          digest,
+          subject === undefined ? {} : { 'oci-subject': subject },
+        );
       }
       case 'DELETE':
         await manifests.delete(repository, rest, signal);
@@ -179,7 +183,9 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
     const rest = last === null ? all : all.filter((tag) => tag > last);
     const tags = count === null || !/^\d{1,9}$/.test(count) ? rest : rest.slice(0, Number(count));
     const more = tags.length > 0 && tags.length < rest.length;
-    const next = more ? `</v2/${repository}/tags/list?n=${count}&last=${encodeURIComponent(tags.at(-1)!)}>; rel="next"` : '';
+    const next = more
+      ? `</v2/${repository}/tags/list?n=${count}&last=${encodeURIComponent(tags.at(-1)!)}>; rel="next"`
+      : '';
     return jsonResponse({ name: repository, tags }, { headers: more ? { link: next } : {} });
   };
 
@@ -250,7 +256,8 @@ function parseRoute(path: string): { kind: Kind; repository: string; rest: strin
   for (const [kind, pattern] of patterns) {
     const [, repository, rest] = pattern.exec(path) ?? [];
     if (repository === undefined || rest === undefined) continue;
-    if (!isRepositoryName(repository)) throw new RegistryProblem('NAME_INVALID', 'The name of the repository is not valid.');
+    if (!isRepositoryName(repository))
+      throw new RegistryProblem('NAME_INVALID', 'The name of the repository is not valid.');
     return { kind, repository, rest: decode(rest) };
   }
   return undefined;
@@ -272,7 +279,10 @@ function actionOf(method: string, kind: Kind): RegistryAction {
 }
 
 function created(location: string, digest: string, more: Readonly<Record<string, string>> = {}): Response {
-  return new Response(null, { status: 201, headers: { location, 'docker-content-digest': digest, 'content-length': '0', ...more } });
+  return new Response(null, {
+    status: 201,
+    headers: { location, 'docker-content-digest': digest, 'content-length': '0', ...more },
+  });
 }
 
 function progress(status: 202 | 204, repository: string, id: string, offset: number): Response {

@@ -143,7 +143,10 @@ export class Manifests {
       const blob = link === undefined ? undefined : await this.#store.head(this.#keys.blob(digest), { signal });
       if (blob === undefined) throw new RegistryProblem('MANIFEST_BLOB_UNKNOWN', `There is no blob ${digest}.`);
       if (blob.sizeBytes !== size) {
-        throw new RegistryProblem('MANIFEST_INVALID', `The blob ${digest} has ${blob.sizeBytes} bytes and not ${size}.`);
+        throw new RegistryProblem(
+          'MANIFEST_INVALID',
+          `The blob ${digest} has ${blob.sizeBytes} bytes and not ${size}.`,
+        );
       }
     }
     for (const { digest } of document.manifests ?? []) {
@@ -166,7 +169,10 @@ export class Manifests {
 
 function parse(bytes: Uint8Array, mediaType: string): Document {
   if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
-    throw new RegistryProblem('MANIFEST_INVALID', 'This registry takes OCI and Docker schema 2 manifests and indexes only.');
+    throw new RegistryProblem(
+      'MANIFEST_INVALID',
+      'This registry takes OCI and Docker schema 2 manifests and indexes only.',
+    );
   }
   let document: Document;
   try {

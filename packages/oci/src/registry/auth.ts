@@ -95,7 +95,8 @@ export class RegistryAuth {
     } else {
       if (challenge.service !== undefined) realm.searchParams.set('service', challenge.service);
       for (const each of scopes) realm.searchParams.append('scope', each);
-      const headers: Record<string, string> = credentials === undefined ? {} : { authorization: basicHeader(credentials) };
+      const headers: Record<string, string> =
+        credentials === undefined ? {} : { authorization: basicHeader(credentials) };
       response = await send(fetch, realm.href, { method: 'GET', headers }, { signal });
     }
     const body = await readBody(response, MAX_TOKEN_BYTES, { signal });
@@ -103,15 +104,21 @@ export class RegistryAuth {
       throw unauthorized(registry, credentials !== undefined);
     }
     if (!response.ok) {
-      throw new DecantError('HTTP_STATUS', `${realm.host} answered ${response.status} when asked for a token for ${registry}.`, {
-        details: { status: response.status, host: realm.host },
-        retryable: response.status >= 500 || response.status === 429,
-      });
+      throw new DecantError(
+        'HTTP_STATUS',
+        `${realm.host} answered ${response.status} when asked for a token for ${registry}.`,
+        {
+          details: { status: response.status, host: realm.host },
+          retryable: response.status >= 500 || response.status === 429,
+        },
+      );
     }
     const parsed = tokenSchema.safeParse(parseJson(body));
     const token = parsed.data?.token ?? parsed.data?.access_token ?? '';
     if (!/^[\x21-\x7e]{1,100000}$/.test(token)) {
-      throw new DecantError('HTTP_BODY_INVALID', `${realm.host} gave no token for ${registry}.`, { details: { host: realm.host } });
+      throw new DecantError('HTTP_BODY_INVALID', `${realm.host} gave no token for ${registry}.`, {
+        details: { host: realm.host },
+      });
     }
     return { token, lifeSeconds: Math.min(parsed.data?.expires_in ?? DEFAULT_LIFE_S, 86_400) };
   }

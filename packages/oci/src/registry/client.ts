@@ -97,13 +97,20 @@ export class RepositoryClient {
       const own = at.origin === this.origin.origin && authorization !== undefined;
       const headers = { ...request.headers, ...(own ? { authorization } : {}) };
       const body = request.body?.();
-      const init = { method, headers, ...(body === undefined ? {} : { body: body as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }) };
+      const init = {
+        method,
+        headers,
+        ...(body === undefined
+          ? {}
+          : { body: body as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }),
+      };
       const response = await send(this.#fetch, at.href, init, { timeoutMs, signal });
       const location = response.headers.get('location');
       const redirected = [301, 302, 303, 307, 308].includes(response.status) && location !== null;
       if (!redirected || (method !== 'GET' && method !== 'HEAD')) return response;
       discardBody(response);
-      if (redirects >= MAX_REDIRECTS) throw this.#unexpected(`redirects more than ${MAX_REDIRECTS} times for ${request.what}`);
+      if (redirects >= MAX_REDIRECTS)
+        throw this.#unexpected(`redirects more than ${MAX_REDIRECTS} times for ${request.what}`);
       at = allowedTarget(location, at, request.what);
     }
   }
@@ -118,16 +125,22 @@ export class RepositoryClient {
     if (status === 403) {
       return new DecantError('FORBIDDEN', `${registry} does not allow ${what}${because}.`, { details });
     }
-    if (status === 404) return new DecantError('NOT_FOUND', `${registry} does not have ${what}${because}.`, { details });
+    if (status === 404)
+      return new DecantError('NOT_FOUND', `${registry} does not have ${what}${because}.`, { details });
     const retryable = status === 429 || status >= 500;
-    return new DecantError('HTTP_STATUS', `${registry} answered ${status} for ${what}${because}.`, { details, retryable });
+    return new DecantError('HTTP_STATUS', `${registry} answered ${status} for ${what}${because}.`, {
+      details,
+      retryable,
+    });
   }
 
   /** The registry's own words, in the form of the distribution specification, cut and without control characters. */
   async #said(response: Response, signal: AbortSignal | undefined): Promise<string> {
     try {
       const bytes = await readBody(response, MAX_ERROR_BYTES, { timeoutMs: 10_000, signal });
-      const { errors } = JSON.parse(new TextDecoder().decode(bytes)) as { errors?: { code?: unknown; message?: unknown }[] };
+      const { errors } = JSON.parse(new TextDecoder().decode(bytes)) as {
+        errors?: { code?: unknown; message?: unknown }[];
+      };
       const { code, message } = errors?.[0] ?? {};
       const words = [code, message].filter((word) => typeof word === 'string' && word !== '').join(': ');
       // eslint-disable-next-line no-control-regex

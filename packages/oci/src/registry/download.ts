@@ -69,7 +69,10 @@ async function* readFrom(
   let skip = response.status === 206 ? 0 : start;
   if (response.status === 206 && rangeStart(response) !== start) {
     discardBody(response);
-    throw new DecantError('HTTP_BODY_INVALID', `${client.origin.host} sent another range of ${what} than was asked for.`);
+    throw new DecantError(
+      'HTTP_BODY_INVALID',
+      `${client.origin.host} sent another range of ${what} than was asked for.`,
+    );
   }
   let room = blob.size - start;
   for await (const piece of bodyOf(response, client, blob, start, signal)) {
@@ -77,9 +80,13 @@ async function* readFrom(
     skip -= piece.length - fresh.length;
     room -= fresh.length;
     if (room < 0) {
-      throw new DecantError('OCI_DIGEST_MISMATCH', `${client.origin.host} sent more than the ${blob.size} bytes of ${what}.`, {
-        details: { digest: blob.digest, sizeBytes: blob.size },
-      });
+      throw new DecantError(
+        'OCI_DIGEST_MISMATCH',
+        `${client.origin.host} sent more than the ${blob.size} bytes of ${what}.`,
+        {
+          details: { digest: blob.digest, sizeBytes: blob.size },
+        },
+      );
     }
     if (fresh.length > 0) yield fresh;
   }

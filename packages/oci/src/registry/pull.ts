@@ -6,7 +6,15 @@ import { sha256 } from '../digest.ts';
 import type { CredentialLookup } from '../docker-config.ts';
 import type { OciImage, OpenImageOptions } from '../image.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from '../limits.ts';
-import { DOCKER_INDEX, DOCKER_MANIFEST, isConfigType, isIndexType, isManifestType, OCI_INDEX, OCI_MANIFEST } from '../media-types.ts';
+import {
+  DOCKER_INDEX,
+  DOCKER_MANIFEST,
+  isConfigType,
+  isIndexType,
+  isManifestType,
+  OCI_INDEX,
+  OCI_MANIFEST,
+} from '../media-types.ts';
 import { openFromIndex } from '../open-image.ts';
 import { DOCKER_HUB, formatReference, type ImageReference } from '../reference.ts';
 import { RepositoryClient } from './client.ts';
@@ -71,11 +79,19 @@ export async function openRegistryImage(
     });
   }
   const name = formatReference(reference);
-  return { ...image, reference: name, tags: reference.tag === undefined ? [] : [formatReference({ ...reference, digest: undefined })] };
+  return {
+    ...image,
+    reference: name,
+    tags: reference.tag === undefined ? [] : [formatReference({ ...reference, digest: undefined })],
+  };
 }
 
 /** Documents as they come, the small ones kept; layers pass through. */
-function documentSource(client: RepositoryClient, kept: Map<string, Uint8Array>, limits: OciLimits): BlobSource['read'] {
+function documentSource(
+  client: RepositoryClient,
+  kept: Map<string, Uint8Array>,
+  limits: OciLimits,
+): BlobSource['read'] {
   let keptBytes = 0;
   return async function* read(blob, readOptions) {
     const known = kept.get(blob.digest);
@@ -141,11 +157,16 @@ async function fetchTop(
   const digest = sha256(bytes);
   const declared = reference.digest ?? response.headers.get('docker-content-digest') ?? digest;
   if (declared.startsWith('sha256:') && declared !== digest) {
-    throw new DecantError('OCI_DIGEST_MISMATCH', `The manifest of ${name} hashes to ${digest} and not to ${declared}.`, {
-      details: { expected: declared, found: digest },
-    });
+    throw new DecantError(
+      'OCI_DIGEST_MISMATCH',
+      `The manifest of ${name} hashes to ${digest} and not to ${declared}.`,
+      {
+        details: { expected: declared, found: digest },
+      },
+    );
   }
-  if (bytes.length > limits.documentBytes) throw tooLarge(`The manifest of ${name}`, bytes.length, limits.documentBytes);
+  if (bytes.length > limits.documentBytes)
+    throw tooLarge(`The manifest of ${name}`, bytes.length, limits.documentBytes);
   const mediaType = mediaTypeOf(response, bytes);
   if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
     throw new DecantError('OCI_UNSUPPORTED', `What ${name} names is no image that can be read (${quote(mediaType)}).`, {

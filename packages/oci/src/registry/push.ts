@@ -65,7 +65,13 @@ export async function pushImage(
           sentBytes += blob.sizeBytes;
           sentBlobs++;
         }
-        onEvent?.({ type: 'stage-progress', stage: 'upload', bytes: sentBytes, items: ++items, totalItems: blobs.length });
+        onEvent?.({
+          type: 'stage-progress',
+          stage: 'upload',
+          bytes: sentBytes,
+          items: ++items,
+          totalItems: blobs.length,
+        });
       } catch (error) {
         // The others need not go on; the first failure is the one to tell.
         failed.abort(error);
@@ -100,7 +106,12 @@ async function pushBlob(
     start.searchParams.set('from', mountFrom);
   }
   const headers = { 'content-length': '0' };
-  const begun = await client.request('POST', start, { headers, expect: [201, 202], what: `an upload of ${what}`, signal });
+  const begun = await client.request('POST', start, {
+    headers,
+    expect: [201, 202],
+    what: `an upload of ${what}`,
+    signal,
+  });
   if (begun.status === 201) {
     discardBody(begun);
     return false;
@@ -169,6 +180,9 @@ async function pushManifest(
   discardBody(response);
   const said = response.headers.get('docker-content-digest');
   if (said !== null && said.startsWith('sha256:') && said !== manifest.digest) {
-    throw new DecantError('OCI_DIGEST_MISMATCH', `${client.origin.host} stored the manifest as ${said} and not as ${manifest.digest}.`);
+    throw new DecantError(
+      'OCI_DIGEST_MISMATCH',
+      `${client.origin.host} stored the manifest as ${said} and not as ${manifest.digest}.`,
+    );
   }
 }

@@ -81,7 +81,13 @@ describe.skipIf(registry === undefined)('[backend:docker-registry] the client an
     await writeFile(join(state, 'config.yml'), JSON.stringify(config));
     child = spawn(registry!, ['serve', join(state, 'config.yml')], { stdio: 'ignore' });
     for (let i = 0; i < 300; i++) {
-      if (await fetch(`http://${host}/v2/`).then(() => true, () => false)) return;
+      if (
+        await fetch(`http://${host}/v2/`).then(
+          () => true,
+          () => false,
+        )
+      )
+        return;
       await sleep(100);
     }
     throw new Error('docker-registry does not answer');
@@ -104,7 +110,9 @@ describe.skipIf(registry === undefined)('[backend:docker-registry] the client an
       const { digest, sentBlobs } = await pushImage(source, reference, options);
       expect([digest, sentBlobs]).toEqual([source.manifestDigest, 3]);
       expect(await pushImage(source, reference, options)).toMatchObject({ sentBlobs: 0 });
-      expect(await pushImage(source, parseReference(`${host}/other/app:v1`), { ...options, mountFrom: 'team/app' })).toMatchObject({ sentBlobs: 0 });
+      expect(
+        await pushImage(source, parseReference(`${host}/other/app:v1`), { ...options, mountFrom: 'team/app' }),
+      ).toMatchObject({ sentBlobs: 0 });
       await using image = await openRegistryImage(reference, { ...options, scratchDirectory: directory });
       expect(image.manifestDigest).toBe(digest);
       await expectLayers(image);
@@ -131,7 +139,14 @@ describe('our registry and other clients', () => {
       async () => {
         const tool = (...args: string[]) => run(skopeo!, args, { timeoutMs: 60_000 });
         await tool('copy', '--dest-tls-verify=false', `oci:${layout}:v1`, `docker://${server.host}/sk/app:v1`);
-        await tool('copy', '--dest-tls-verify=false', '--format', 'v2s2', `oci:${layout}:v1`, `docker://${server.host}/sk/two:v1`);
+        await tool(
+          'copy',
+          '--dest-tls-verify=false',
+          '--format',
+          'v2s2',
+          `oci:${layout}:v1`,
+          `docker://${server.host}/sk/two:v1`,
+        );
         for (const name of ['sk/app:v1', 'sk/two:v1']) {
           await using image = await open(name);
           await expectLayers(image);
@@ -154,7 +169,14 @@ describe('our registry and other clients', () => {
     it(
       'pushes and pulls',
       async () => {
-        const storage = ['--root', join(directory, 'root'), '--runroot', join(directory, 'run'), '--storage-driver', 'vfs'];
+        const storage = [
+          '--root',
+          join(directory, 'root'),
+          '--runroot',
+          join(directory, 'run'),
+          '--storage-driver',
+          'vfs',
+        ];
         const tool = (...args: string[]) => run(buildah!, [...storage, ...args], { timeoutMs: 60_000 });
         await using source = await openOciLayout(layout);
         await pushImage(source, parseReference(`${server.host}/app:v1`), { fetch: http.fetch });
@@ -179,7 +201,9 @@ describe('our registry and other clients', () => {
           await tool('tag', `${server.host}/app:v1`, `${server.host}/again/app:v2`);
           await tool('push', `${server.host}/again/app:v2`);
         } finally {
-          await run('docker', ['image', 'rm', `${server.host}/app:v1`, `${server.host}/again/app:v2`], { okCodes: [0, 1] });
+          await run('docker', ['image', 'rm', `${server.host}/app:v1`, `${server.host}/again/app:v2`], {
+            okCodes: [0, 1],
+          });
         }
         await using image = await open('again/app:v2');
         await expectLayers(image);

@@ -111,7 +111,9 @@ describe('a registry and its client', () => {
     await using image = await openOciLayout(target, { tag: 'v1' });
     expect(image).toMatchObject({ manifestDigest: digest, reference: `${server.host}/team/app:v1` });
     expect(await gather(image.layers[1]!.open())).toEqual(LAYERS[1]);
-    const index = JSON.parse(await readFile(join(target, 'index.json'), 'utf8')) as { manifests: { annotations: object }[] };
+    const index = JSON.parse(await readFile(join(target, 'index.json'), 'utf8')) as {
+      manifests: { annotations: object }[];
+    };
     expect(index.manifests[0]!.annotations).toMatchObject({ 'org.opencontainers.image.ref.name': 'v1' });
   });
 
@@ -119,7 +121,8 @@ describe('a registry and its client', () => {
     const maker = new LayoutMaker(join(directory, 'multi'));
     const platforms = ['amd64', 'arm64'].map((architecture) => ({ os: 'linux', architecture }));
     const manifests = [];
-    for (const platform of platforms) manifests.push({ ...(await maker.image({ layers: [LAYERS[0]!], platform })), platform });
+    for (const platform of platforms)
+      manifests.push({ ...(await maker.image({ layers: [LAYERS[0]!], platform })), platform });
     await maker.finish();
     await start();
     const mediaType = 'application/vnd.oci.image.index.v1+json';

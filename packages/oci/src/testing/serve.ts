@@ -33,11 +33,12 @@ export function serveHandler(handler: (request: Request) => Promise<Response>): 
       const hasBody = method !== 'GET' && method !== 'HEAD';
       const request = new Request(`http://${headers.host}${url}`, {
         method,
-        headers: Object.entries(headers).flatMap(([name, value]) => (typeof value === 'string' ? [[name, value]] : [])) as [
-          string,
-          string,
-        ][],
-        ...(hasBody ? { body: Readable.toWeb(incoming) as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const } : {}),
+        headers: Object.entries(headers).flatMap(([name, value]) =>
+          typeof value === 'string' ? [[name, value]] : [],
+        ) as [string, string][],
+        ...(hasBody
+          ? { body: Readable.toWeb(incoming) as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }
+          : {}),
         signal: controller.signal,
       });
       const response = await handler(request);
