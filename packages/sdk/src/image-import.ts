@@ -76,7 +76,8 @@ async function importOci(
   const platform = parsePlatform(facts.platform);
   await using image = await openSource(source, { ...options, platform });
   const fallback = 'path' in source ? source.path : source.reference.split('@')[0]!;
-  return makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, fallback) }, options);
+  // Awaited here: the image is given up when this function returns.
+  return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, fallback) }, options);
 }
 
 async function importRoot(

@@ -32,6 +32,7 @@ export class FetchedLayers implements AsyncDisposable {
   #doneBytes = 0;
   #doneItems = 0;
   #reported = 0;
+  #started = 0;
 
   constructor(layers: readonly BlobName[], options: FetchLayersOptions) {
     this.#layers = layers;
@@ -60,6 +61,7 @@ export class FetchedLayers implements AsyncDisposable {
       file.catch(() => undefined);
       this.#files.set(layer.digest, file);
     }
+    this.#started = performance.now();
     const totals = { totalBytes: this.#totalBytes(), totalItems: this.#files.size };
     this.#options.onEvent?.({ type: 'stage-started', stage: 'fetch', ...totals });
   }
@@ -95,6 +97,9 @@ export class FetchedLayers implements AsyncDisposable {
     const facts = { bytes: this.#doneBytes, items: this.#doneItems };
     const totals = { totalBytes: this.#totalBytes(), totalItems: this.#files.size };
     this.#options.onEvent?.({ type: 'stage-progress', stage: 'fetch', ...facts, ...totals });
+    if (this.#doneItems < this.#files.size) return;
+    const elapsedMs = Math.round(performance.now() - this.#started);
+    this.#options.onEvent?.({ type: 'stage-finished', stage: 'fetch', ...facts, elapsedMs });
   }
 
   #totalBytes(): number {
