@@ -163,7 +163,7 @@ async function* bounded(body: ReadableStream<Uint8Array>, limit: number): AsyncG
   let total = 0;
   for await (const piece of body) {
     total += piece.length;
-    if (total > limit) throw new RegistryProblem('SIZE_INVALID', 'The blob is larger than this registry takes.');
+    if (total > limit) throw new RegistryProblem('SIZE_INVALID', 'That is larger than this registry takes.');
     yield piece;
   }
 }

@@ -10,7 +10,7 @@ const MAX_FAILURES = 5;
 const PROGRESS_BYTES = MIB;
 /** Longest time between two pieces of a body, in milliseconds. */
 const STALL_MS = 60_000;
-const FIRST_DELAY_MS = 100;
+const FIRST_DELAY_MS = 50;
 
 /**
  * A blob of a repository, or a manifest by its digest, as it comes. A cut connection is resumed with a range

@@ -142,7 +142,8 @@ function streamOf(
   signal: AbortSignal,
   source: { failure?: { readonly error: unknown } },
 ): ReadableStream<Uint8Array> {
-  const pieces = blob.read({ signal })[Symbol.asyncIterator]();
+  // The last piece is held back until the source has checked it, so that no registry gets all of a damaged blob.
+  const pieces = behind(blob.read({ signal }))[Symbol.asyncIterator]();
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
@@ -161,6 +162,16 @@ function streamOf(
     },
     { highWaterMark: 1 },
   );
+}
+
+/** The same pieces, each one when the next is there or the source has ended well. */
+async function* behind(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
+  let held: Uint8Array | undefined;
+  for await (const piece of source) {
+    if (held !== undefined) yield held;
+    held = piece;
+  }
+  if (held !== undefined) yield held;
 }
 
 async function pushManifest(

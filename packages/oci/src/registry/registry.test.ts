@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -9,7 +9,7 @@ import { openOciLayout } from '../layout.ts';
 import { parseReference } from '../reference.ts';
 import { createRegistryHandler, type RegistryHandlerOptions } from '../registry-server/handler.ts';
 import { MemoryStore } from '../testing/memory-store.ts';
-import { LayoutMaker } from '../testing/make-layout.ts';
+import { digestOf, LayoutMaker } from '../testing/make-layout.ts';
 import { makeTar } from '../testing/make-tar.ts';
 import { serve, serveHandler, type TestServer } from '../testing/serve.ts';
 import { failure, gather } from '../testing/streams.ts';
@@ -136,8 +136,7 @@ describe('a registry and its client', () => {
     }
     const inner = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, manifests }));
     await put(inner, 'inner', mediaType);
-    const { createHash } = await import('node:crypto');
-    const digest = `sha256:${createHash('sha256').update(inner).digest('hex')}`;
+    const digest = digestOf(inner);
     const outer = { schemaVersion: 2, mediaType, manifests: [{ mediaType, digest, size: inner.length }] };
     await put(Buffer.from(JSON.stringify(outer)), 'outer', mediaType);
     await using image = await pull('app:outer', { platform: platforms[1] });
@@ -187,7 +186,6 @@ describe('a registry and its client', () => {
     const maker = new LayoutMaker(join(directory, 'damaged'));
     await maker.image({ layers: LAYERS, form: 'plain', tag: 'v1' });
     await using image = await openOciLayout(await maker.finish());
-    const { writeFile } = await import('node:fs/promises');
     await writeFile(maker.pathOf(image.layers[1]!.digest), Buffer.alloc(image.layers[1]!.sizeBytes, 'y'));
     expect(await failure(pushImage(image, named('app:v1'), { fetch: http.fetch }))).toBe('OCI_DIGEST_MISMATCH');
     expect(await pullFails('app:v1')).toBe('NOT_FOUND');
