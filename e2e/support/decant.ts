@@ -145,7 +145,8 @@ export async function failure(args: readonly string[], options: DecantOptions): 
   if (status === 0) throw new Error(`decant ${args.join(' ')} should have failed:\n${stdout}\n${stderr}`);
   if (stdout !== '') throw new Error(`a failing command wrote to standard output: ${stdout}`);
   const last = stderr.trimEnd().split('\n').at(-1) ?? '';
-  if (!last.startsWith('{"type":"error",')) throw new Error(`status ${status}, and no error document at the end:\n${stderr}`);
+  if (!last.startsWith('{"type":"error",'))
+    throw new Error(`status ${status}, and no error document at the end:\n${stderr}`);
   const { error } = JSON.parse(last) as { error: Omit<Failure, 'status' | 'stderr'> };
   return { status, code: error.code, message: error.message, hint: error.hint, details: error.details, stderr };
 }

@@ -10,7 +10,8 @@ export type Layers = readonly (readonly TarSpec[])[];
 export function flattenSpecs(specs: Layers, options: FlattenOptions): Promise<FlattenedTree> {
   const layers = specs.map((spec, i) => {
     const tar = makeTar(spec);
-    return { digest: `sha256:${i}`, diffId: '', mediaType: '', sizeBytes: tar.length, open: () => inPieces(tar) };
+    const open = () => inPieces(tar);
+    return { digest: `sha256:${i}`, diffId: '', mediaType: '', sizeBytes: tar.length, open, read: open };
   });
   return flattenImage({ layers }, options);
 }
