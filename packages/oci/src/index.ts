@@ -13,12 +13,12 @@ export { pushImage, type PushedImage, type PushImageOptions } from './registry/p
 export {
   createRegistryHandler,
   DEFAULT_REGISTRY_LIMITS,
-  type RegistryAction,
   type RegistryHandler,
   type RegistryHandlerOptions,
   type RegistryLimits,
   type RegistryVerdict,
 } from './registry-server/handler.ts';
+export type { RegistryAction } from './registry-server/route.ts';
 export {
   DEFAULT_TAR_LIMITS,
   type ByteString,

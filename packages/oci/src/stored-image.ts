@@ -23,7 +23,7 @@ export function storedImage(image: OciImage): StoredImage {
   const { manifest: own, config } = image.documents;
   const manifest = own ?? makeManifest(image);
   const blobs = new Map<string, StoredBlob>();
-  for (const { digest, sizeBytes, read } of image.layers) blobs.set(digest, { digest, sizeBytes, read });
+  for (const layer of image.layers) blobs.set(layer.digest, layer);
   blobs.set(image.configDigest, {
     digest: image.configDigest,
     sizeBytes: config.bytes.length,

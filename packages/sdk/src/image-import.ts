@@ -8,7 +8,6 @@ import {
   formatImageName,
   MIB,
   parseImageName,
-  quote,
   type ImageConfig,
   type RootfsFormat,
 } from '@decant/core';

@@ -64,7 +64,7 @@ export interface OpenSourceOptions extends WorkOptions {
 
 /** Opens the image of a source. @throws the errors of `@decant/oci`; NOT_FOUND when no engine has it. */
 export async function openSource(source: LayeredSource, options: OpenSourceOptions): Promise<OciImage> {
-  const { scratchDirectory, platform, onEvent, signal } = options;
+  const { platform, signal } = options;
   switch (source.kind) {
     case 'oci':
       return openOciLayout(source.path, { tag: source.tag, platform, signal });
@@ -72,24 +72,28 @@ export async function openSource(source: LayeredSource, options: OpenSourceOptio
       return openDockerArchive(source.path, { platform, signal });
     case 'docker':
       return openDockerArchive(await saveFromEngine(source.reference, options), { platform, signal });
-    case 'registry': {
-      const http = createNodeFetch();
-      const { fetch } = http;
-      try {
-        const image = await openRegistryImage(parseReference(source.reference), {
-          ...{ fetch, credentials: dockerCredentials(), scratchDirectory, platform, onEvent, signal },
-        });
-        return {
-          ...image,
-          async [Symbol.asyncDispose]() {
-            await image[Symbol.asyncDispose]();
-            await http.close();
-          },
-        };
-      } catch (error) {
+    default:
+      return openRegistrySource(source.reference, options);
+  }
+}
+
+async function openRegistrySource(reference: string, options: OpenSourceOptions): Promise<OciImage> {
+  const { scratchDirectory, platform, onEvent, signal } = options;
+  const http = createNodeFetch();
+  const { fetch } = http;
+  try {
+    const image = await openRegistryImage(parseReference(reference), {
+      ...{ fetch, credentials: dockerCredentials(), scratchDirectory, platform, onEvent, signal },
+    });
+    return {
+      ...image,
+      async [Symbol.asyncDispose]() {
+        await image[Symbol.asyncDispose]();
         await http.close();
-        throw error;
-      }
-    }
+      },
+    };
+  } catch (error) {
+    await http.close();
+    throw error;
   }
 }

@@ -5,6 +5,7 @@ import { errorResponse, jsonResponse, RegistryProblem } from './answers.ts';
 import { getBlob, type BlobPlace } from './blobs.ts';
 import { RegistryKeys } from './keys.ts';
 import { checkDigest, Manifests } from './manifests.ts';
+import { actionOf, parseRoute, type RegistryAction } from './route.ts';
 import { rangeHeader, readLimited, Uploads } from './uploads.ts';
 
 /** Bounds on what clients may send. */
@@ -25,8 +26,6 @@ export const DEFAULT_REGISTRY_LIMITS: RegistryLimits = {
   openUploads: 1000,
   uploadAgeMs: 24 * 60 * 60 * 1000,
 };
-
-export type RegistryAction = 'pull' | 'push' | 'delete';
 
 /** `unauthenticated` is answered with 401 and the challenge, `deny` with 403. */
 export type RegistryVerdict = 'allow' | 'unauthenticated' | 'deny';
@@ -216,7 +215,7 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
         return blobCall(call);
       case 'tags':
         return tagsCall(call);
-      case 'referrers':
+      default:
         return referrersCall(call);
     }
   };
@@ -240,42 +239,6 @@ function failureResponse(error: unknown): Response {
   if (isDecantError(error) && error.retryable) return errorResponse(503, 'UNKNOWN', 'The registry cannot answer now.');
   // What went wrong inside is not for clients to see.
   return errorResponse(500, 'UNKNOWN', 'The registry failed.');
-}
-
-type Kind = 'manifests' | 'uploads' | 'blobs' | 'tags' | 'referrers';
-
-/** Repositories may have parts named like the API's own, so the path is read from its end. */
-function parseRoute(path: string): { kind: Kind; repository: string; rest: string } | undefined {
-  const patterns: readonly (readonly [Kind, RegExp])[] = [
-    ['uploads', /^\/v2\/(.+)\/blobs\/uploads\/?([^/]*)$/],
-    ['blobs', /^\/v2\/(.+)\/blobs\/([^/]+)$/],
-    ['manifests', /^\/v2\/(.+)\/manifests\/([^/]+)$/],
-    ['tags', /^\/v2\/(.+)\/tags\/(list)$/],
-    ['referrers', /^\/v2\/(.+)\/referrers\/([^/]+)$/],
-  ];
-  for (const [kind, pattern] of patterns) {
-    const [, repository, rest] = pattern.exec(path) ?? [];
-    if (repository === undefined || rest === undefined) continue;
-    if (!isRepositoryName(repository))
-      throw new RegistryProblem('NAME_INVALID', 'The name of the repository is not valid.');
-    return { kind, repository, rest: decode(rest) };
-  }
-  return undefined;
-}
-
-/** Some clients write the colon of a digest as %3A. */
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
-function actionOf(method: string, kind: Kind): RegistryAction {
-  if (kind === 'uploads') return 'push';
-  if (method === 'GET' || method === 'HEAD') return 'pull';
-  return method === 'DELETE' ? 'delete' : 'push';
 }
 
 function created(location: string, digest: string, more: Readonly<Record<string, string>> = {}): Response {

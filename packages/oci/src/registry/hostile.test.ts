@@ -193,7 +193,7 @@ describe('the client and registries that are broken or hostile', () => {
   it('does not let a remote registry send it to this machine', async () => {
     const seen: string[] = [];
     const fetch = async (input: string | URL | Request): Promise<Response> => {
-      seen.push(String(input));
+      seen.push(new Request(input).url);
       const realm = 'Bearer realm="http://127.0.0.1:1/token",service="s"';
       return new Response(null, { status: 401, headers: { 'www-authenticate': realm } });
     };

@@ -33,9 +33,9 @@ export function serveHandler(handler: (request: Request) => Promise<Response>): 
       const hasBody = method !== 'GET' && method !== 'HEAD';
       const request = new Request(`http://${headers.host}${url}`, {
         method,
-        headers: Object.entries(headers).flatMap(([name, value]) =>
+        headers: Object.entries(headers).flatMap(([name, value]): [string, string][] =>
           typeof value === 'string' ? [[name, value]] : [],
-        ) as [string, string][],
+        ),
         ...(hasBody
           ? { body: Readable.toWeb(incoming) as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }
           : {}),
