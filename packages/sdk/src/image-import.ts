@@ -1,5 +1,4 @@
 import { stat } from 'node:fs/promises';
-import { basename } from 'node:path';
 
 import { openFileRandomAccess } from '@decant/cas/node';
 import {
@@ -8,7 +7,6 @@ import {
   formatImageName,
   MIB,
   parseImageName,
-  quote,
   type ImageConfig,
   type RootfsFormat,
 } from '@decant/core';
@@ -18,6 +16,7 @@ import { publishArchive, publishStreaming, type PublishResult } from '@decant/pu
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
+import { nameOfPath, parseSource, type ImportSource } from './import-source.ts';
 import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
@@ -45,29 +44,10 @@ export async function importImage(
   const options = { scratchDirectory: scratch.path, onEvent, signal };
   const made =
     source.kind === 'raw'
-      ? await importRaw(session, source.path, { ...facts, name: request.name ?? defaultName(source.path) }, options)
+      ? await importRaw(session, source.path, { ...facts, name: request.name ?? nameOfPath(source.path) }, options)
       : await importOci(session, source, { ...facts, name: request.name }, options);
   const total = Math.round(performance.now() - started);
   return imageResult(session, made.published, { build: 0, layout: made.layoutMs, total }, signal);
-}
-
-type Source =
-  | { readonly kind: 'oci'; readonly path: string; readonly tag: string | undefined }
-  | { readonly kind: 'docker-archive' | 'raw'; readonly path: string };
-
-function parseSource(text: string): Source {
-  const [, kind, rest = ''] = /^([a-z-]+):(.*)$/s.exec(text) ?? [];
-  if (rest !== '') {
-    if (kind === 'docker-archive' || kind === 'raw') return { kind, path: rest };
-    if (kind === 'oci') {
-      // As skopeo and umoci have it: what follows the last colon is the tag, unless a path goes on after it.
-      const [, path, tag] = /^(.+):([A-Za-z0-9_][A-Za-z0-9._-]{0,127})$/s.exec(rest) ?? [];
-      return path === undefined ? { kind, path: rest, tag: undefined } : { kind, path, tag };
-    }
-  }
-  throw new DecantError('USAGE', `Not an image source: ${quote(text)}.`, {
-    hint: 'Write oci:DIR[:TAG], docker-archive:FILE or raw:FILE.',
-  });
 }
 
 interface ImportFacts {
@@ -81,7 +61,7 @@ interface ImportOptions extends WorkOptions {
 
 async function importOci(
   session: Session,
-  source: Exclude<Source, { kind: 'raw' }>,
+  source: Exclude<ImportSource, { kind: 'raw' }>,
   facts: ImportFacts & { readonly name: string | undefined },
   options: ImportOptions,
 ) {
@@ -103,7 +83,7 @@ function nameOfImage(image: OciImage, path: string): string {
       continue;
     }
   }
-  return defaultName(path);
+  return nameOfPath(path);
 }
 
 async function importRaw(
@@ -169,14 +149,4 @@ async function* filePieces(file: RandomAccess, signal: AbortSignal | undefined):
     const bytes = await file.read(offset, Math.min(MIB, file.sizeBytes - offset), { signal });
     yield { type: 'data', bytes };
   }
-}
-
-/** The name of a file or directory, without its endings, as an image name. */
-function defaultName(path: string): string {
-  const slug = basename(path)
-    .toLowerCase()
-    .replace(/\.(tar|raw|img|ext4|erofs|oci)$/, '')
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-+|-+$/g, '');
-  return slug === '' ? 'image' : slug;
 }

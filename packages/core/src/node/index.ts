@@ -1,2 +1,3 @@
 export { endGroup, findProgram, run, type RunOptions, type RunResult } from './run.ts';
 export { openScratchDirectory, type ScratchDirectory } from './scratch-directory.ts';
+export { writeAt } from './write-at.ts';
