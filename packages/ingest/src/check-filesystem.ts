@@ -3,11 +3,11 @@ import { join } from 'node:path';
 
 import type { Manifest, RandomAccess } from '@decant/cas';
 import { MIB, PAGE_BYTES } from '@decant/core';
+import { writeAt } from '@decant/core/node';
 import { runConfinedTool } from '@decant/jail';
 import { checkErofs, checkExt4, type RunTool } from '@decant/rootfs';
 
 import type { IngestContext } from './admission.ts';
-import { writeAt } from './write-at.ts';
 
 /** Bounds of a filesystem checker. */
 const LIMITS = { timeoutMs: 10 * 60 * 1000, memoryBytes: 2048 * MIB, fileBytes: 64 * MIB };

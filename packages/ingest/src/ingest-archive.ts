@@ -5,11 +5,11 @@ import { pipeline } from 'node:stream/promises';
 import { createZstdDecompress } from 'node:zlib';
 
 import { isDecantError, MIB, PAGE_BYTES, parseImageId, STAGED, type ImageId } from '@decant/core';
+import { writeAt } from '@decant/core/node';
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkExt4File } from './check-filesystem.ts';
 import { admitOptionalConfig } from './config.ts';
-import { writeAt } from './write-at.ts';
 import { archiveKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
 

@@ -13,6 +13,7 @@ import {
   type OnEvent,
   type Stage,
 } from '@decant/core';
+import { writeAt } from '@decant/core/node';
 import { errorOfResponse, send } from '@decant/transport';
 
 import { imagePath } from './image-names.ts';
@@ -45,7 +46,7 @@ export async function readArchive(
     throw await errorOfResponse(response, { timeoutMs: HEADERS_TIMEOUT_MS, signal });
   }
   const digest = createHash('sha256');
-  const file = path === undefined ? undefined : await open(path, 'wx', 0o600);
+  const file = path === undefined ? undefined : await open(path, 'wx', 0o666);
   let bytes = 0;
   let storedBytes = 0;
   const { body } = response;
@@ -62,7 +63,7 @@ export async function readArchive(
         for await (const piece of pieces) {
           if (bytes + piece.length > image.virtualBytes) throw notTheImage(image.id);
           digest.update(piece);
-          if (file !== undefined && !(sparse && isZero(piece))) await file.write(piece, 0, piece.length, bytes);
+          if (file !== undefined && !(sparse && isZero(piece))) await writeAt(file, piece, bytes);
           bytes += piece.length;
           onEvent?.({ type: 'stage-progress', stage: options.stage, bytes, totalBytes: image.virtualBytes });
         }
@@ -71,6 +72,7 @@ export async function readArchive(
     );
     if (bytes !== image.virtualBytes || `sha256:${digest.digest('hex')}` !== image.id) throw notTheImage(image.id);
     await file?.truncate(bytes);
+    await file?.sync();
     await file?.close();
     return { storedBytes };
   } catch (error) {

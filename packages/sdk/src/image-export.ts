@@ -12,6 +12,7 @@ import {
   toDecantError,
   type OnEvent,
 } from '@decant/core';
+import { writeAt } from '@decant/core/node';
 
 import { readArchive } from './image-archive.ts';
 import { inspectImage } from './image-names.ts';
@@ -86,7 +87,7 @@ async function writeImage(
   const write = async (offset: number, lengthBytes: number) => {
     for (let at = offset; at < offset + lengthBytes; at += WINDOW_BYTES) {
       const bytes = await image.read(at, Math.min(WINDOW_BYTES, offset + lengthBytes - at), { signal });
-      await file.write(bytes, 0, bytes.length, at);
+      await writeAt(file, bytes, at);
       onEvent?.({ type: 'stage-progress', stage: 'export', bytes: at + bytes.length, totalBytes: virtualBytes });
     }
   };

@@ -1,5 +1,4 @@
 import { stat } from 'node:fs/promises';
-import { basename } from 'node:path';
 
 import { openFileRandomAccess } from '@decant/cas/node';
 import {
@@ -19,8 +18,9 @@ import type { ImagePiece, RandomAccess } from '@decant/cas';
 
 import { imageResult, makeImage } from './image-make.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
-import { isLayered, openSource, parseSource, type LayeredSource, type RootSource } from './image-transfer-source.ts';
+import { openSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
+import { isLayered, nameOfPath, parseSource, type LayeredSource, type RootSource } from './import-source.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -52,7 +52,7 @@ export async function importImage(
   const options = { scratchDirectory: scratch.path, onEvent, signal };
   const made = isLayered(source)
     ? await importOci(session, source, { ...facts, name: request.name, platform: request.platform }, options)
-    : await importRoot(session, source, { ...facts, name: request.name ?? defaultName(source.path) }, options);
+    : await importRoot(session, source, { ...facts, name: request.name ?? nameOfPath(source.path) }, options);
   const total = Math.round(performance.now() - started);
   return imageResult(session, made.published, { build: 0, layout: made.layoutMs, total }, signal);
 }
@@ -99,12 +99,12 @@ function nameOfImage(image: OciImage, source: LayeredSource): string {
     const last = reference.split('@')[0]?.split('/').at(-1) ?? '';
     const isTag = source.kind === 'oci' && last === reference && !last.includes(':');
     try {
-      return formatImageName(parseImageName(isTag ? `${defaultName(path)}:${last}` : last));
+      return formatImageName(parseImageName(isTag ? `${nameOfPath(path)}:${last}` : last));
     } catch {
       continue;
     }
   }
-  return defaultName(path);
+  return nameOfPath(path);
 }
 
 async function importRaw(
@@ -170,14 +170,4 @@ async function* filePieces(file: RandomAccess, signal: AbortSignal | undefined):
     const bytes = await file.read(offset, Math.min(MIB, file.sizeBytes - offset), { signal });
     yield { type: 'data', bytes };
   }
-}
-
-/** The name of a file or directory, without its endings, as an image name. */
-function defaultName(path: string): string {
-  const slug = basename(path)
-    .toLowerCase()
-    .replace(/\.(?:tar(?:\.(?:gz|zst))?|tgz|raw|img|ext4|erofs|oci)$/, '')
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-+|-+$/g, '');
-  return slug === '' ? 'image' : slug;
 }

@@ -34,7 +34,7 @@ export async function listImages(session: Session, { signal }: WorkOptions): Pro
   return images;
 }
 
-export function inspectImage(session: Session, ref: string, { signal }: WorkOptions): Promise<ImageDetail> {
+export async function inspectImage(session: Session, ref: string, { signal }: WorkOptions): Promise<ImageDetail> {
   return session.client.json(imageDetailSchema, 'GET', imagePath(ref), { signal });
 }
 
@@ -57,7 +57,7 @@ export async function tagImage(
   });
 }
 
-export function nameHistory(session: Session, name: string, { signal }: WorkOptions): Promise<NameHistory> {
+export async function nameHistory(session: Session, name: string, { signal }: WorkOptions): Promise<NameHistory> {
   return session.client.json(nameHistorySchema, 'GET', `${namePath(name)}/history`, { signal });
 }
 

@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 
-import { DecantError, GIB, isDecantError, quote, type ImageConfig, type ImageDetail } from '@decant/core';
+import { DecantError, GIB, isDecantError, quote, type ImageDetail } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { runImage, type GuestStreams } from '@decant/jail';
 import { serveNbd } from '@decant/stream';
 
+import { argumentsOf, environmentOf } from './guest-command.ts';
 import { openDisk } from './image-disk.ts';
 import type { RunStats } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
@@ -89,26 +90,4 @@ function mountable({ image }: ImageDetail, { ref, trustFilesystem = false }: Run
     });
   }
   return image.filesystem;
-}
-
-function argumentsOf(
-  { Entrypoint = [], Cmd = [] }: NonNullable<ImageConfig['config']>,
-  request: RunImageRequest,
-): string[] {
-  const argv = [...Entrypoint, ...(request.command.length > 0 ? request.command : Cmd)];
-  if (argv.length === 0) {
-    throw new DecantError('USAGE', `${request.ref} has no command of its own.`, {
-      hint: `Give one: decant run ${request.ref} -- CMD`,
-    });
-  }
-  return argv;
-}
-
-function environmentOf({ Env = [] }: NonNullable<ImageConfig['config']>): Record<string, string> {
-  const env: Record<string, string> = {};
-  for (const entry of Env) {
-    const at = entry.indexOf('=');
-    if (at > 0) env[entry.slice(0, at)] = entry.slice(at + 1);
-  }
-  return env;
 }

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 import { saveFromEngine } from './image-transfer-engine.ts';
-import { parseSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
+import { parseSource } from './import-source.ts';
 
 const refused = (code: string) => expect.objectContaining({ code });
 

@@ -11,7 +11,8 @@ import {
 import { DecantError, quote, stage } from '@decant/core';
 import { createNodeFetch } from '@decant/transport/node';
 
-import { isLayered, openSource, parseSource } from './image-transfer-source.ts';
+import { openSource } from './image-transfer-source.ts';
+import { isLayered, parseSource } from './import-source.ts';
 import type { Session, WorkOptions } from './session.ts';
 
 export interface PullImageRequest {

@@ -1,6 +1,6 @@
 import type { ChunkCodec, HashProvider } from '@decant/cas';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
-import type { Fetch, OnEvent } from '@decant/core';
+import { DecantError, type Fetch, type OnEvent } from '@decant/core';
 import { createHttpClient, type HttpClient } from '@decant/transport';
 
 import type { DecantPaths } from './paths.ts';
@@ -35,7 +35,13 @@ export interface Session {
   readonly codec: ChunkCodec;
 }
 
+/** @throws CONFIG_INVALID for a base URL or a key that cannot be one. */
 export function createSession(options: DecantOptions): Session {
+  if (options.token !== undefined && !/^[\x21-\x7e]+$/.test(options.token)) {
+    throw new DecantError('CONFIG_INVALID', 'The API key has characters that no key has.', {
+      hint: 'Copy it again, without spaces or line ends around it.',
+    });
+  }
   let hash: Promise<HashProvider> | undefined;
   return {
     options,

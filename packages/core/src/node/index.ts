@@ -1,3 +1,4 @@
 export { endGroup, findProgram, run, type RunOptions, type RunResult } from './run.ts';
 export { processStart } from './process-start.ts';
 export { openScratchDirectory, type ScratchDirectory } from './scratch-directory.ts';
+export { writeAt } from './write-at.ts';

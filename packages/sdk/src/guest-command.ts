@@ -1,0 +1,25 @@
+import { DecantError, type ImageConfig } from '@decant/core';
+
+/** What is run: the image's entrypoint, then `command`, or the image's own when that is empty. @throws USAGE when nothing is left. */
+export function argumentsOf(
+  { Entrypoint = [], Cmd = [] }: NonNullable<ImageConfig['config']>,
+  request: { readonly ref: string; readonly command: readonly string[] },
+): string[] {
+  const argv = [...Entrypoint, ...(request.command.length > 0 ? request.command : Cmd)];
+  if (argv.length === 0) {
+    throw new DecantError('USAGE', `${request.ref} has no command of its own.`, {
+      hint: `Give one: decant run ${request.ref} -- CMD`,
+    });
+  }
+  return argv;
+}
+
+/** The image's environment; of a name that occurs twice the last value counts, and an entry without a name is left out. */
+export function environmentOf({ Env = [] }: NonNullable<ImageConfig['config']>): Record<string, string> {
+  const env: Record<string, string> = {};
+  for (const entry of Env) {
+    const at = entry.indexOf('=');
+    if (at > 0) env[entry.slice(0, at)] = entry.slice(at + 1);
+  }
+  return env;
+}
