@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { copyFile, mkdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -195,6 +197,22 @@ describe.skipIf(!isRoot)('decant image create without what it needs', () => {
       expect(status).toBe(2);
     }
     expect(await failure(['image', 'create', join(folder.path, 'nowhere')], options)).toMatchObject({ status: 2 });
+  });
+
+  test('a file that changes while it is read: status 2, naming it', async () => {
+    await writeFile(join(context, 'Dockerfile'), 'FROM scratch\nCOPY . /\n');
+    await writeFile(join(context, 'growing'), Buffer.alloc(32 * 2 ** 20));
+    const writer = spawn('sh', ['-c', 'while :; do echo more >> growing; done'], { cwd: context, stdio: 'ignore' });
+    try {
+      const changed = await failure(['context', 'ls', context], options);
+      expect(changed).toMatchObject({ status: 2, code: 'CONTEXT_CHANGED' });
+      expect(changed.message).toContain('growing');
+    } finally {
+      const ended = once(writer, 'close');
+      writer.kill('SIGKILL');
+      await ended;
+      await rm(join(context, 'growing'));
+    }
   });
 
   test('context ls tells what would be sent, and names line and file of a bad ignore file', async () => {

@@ -132,13 +132,15 @@ async function checkTypes({ item }: Tarball, folder: string): Promise<string[]> 
   return notes;
 }
 
-/** Installs the tarball of the command globally and starts it, on this Node and on an old one if the system has one. */
+/** Starts the commands of the tarball, a pure one installed globally, on this Node and on an old one if there is one. */
 async function checkCommand({ item, file }: Tarball, folder: string): Promise<string[]> {
+  // A library has been installed with what it needs already; a command brings everything itself.
+  const library = item.manifest.exports?.['.'] !== undefined;
   const prefix = join(folder, 'global');
-  await npm(['install', '-g', '--prefix', prefix, ...NPM_FLAGS, file], folder);
+  if (!library) await npm(['install', '-g', '--prefix', prefix, ...NPM_FLAGS, file], folder);
   const notes: string[] = [];
   for (const name of Object.keys(item.manifest.bin ?? {})) {
-    const command = join(prefix, 'bin', name);
+    const command = library ? join(folder, 'node_modules/.bin', name) : join(prefix, 'bin', name);
     const { stdout } = await run(command, ['--version'], { env: { ...process.env, PATH }, timeoutMs: 30_000 });
     if (!stdout.toString('utf8').includes(item.manifest.version))
       throw new Error(`${name} --version gave: ${stdout.toString('utf8')}`);

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 
-export type DependencyGroup = 'demo' | 'test' | 'docs';
+export type DependencyGroup = 'demo' | 'test' | 'docs' | 'bench';
 
 export interface SystemDependency {
   /** Name of the Debian package. */
@@ -19,9 +19,9 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test'] },
   { name: 'uidmap', purpose: 'user id ranges for builds and sandboxes', groups: ['demo', 'test'] },
-  { name: 'mmdebstrap', purpose: 'a Debian base image from the package mirror', groups: ['demo', 'test'] },
+  { name: 'mmdebstrap', purpose: 'a Debian base image from the package mirror', groups: ['demo', 'test', 'bench'] },
   { name: 'erofs-utils', purpose: 'fsck.erofs judges the images we write', groups: ['demo', 'test'] },
-  { name: 'e2fsprogs', purpose: 'ext4 images: mkfs.ext4, debugfs, e2fsck', groups: ['demo', 'test'] },
+  { name: 'e2fsprogs', purpose: 'ext4 images: mkfs.ext4, debugfs, e2fsck', groups: ['demo', 'test', 'bench'] },
   {
     name: 'libnbd-bin',
     purpose: 'nbdfuse mounts an image while it streams; nbdinfo and nbdcopy',
@@ -40,6 +40,9 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'cpio', purpose: 'the initial RAM disk of the guest', groups: ['test'] },
   { name: 'zstd', purpose: 'another zstd, to compare with', groups: ['test'] },
   { name: 'xz-utils', purpose: 'archives with xz', groups: ['test'] },
+  { name: 'casync', purpose: 'chunks disk images, to compare with', groups: ['bench'] },
+  { name: 'restic', purpose: 'chunks and stores files, to compare with', groups: ['bench'] },
+  { name: 'time', purpose: 'processor time and memory of a program', groups: ['bench'] },
 ];
 
 export interface EnsureOptions {
@@ -186,9 +189,9 @@ function aptGet(
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const { values, positionals } = parseArgs({ allowPositionals: true, options: { yes: { type: 'boolean' } } });
   const groups = positionals.length === 0 ? ['demo', 'test', 'docs'] : positionals;
-  const known = groups.filter((group): group is DependencyGroup => ['demo', 'test', 'docs'].includes(group));
+  const known = groups.filter((group): group is DependencyGroup => ['demo', 'test', 'docs', 'bench'].includes(group));
   if (known.length !== groups.length) {
-    console.error('usage: node scripts/system-deps.ts [--yes] [demo] [test] [docs]');
+    console.error('usage: node scripts/system-deps.ts [--yes] [demo] [test] [docs] [bench]');
     process.exitCode = 2;
   } else {
     const { missing } = await ensureSystemDependencies({ groups: known, yes: values.yes });

@@ -6,6 +6,7 @@ import { build } from 'vitepress';
 
 import { isEmptyPackage, workspacePackages } from '../../scripts/workspace.ts';
 import { writeApi } from './api.ts';
+import { benchPages } from './bench-page.ts';
 import { copyFolder, copyPages, errorCodes, gettingStarted, write } from './pages.ts';
 
 /*
@@ -24,6 +25,7 @@ gettingStarted(existsSync(readme) ? readFileSync(readme, 'utf8') : undefined, si
 errorCodes(site);
 const formats = copyFolder(join(root, 'docs/formats'), site, 'formats', 'Formats', 'No format is written up yet.');
 const decisions = copyFolder(join(root, 'docs/decisions'), site, 'decisions', 'Decisions', 'None is recorded yet.');
+const benchmarks = benchPages(join(root, 'bench/results'), site);
 const packages = workspacePackages()
   .filter((item) => item.manifest.private !== true && !isEmptyPackage(item))
   .filter((item) => item.manifest.exports?.['.'] !== undefined)
@@ -40,6 +42,7 @@ const sidebar = [
   formats,
   { text: 'Error codes', link: '/error-codes' },
   decisions,
+  ...(benchmarks === undefined ? [] : [benchmarks]),
   api,
 ];
 write(join(site, 'sidebar.json'), JSON.stringify(sidebar));

@@ -23,7 +23,9 @@ export async function awkwardLayer(folder: string, tar: string): Promise<void> {
   await put('large-owner', 'owner');
   await chown(inside('large-owner'), 4_000_000_000, 3_000_000_000);
   await put('capable', 'capable', 0o755);
-  await tool('setcap', ['cap_net_raw,cap_net_bind_service+ep', inside('capable')]);
+  // struct vfs_cap_data, version 2: CAP_NET_BIND_SERVICE and CAP_NET_RAW, permitted and effective.
+  const capabilities = `0x01000002${'00240000'.padEnd(32, '0')}`;
+  await tool('setfattr', ['-n', 'security.capability', '-v', capabilities, inside('capable')]);
   await put('listed', 'with an access list', 0o640);
   await tool('setfacl', ['-m', 'u:1234:rw,g:4321:r', inside('listed')]);
   await mkdir(inside('list-folder'));

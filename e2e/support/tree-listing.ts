@@ -36,7 +36,7 @@ export async function listTree(root: string, options: ListOptions = {}): Promise
     lines.push(facts.join(' '));
     if (!info.isDirectory()) return;
     const children = await readdir(path, { encoding: 'buffer' });
-    for (const child of children.sort(Buffer.compare)) {
+    for (const child of children.sort((a, b) => a.compare(b))) {
       const text = child.toString('latin1');
       await visit(Buffer.concat([path, Buffer.from('/'), child]), name === '.' ? text : `${name}/${text}`);
     }

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { errnoOf } from '@decant/core';
+import { processStart } from '@decant/core/node';
 
 /*
  * A mark names a build and the process it belongs to:
@@ -14,27 +14,15 @@ import { errnoOf } from '@decant/core';
 const MARK = /"id=(decant-build-\d+-\d+-[0-9a-f]{8}),/;
 const LARGEST_RECORD = 8 * 1024 * 1024;
 
-export function newBuildMark(): string {
-  return `decant-build-${process.pid}-${startOf(process.pid) ?? 0}-${randomBytes(4).toString('hex')}`;
+export async function newBuildMark(): Promise<string> {
+  return `decant-build-${process.pid}-${(await processStart(process.pid)) ?? 0}-${randomBytes(4).toString('hex')}`;
 }
 
 /** Whether the process that a mark names has ended; a later process with its number does not count. */
-export function ownerIsGone(mark: string): boolean {
-  const [pid, start] = mark.split('-').slice(2).map(Number);
+export async function ownerIsGone(mark: string): Promise<boolean> {
+  const [pid, start] = mark.split('-').slice(2);
   if (pid === undefined || start === undefined) return false;
-  return startOf(pid) !== start;
-}
-
-/** When a process began, in clock ticks since boot, or undefined: field 22 of /proc/PID/stat (proc(5)). */
-function startOf(pid: number): number | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The second field is the name in parentheses and may hold anything; the third begins after the last one.
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]);
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
-    throw error;
-  }
+  return (await processStart(Number(pid))) !== start;
 }
 
 /** The working containers of decant's builds in a storage, with their marks. */

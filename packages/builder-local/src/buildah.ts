@@ -108,9 +108,14 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
     const [program, ...rest] = await commandOf(args);
     return run(program, rest, { env, ...extra });
   };
-  const removeContainers = async (wanted: (mark: string) => boolean, timeoutMs: number, signal?: AbortSignal) => {
+  const removeContainers = async (
+    wanted: (mark: string) => boolean | Promise<boolean>,
+    timeoutMs: number,
+    signal?: AbortSignal,
+  ) => {
     const containers = await markedContainers(facts.graphRoot, facts.graphDriver);
-    const ids = containers.filter(({ mark }) => wanted(mark)).map(({ id }) => id);
+    const ids: string[] = [];
+    for (const { id, mark } of containers) if (await wanted(mark)) ids.push(id);
     if (ids.length > 0) await buildah(['rm', ...ids], { timeoutMs, signal });
     return ids.length;
   };
@@ -133,7 +138,7 @@ export function buildahDriver(facts: BuildahFacts, options: BuildahOptions): Bui
     files: BuildFiles,
     signal?: AbortSignal,
   ): AsyncGenerator<BuildEvent, string> {
-    const mark = newBuildMark();
+    const mark = await newBuildMark();
     const reader = new BuildahReader();
     const shortNames = await dockerHubForShortNames(files.temporary, env);
     const command = await commandOf(buildahBuildArguments(request, files, facts, mark));

@@ -145,16 +145,16 @@ describe('a base as an archive', () => {
 });
 
 describe('marks of buildah containers', () => {
-  it('say whether their process still runs', () => {
-    const own = newBuildMark();
+  it('say whether their process still runs', async () => {
+    const own = await newBuildMark();
     expect(own).toMatch(/^decant-build-\d+-\d+-[0-9a-f]{8}$/);
-    expect(ownerIsGone(own)).toBe(false);
-    expect(ownerIsGone(own.replace(/-\d+(-[0-9a-f]{8})$/, '-1$1'))).toBe(true);
-    expect(ownerIsGone('decant-build-4194305-77-00000000')).toBe(true);
+    expect(await ownerIsGone(own)).toBe(false);
+    expect(await ownerIsGone(own.replace(/-\d+(-[0-9a-f]{8})$/, '-1$1'))).toBe(true);
+    expect(await ownerIsGone('decant-build-4194305-77-00000000')).toBe(true);
   });
 
   it('are found in the records of a storage, whatever else lies there', async () => {
-    const mark = newBuildMark();
+    const mark = await newBuildMark();
     const id = 'a'.repeat(64);
     const containers = join(directory, 'overlay-containers');
     for (const name of [id, 'b'.repeat(64), 'c'.repeat(64)])

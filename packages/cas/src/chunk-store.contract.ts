@@ -2,7 +2,7 @@ import type { ChunkId } from '@decant/core';
 import { expect, it } from 'vitest';
 
 import type { ChunkStore } from './chunk-store.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { chunkOf, randomPages } from './test-data.ts';
 
 /** What every {@link ChunkStore} does. `create` gives an empty store for so many bytes. */

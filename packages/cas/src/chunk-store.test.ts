@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { chunkStoreContract } from './chunk-store.contract.ts';
 import { createMemoryChunkStore } from './chunk-store.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { chunkOf, randomPages } from './test-data.ts';
 
 describe('the chunk store in memory', () => {

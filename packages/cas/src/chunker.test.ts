@@ -2,15 +2,17 @@ import { MIB, PAGE_BYTES } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { chunkImage, type ImageChunk } from './chunker.ts';
+import { chunkImage } from './chunker.ts';
 import { CUT_RULES, isZeroPage, MAX_HOLE_PAGES, pageHash, STRIPE_PAGES, type ChunkLayout } from './cut-rules.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import type { HashProvider } from './hash-provider.ts';
+import { createHashWasmBlake3 } from './hash-wasm-provider.ts';
+import type { ImageChunk } from './image-cutter.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import type { ImagePiece } from './piece.ts';
 import { chunkOf, collect, randomBytes, randomPages } from './test-data.ts';
 
-const hash = await loadHashProvider();
-const run = (pieces: Iterable<ImagePiece> | AsyncIterable<ImagePiece>, layout: ChunkLayout = 'hinted') =>
-  collect(chunkImage(pieces, { layout, hash }));
+const simd = await loadHashProvider();
+const portable: HashProvider = { ...simd, ...(await createHashWasmBlake3()), name: 'hash-wasm' };
 const lengths = (chunks: ImageChunk[]) =>
   chunks.map((chunk) => (chunk.type === 'hole' ? -chunk.lengthBytes : chunk.bytes.length) / PAGE_BYTES);
 const data = (bytes: Uint8Array): ImagePiece => ({ type: 'data', bytes });
@@ -62,7 +64,13 @@ const imagePlan = fc.array(
   { minLength: 1, maxLength: 10 },
 );
 
-describe('chunkImage', () => {
+describe.each([
+  ['the SIMD kernel', simd],
+  ['hash-wasm', portable],
+])('chunkImage with %s', (_, hash) => {
+  const run = (pieces: Iterable<ImagePiece> | AsyncIterable<ImagePiece>, layout: ChunkLayout = 'hinted') =>
+    collect(chunkImage(pieces, { layout, hash }));
+
   it.each(['hinted', 'foreign'] as const)(
     'follows the rules and ignores how %s input is split',
     async (layout) => {

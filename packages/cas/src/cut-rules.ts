@@ -22,7 +22,7 @@ const FOREIGN_PAGES_PER_CUT = 12;
  * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 64 × (1 - e^(-240 / 64)) ≈ 78 pages = 314 KiB, and the
  * hints of our image writer lower it to 197–201 KiB on Debian trees (docs/decisions/0001-chunk-size.md).
  * foreign: 16 to 256 KiB, mean 4 + 12 × (1 - e^(-60 / 12)) ≈ 16 pages = 64 KiB.
- * Provisional until the chunking core has landed; then they never change within format version 1.
+ * They never change within format version 1.
  */
 export const CUT_RULES: Readonly<Record<ChunkLayout, CutRules>> = {
   hinted: {
@@ -46,8 +46,15 @@ export const STRIPE_PAGES = (64 * MIB) / PAGE_BYTES;
 export const MAX_HOLE_PAGES = 2 ** 26;
 
 const WORDS = PAGE_BYTES / 4;
-const MULTIPLIER = 0x9e3779b1;
-const SEED = 0x85ebca6b;
+export const PAGE_HASH_MULTIPLIER = 0x9e3779b1;
+export const PAGE_HASH_SEED = 0x85ebca6b;
+/** MurmurHash3's finalizer: exclusive or with itself shifted right, times a factor; at the end a shift by 16 alone. */
+export const PAGE_HASH_FINISH = [
+  [16, 0x85ebca6b],
+  [13, 0xc2b2ae35],
+] as const;
+const MULTIPLIER = PAGE_HASH_MULTIPLIER;
+const SEED = PAGE_HASH_SEED;
 
 /**
  * The cut hash of the page that begins at word `at`, unsigned. Pages of zeros never cut, whatever their hash: the
@@ -99,8 +106,7 @@ export function pageHash(words: Uint32Array, at: number): number {
   h = fold(fold(fold(fold(h, h4), h5), h6), h7);
   h = fold(fold(fold(fold(h, h8), h9), h10), h11);
   h = fold(fold(fold(fold(h, h12), h13), h14), h15);
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  for (const [shift, factor] of PAGE_HASH_FINISH) h = Math.imul(h ^ (h >>> shift), factor);
   return (h ^ (h >>> 16)) >>> 0;
 }
 

@@ -1,7 +1,8 @@
 import { createBLAKE3, createSHA256, type IHasher } from 'hash-wasm';
 
-import { blake3DeriveKeyScalar } from './blake3.ts';
-import { checkHashProvider, type HashProvider, type IncrementalHash } from './hash-provider.ts';
+import { blake3Scalar, createBlake3Scalar } from './blake3.ts';
+import type { Blake3Functions, Blake3Options, IncrementalHash, Sha256Functions } from './hash-provider.ts';
+import { createPortablePageHasher } from './page-hasher.ts';
 
 /**
  * Any number of digests over one WebAssembly instance. The instance holds one state at a time: when another
@@ -58,37 +59,31 @@ class SharedHash implements IncrementalHash {
   }
 }
 
-let loaded: Promise<HashProvider> | undefined;
-
 /**
- * The portable provider: hash-wasm, anywhere WebAssembly runs. Compiled and tested once per program.
- * @throws INTERNAL when its self-test fails.
+ * BLAKE3 by hash-wasm, anywhere WebAssembly runs. The keyed and derive-key modes and other output lengths, which
+ * only short inputs use, are plain code.
  */
-export function loadHashProvider(): Promise<HashProvider> {
-  loaded ??= create().catch((error: unknown) => {
-    loaded = undefined;
-    throw error;
-  });
-  return loaded;
+export async function createHashWasmBlake3(): Promise<Blake3Functions> {
+  const [whole, pieces] = await Promise.all([createBLAKE3(), createBLAKE3()]);
+  const shared = new SharedHasher(pieces);
+  const digest = (data: Uint8Array) => whole.init().update(data).digest('binary');
+  return {
+    blake3: (data, options) => (isPlain(options) ? digest(data) : blake3Scalar(data, options)),
+    createBlake3: (options) => (isPlain(options) ? shared.create() : createBlake3Scalar(options)),
+    createPageHasher: async () => createPortablePageHasher(digest),
+  };
 }
 
-async function create(): Promise<HashProvider> {
-  const [blake3, sha256, blake3Streams, sha256Streams] = await Promise.all([
-    createBLAKE3(),
-    createSHA256(),
-    createBLAKE3(),
-    createSHA256(),
-  ]);
-  const sharedBlake3 = new SharedHasher(blake3Streams);
-  const sharedSha256 = new SharedHasher(sha256Streams);
-  const provider: HashProvider = {
-    name: 'hash-wasm',
-    blake3: (data) => blake3.init().update(data).digest('binary'),
-    createBlake3: () => sharedBlake3.create(),
-    blake3DeriveKey: blake3DeriveKeyScalar,
-    sha256: (data) => sha256.init().update(data).digest('binary'),
-    createSha256: () => sharedSha256.create(),
+function isPlain({ key, context, outputBytes }: Blake3Options = {}): boolean {
+  return key === undefined && context === undefined && (outputBytes === undefined || outputBytes === 32);
+}
+
+/** SHA-256 by hash-wasm, anywhere WebAssembly runs. */
+export async function createHashWasmSha256(): Promise<Sha256Functions> {
+  const [whole, pieces] = await Promise.all([createSHA256(), createSHA256()]);
+  const shared = new SharedHasher(pieces);
+  return {
+    sha256: (data) => whole.init().update(data).digest('binary'),
+    createSha256: () => shared.create(),
   };
-  checkHashProvider(provider);
-  return provider;
 }

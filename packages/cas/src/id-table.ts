@@ -2,11 +2,28 @@ import { fromHex, type ChunkId } from '@decant/core';
 
 import { viewOf } from './bytes-reader.ts';
 
+/** Words of the secret of {@link secretHash}. */
+export const SECRET_WORDS = 34;
+
+/**
+ * A 32-bit hash of the 32-byte id at `at`. Ids come from outside and may be chosen, so places in tables depend on a
+ * secret of random words: the top halves of two multilinear hashes of the 16-bit words (Carter and Wegman's universal
+ * hashing; 16-bit words in 32-bit sums, because only the upper bits of such a sum are universal).
+ */
+export function secretHash(view: DataView, at: number, secret: Uint32Array): number {
+  let high = secret[32]!;
+  let low = secret[33]!;
+  for (let i = 0; i < 16; i++) {
+    const word = view.getUint16(at + 2 * i, true);
+    high = (high + Math.imul(word, secret[i]!)) | 0;
+    low = (low + Math.imul(word, secret[16 + i]!)) | 0;
+  }
+  return (high & 0xffff0000) | (low >>> 16);
+}
+
 /**
  * Which 32-byte ids at the head of fixed-size rows are the first of their kind: an open-addressing table of row
- * numbers, 8 to 16 bytes a row. Ids come from outside and may be chosen, so places depend on a secret: the
- * top halves of two multilinear hashes of the 16-bit words (Carter and Wegman's universal hashing; 16-bit words in
- * 32-bit sums, because only the upper bits of such a sum are universal).
+ * numbers, 8 to 16 bytes a row.
  */
 export class IdTable {
   readonly #view: DataView;
@@ -14,7 +31,7 @@ export class IdTable {
   readonly #stride: number;
   /** Row number + 1, or 0 for a free place. */
   readonly #table: Uint32Array;
-  readonly #factors = crypto.getRandomValues(new Uint32Array(34));
+  readonly #factors = crypto.getRandomValues(new Uint32Array(SECRET_WORDS));
   size = 0;
 
   constructor(bytes: Uint8Array, start: number, stride: number, rows: number) {
@@ -48,15 +65,7 @@ export class IdTable {
   /** The place that holds the id at `at`, or the free one where it belongs. */
   #place(view: DataView, at: number): number {
     const mask = this.#table.length - 1;
-    let high = this.#factors[32]!;
-    let low = this.#factors[33]!;
-    for (let i = 0; i < 16; i++) {
-      const word = view.getUint16(at + 2 * i, true);
-      high = (high + Math.imul(word, this.#factors[i]!)) | 0;
-      low = (low + Math.imul(word, this.#factors[16 + i]!)) | 0;
-    }
-    const hash = (high & 0xffff0000) | (low >>> 16);
-    for (let place = hash & mask; ; place = (place + 1) & mask) {
+    for (let place = secretHash(view, at, this.#factors) & mask; ; place = (place + 1) & mask) {
       const found = this.#table[place]!;
       if (found === 0 || this.#equal(view, at, this.#start + (found - 1) * this.#stride)) return place;
     }

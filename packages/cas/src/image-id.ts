@@ -8,7 +8,7 @@ export const IMAGE_ID_CONTEXT = 'decant 2026-11 image manifest v1';
 /** `cas-v1:` and the derive-key digest of a manifest's 256-byte header. */
 export function imageId(headerBytes: Uint8Array, hash: HashProvider): ImageId {
   if (headerBytes.length !== 256) throw new RangeError('a manifest header has 256 bytes');
-  return `cas-v1:${toHex(hash.blake3DeriveKey(IMAGE_ID_CONTEXT, headerBytes))}` as ImageId;
+  return `cas-v1:${toHex(hash.blake3(headerBytes, { context: IMAGE_ID_CONTEXT }))}` as ImageId;
 }
 
 /**

@@ -12,7 +12,7 @@ import { describe, expect, it } from 'vitest';
 
 import { createMemoryChunkStore } from './chunk-store.ts';
 import { chunkImage } from './chunker.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { createImageReader } from './image-reader.ts';
 import { encodeLocator, parseLocator, type LocatorRecord } from './locator.ts';
 import { createManifestBuilder } from './manifest-builder.ts';

@@ -1,10 +1,18 @@
 export { createMemoryChunkStore, type ChunkStore } from './chunk-store.ts';
-export { chunkImage, type ChunkImageOptions, type ImageChunk } from './chunker.ts';
+export { chunkImage, type ChunkImageOptions } from './chunker.ts';
 export type { ChunkCodec } from './codec.ts';
 export { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './cut-rules.ts';
-export { checkHashProvider, type HashProvider, type IncrementalHash } from './hash-provider.ts';
-export { loadHashProvider } from './hash-wasm-provider.ts';
+export { checkHashProvider } from './hash-check.ts';
+export type {
+  Blake3Functions,
+  Blake3Options,
+  HashProvider,
+  IncrementalHash,
+  Sha256Functions,
+} from './hash-provider.ts';
+export { loadHashProvider } from './load-hash-provider.ts';
 export { canonicalConfig, configDigest, IMAGE_ID_CONTEXT, imageId } from './image-id.ts';
+export { openImageCutter, type ImageChunk, type ImageCutter, type ImageCutterOptions } from './image-cutter.ts';
 export { createImageReader, type ImageReaderOptions } from './image-reader.ts';
 export {
   encodeLocator,
@@ -41,6 +49,7 @@ export { createPackBuilder, type FinishedPack, type PackBuilder, type PackBuilde
 export { MAX_PACK_BYTES, MAX_PACK_CHUNKS, PACK_HEAD_BYTES, type PackRow } from './pack-layout.ts';
 export { createPackSource, type PackSourceOptions } from './pack-source.ts';
 export { packFrame, readPackTable, type PackTable } from './pack-table.ts';
+export type { DataPages, PageHasher } from './page-hasher.ts';
 export type { ImagePiece } from './piece.ts';
 export type { RandomAccess } from './random-access.ts';
 export { checkZstdFrame } from './zstd-frame.ts';

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 
 import { viewOf, writeU64 } from './bytes-reader.ts';
 import { MAX_HOLE_PAGES } from './cut-rules.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { imageId } from './image-id.ts';
 import { createManifestBuilder, encodeManifest, type ManifestStretch } from './manifest-builder.ts';
 import { manifestIndexRange, parseManifestHead, verifyManifestPage } from './manifest-head.ts';

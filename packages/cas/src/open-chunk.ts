@@ -1,4 +1,4 @@
-import { DecantError, toHex, type ChunkFrame, type ChunkId } from '@decant/core';
+import { DecantError, isDecantError, toHex, type ChunkFrame, type ChunkId } from '@decant/core';
 
 import type { ChunkCodec } from './codec.ts';
 import type { HashProvider } from './hash-provider.ts';
@@ -26,9 +26,22 @@ export function openChunk(
       `Chunk ${expected.id} is declared with ${frame.plainBytes} bytes, not ${expected.plainBytes}.`,
     );
   }
-  const plain = codec.decode(frame.stored, frame.encoding, expected.plainBytes);
+  const plain = decode(frame, expected, codec);
   verifyChunk(plain, expected, hash);
   return plain;
+}
+
+/** What the codec refuses, with the chunk in it that it happened to. */
+function decode(frame: ChunkFrame, { id, plainBytes }: ExpectedChunk, codec: ChunkCodec): Uint8Array {
+  try {
+    return codec.decode(frame.stored, frame.encoding, plainBytes);
+  } catch (error) {
+    if (!isDecantError(error)) throw error;
+    throw new DecantError(error.code, `Chunk ${id} cannot be decoded. ${error.message}`, {
+      details: { ...error.details, chunk: id },
+      cause: error,
+    });
+  }
 }
 
 /** @throws CAS_CHUNK_MISMATCH when plain bytes have another length or do not hash to the id. */

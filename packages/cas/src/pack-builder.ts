@@ -20,7 +20,7 @@ export interface FinishedPack {
   readonly bytes: Uint8Array;
   readonly table: PackTable;
   readonly sizeBytes: number;
-  /** BLAKE3-256 of the whole pack, 64 hexadecimal digits: what its object key ends in. */
+  /** BLAKE3-256 of what {@link PackBuilderOptions.digestOf} says, 64 hexadecimal digits. */
   readonly digest: string;
 }
 
@@ -43,13 +43,18 @@ export interface PackBuilderOptions {
   readonly maxBytes?: number | undefined;
   /** Most chunks, at most (and by default) 65,536. */
   readonly maxChunks?: number | undefined;
+  /**
+   * What the pack is named by: all its bytes (default), as object keys are, or its table, which has every chunk id in it
+   * and spares hashing each stored byte once more.
+   */
+  readonly digestOf?: 'pack' | 'table' | undefined;
 }
 
 export function createPackBuilder(options: PackBuilderOptions): PackBuilder {
-  const { hash, maxBytes = MAX_PACK_BYTES, maxChunks = MAX_PACK_CHUNKS } = options;
+  const { hash, maxBytes = MAX_PACK_BYTES, maxChunks = MAX_PACK_CHUNKS, digestOf = 'pack' } = options;
   if (maxBytes > MAX_PACK_BYTES || maxChunks > MAX_PACK_CHUNKS) throw new RangeError('no pack may be so large');
   const rows = new GrowingBytes();
-  const whole = hash.createBlake3();
+  const whole = digestOf === 'pack' ? hash.createBlake3() : undefined;
   let end = PACK_HEAD_BYTES;
   let count = 0;
   let finished = false;
@@ -57,7 +62,7 @@ export function createPackBuilder(options: PackBuilderOptions): PackBuilder {
     end + storedBytes + chunks * PACK_ROW_BYTES + PACK_FOOTER_BYTES;
   const fits = (storedBytes: number) => count < maxChunks && sizeWith(count + 1, storedBytes) <= maxBytes;
   const append = (parts: Uint8Array[]) => {
-    for (const part of parts) whole.update(part);
+    for (const part of parts) whole?.update(part);
     return parts;
   };
 
@@ -96,13 +101,14 @@ export function createPackBuilder(options: PackBuilderOptions): PackBuilder {
       writeU64(view, 0, end);
       view.setUint32(8, count, true);
       view.setUint32(12, PACK_VERSION, true);
-      footer.set(hash.blake3(table), 16);
+      const tableDigest = hash.blake3(table);
+      footer.set(tableDigest, 16);
       append([bytes]);
       return {
         bytes,
         table: packTable(bytes.subarray(0, table.length), end + bytes.length),
         sizeBytes: end + bytes.length,
-        digest: toHex(whole.digest()),
+        digest: toHex(whole?.digest() ?? tableDigest),
       };
     },
   };

@@ -24,6 +24,8 @@ export interface PackTable {
   readonly count: number;
   /** Bytes of the whole pack. */
   readonly sizeBytes: number;
+  /** The rows as they are stored, 56 bytes each; not to be written to. */
+  readonly bytes: Uint8Array;
   /** @throws RangeError when there is no such row. */
   row(index: number): PackRow;
   rows(): Generator<PackRow, void, undefined>;
@@ -35,6 +37,7 @@ export function packTable(table: Uint8Array, sizeBytes: number): PackTable {
   return {
     count,
     sizeBytes,
+    bytes: table,
     row(index) {
       requireIndex(index, count);
       return readRow(table, index * PACK_ROW_BYTES);

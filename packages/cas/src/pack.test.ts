@@ -4,7 +4,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { viewOf, writeU64 } from './bytes-reader.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { createMemoryRandomAccess } from './memory-random-access.ts';
 import { createZstdCodec } from './node/zstd-codec.ts';
 import { openChunk } from './open-chunk.ts';

@@ -1,6 +1,6 @@
 import { PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
-import type { ImageChunk } from './chunker.ts';
+import type { ImageChunk } from './image-cutter.ts';
 import type { HashProvider } from './hash-provider.ts';
 import type { ManifestFacts } from './manifest-layout.ts';
 

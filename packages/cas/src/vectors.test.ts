@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 
 import { chunkImage } from './chunker.ts';
 import { pageHash, type ChunkLayout } from './cut-rules.ts';
-import { loadHashProvider } from './hash-wasm-provider.ts';
+import { loadHashProvider } from './load-hash-provider.ts';
 import { canonicalConfig, configDigest } from './image-id.ts';
 import { encodeLocator, parseLocator, type LocatorRecord } from './locator.ts';
 import { encodeManifest, type ManifestStretch } from './manifest-builder.ts';

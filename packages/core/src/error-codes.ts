@@ -37,6 +37,9 @@ export const ERROR_CODES = {
   CAS_PACK_INVALID: code('integrity', 'The bytes are not a valid pack.'),
   CAS_LOCATOR_INVALID: code('integrity', 'The bytes are not a valid locator.'),
   CAS_ZSTD_INVALID: code('integrity', 'A zstd frame is broken or larger than declared.'),
+  CAS_FILE_UNREADABLE: code('usage', 'A file of an image or a store of chunks is missing or cannot be read.'),
+  CAS_FILE_CHANGED: code('usage', 'A file changed while chunks were made of it.'),
+  CAS_WORKER_FAILED: code('internal', 'A worker thread ended before its work was done.'),
 
   // context
   CONTEXT_UNREADABLE: code('usage', 'The build context or a file in it cannot be read.'),

@@ -41,5 +41,5 @@ export type {
 } from './ports/object-store.ts';
 export { Scope } from './scope.ts';
 export { formatBytes, formatDuration, GIB, KIB, MIB, PAGE_BYTES, parseBytes, roundUp } from './units.ts';
-export { retry, Semaphore, sleep, type RetryOptions } from './wait.ts';
+export { retry, Semaphore, sleep, untilAborted, type RetryOptions } from './wait.ts';
 export * from './wire/index.ts';

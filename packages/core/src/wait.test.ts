@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { DecantError } from './errors.ts';
-import { retry, Semaphore, sleep } from './wait.ts';
+import { retry, Semaphore, sleep, untilAborted } from './wait.ts';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -139,5 +139,26 @@ describe('Semaphore', () => {
 
   it.each([0, -1, 1.5, Number.NaN, Infinity])('refuses a limit of %d', (limit) => {
     expect(() => new Semaphore(limit)).toThrow(RangeError);
+  });
+});
+
+describe('untilAborted', () => {
+  it('settles as the work does, and leaves no listener', async () => {
+    const { signal } = new AbortController();
+    const removed = vi.spyOn(signal, 'removeEventListener');
+    await expect(untilAborted(Promise.resolve(1), signal)).resolves.toBe(1);
+    await expect(untilAborted(Promise.reject(busy()), signal)).rejects.toThrow('Nobody answers.');
+    await expect(untilAborted(Promise.resolve(2), undefined)).resolves.toBe(2);
+    await vi.waitFor(() => expect(removed).toHaveBeenCalledTimes(2));
+  });
+
+  it('ends with the reason of the signal, and drops what becomes of the work', async () => {
+    const controller = new AbortController();
+    const { promise, reject } = Promise.withResolvers<never>();
+    const waited = untilAborted(promise, controller.signal);
+    controller.abort('reason');
+    await expect(waited).rejects.toBe('reason');
+    reject(busy());
+    await expect(untilAborted(Promise.resolve(1), AbortSignal.abort('before'))).rejects.toBe('before');
   });
 });

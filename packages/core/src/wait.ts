@@ -19,6 +19,21 @@ export function sleep(milliseconds: number, signal?: AbortSignal): Promise<void>
   });
 }
 
+/**
+ * Settles as `work` does, or rejects with the signal's reason as soon as it aborts; the work itself goes on, and what
+ * becomes of it then is dropped. There is one listener for each wait: racing one long-lived promise would keep every
+ * result until the end.
+ */
+export function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
 export interface RetryOptions {
   /** Calls in all, at least 1; default 4. */
   readonly attempts?: number;

@@ -1,4 +1,4 @@
-import type { ObjectBody } from '@decant/core';
+import { untilAborted, type ObjectBody } from '@decant/core';
 
 /** The body piece by piece; ends at once with the signal's reason when it aborts, even while a piece is awaited. */
 export async function* piecesOf(body: ObjectBody, signal?: AbortSignal): AsyncGenerator<Uint8Array, void> {
@@ -26,15 +26,4 @@ export async function* piecesOf(body: ObjectBody, signal?: AbortSignal): AsyncGe
     // Not awaited: a source that hangs must not hold up whoever gave up on it.
     if (!ended) void Promise.resolve(iterator.return?.()).catch(() => undefined);
   }
-}
-
-/** One listener per wait: a race against one long-lived promise would keep every piece until the end. */
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

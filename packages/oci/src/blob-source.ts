@@ -7,17 +7,20 @@ export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where the blobs of an image lie, by digest. What it yields is not yet checked. */
+/** What names a blob. The media type tells a registry where to look for it. */
+export type BlobName = Pick<Descriptor, 'digest' | 'size' | 'mediaType'>;
+
+/** Where the blobs of an image lie. What it yields is not yet checked. */
 export interface BlobSource {
-  /** Bytes of a blob as stored; undefined when it is not there. */
-  sizeOf(digest: string): Promise<number | undefined>;
-  read(digest: string, options?: ReadOptions): AsyncIterable<Uint8Array>;
+  /** Bytes of a blob as stored, or as declared where only reading it tells; undefined when it is not there. */
+  sizeOf(blob: BlobName): Promise<number | undefined>;
+  read(blob: BlobName, options?: ReadOptions): AsyncIterable<Uint8Array>;
 }
 
 /** Reads a whole small blob and checks size and digest. */
 export async function readChecked(
   source: BlobSource,
-  descriptor: Pick<Descriptor, 'digest' | 'size'>,
+  descriptor: BlobName,
   what: string,
   limitBytes: number,
   options: ReadOptions = {},
@@ -26,17 +29,13 @@ export async function readChecked(
   if (descriptor.size > limitBytes) throw tooLarge(what, descriptor.size, limitBytes);
   const pieces: Uint8Array[] = [];
   const expected = { digest: descriptor.digest, sizeBytes: descriptor.size, what };
-  for await (const piece of checked(source.read(descriptor.digest, options), expected)) pieces.push(piece);
+  for await (const piece of checked(source.read(descriptor, options), expected)) pieces.push(piece);
   return Buffer.concat(pieces);
 }
 
 /** @throws OCI_INVALID when the blob is missing, OCI_DIGEST_MISMATCH when its size is another one. */
-export async function expectBlob(
-  source: BlobSource,
-  descriptor: Pick<Descriptor, 'digest' | 'size'>,
-  what: string,
-): Promise<void> {
-  const sizeBytes = await source.sizeOf(descriptor.digest);
+export async function expectBlob(source: BlobSource, descriptor: BlobName, what: string): Promise<void> {
+  const sizeBytes = await source.sizeOf(descriptor);
   if (sizeBytes === undefined) {
     throw new DecantError('OCI_INVALID', `${what} is missing: there is no blob ${descriptor.digest}.`, {
       details: { digest: descriptor.digest },

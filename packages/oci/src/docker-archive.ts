@@ -19,7 +19,7 @@ import {
 } from './image.ts';
 import { createLayer, type LayerBlob } from './layer.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
-import { LAYER_TYPES } from './media-types.ts';
+import { LAYER_TYPES, OCI_CONFIG } from './media-types.ts';
 import { checkLayoutFile, openFromIndex } from './open-image.ts';
 import { hostPlatform, matchesPlatform, platformMissing } from './platform.ts';
 import { tagMatch, tagMissing, tagNeeded } from './tags.ts';
@@ -104,8 +104,9 @@ async function openLayoutArchive(
   }
   checkLayoutFile(await archive.readSmall(layout, limits.documentBytes, options));
   const source: BlobSource = {
-    sizeOf: (digest) => Promise.resolve(archive.find(`blobs/sha256/${digestHex(digest)}`)?.sizeBytes),
-    read: (digest, readOptions) => archive.read(required(archive, `blobs/sha256/${digestHex(digest)}`), readOptions),
+    sizeOf: ({ digest }) => Promise.resolve(archive.find(`blobs/sha256/${digestHex(digest)}`)?.sizeBytes),
+    read: ({ digest }, readOptions) =>
+      archive.read(required(archive, `blobs/sha256/${digestHex(digest)}`), readOptions),
   };
   const bytes = await archive.readSmall(index, limits.documentBytes, options);
   return openFromIndex(source, bytes, limits, options, () => Promise.resolve());
@@ -115,6 +116,7 @@ interface Saved {
   readonly entry: ArchiveManifest;
   readonly config: ConfigDocument;
   readonly configDigest: string;
+  readonly configBytes: Uint8Array;
 }
 
 async function openSaved(
@@ -127,7 +129,7 @@ async function openSaved(
   const named = chooseByTag(entries, options.tag);
   const saved: Saved[] = [];
   for (const entry of named) saved.push(await readConfig(archive, entry, limits, options));
-  const { entry, config, configDigest } = chooseByPlatform(saved, options);
+  const { entry, config, configDigest, configBytes } = chooseByPlatform(saved, options);
   const names = entry.Layers ?? [];
   const diffIds = diffIdsOf(config, names.length, limits);
   const layers: LayerBlob[] = [];
@@ -142,6 +144,7 @@ async function openSaved(
     layers,
     manifestDigest: undefined,
     configDigest,
+    documents: { manifest: undefined, config: { mediaType: OCI_CONFIG, bytes: configBytes } },
     totalBytes: layers.reduce((total, layer) => total + layer.sizeBytes, 0),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };
@@ -189,7 +192,12 @@ async function readConfig(
   const configDigest = sha256(bytes);
   const declared = digestInName(entry.Config);
   if (declared !== undefined && declared !== configDigest) throw wrongName(entry.Config, configDigest);
-  return { entry, config: parseConfig(bytes, `The configuration ${quote(entry.Config)}`), configDigest };
+  return {
+    entry,
+    config: parseConfig(bytes, `The configuration ${quote(entry.Config)}`),
+    configDigest,
+    configBytes: bytes,
+  };
 }
 
 async function openMember(

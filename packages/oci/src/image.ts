@@ -14,6 +14,12 @@ export interface HistoryEntry {
   readonly emptyLayer: boolean;
 }
 
+/** A document of an image as it is stored. */
+export interface ImageDocument {
+  readonly mediaType: string;
+  readonly bytes: Uint8Array;
+}
+
 /** One image for one platform. Its documents are checked; its layers are checked as they are read. */
 export interface OciImage extends AsyncDisposable {
   /** The name that was asked for or, without one, its first name in the source; undefined when it has none. */
@@ -29,6 +35,8 @@ export interface OciImage extends AsyncDisposable {
   /** Undefined for a docker archive, which has no manifest in OCI's sense. */
   readonly manifestDigest: string | undefined;
   readonly configDigest: string;
+  /** The checked documents as they are stored, for whoever copies the image. */
+  readonly documents: { readonly manifest: ImageDocument | undefined; readonly config: ImageDocument };
   /** Bytes of all layers as stored. */
   readonly totalBytes: number;
 }

@@ -1,10 +1,24 @@
 export type { ReadOptions } from './blob-source.ts';
 export { openDockerArchive } from './docker-archive.ts';
-export type { HistoryEntry, OciImage, OpenImageOptions } from './image.ts';
+export { dockerCredentials, type CredentialLookup, type RegistryCredentials } from './docker-config.ts';
+export type { HistoryEntry, ImageDocument, OciImage, OpenImageOptions } from './image.ts';
 export type { LayerBlob } from './layer.ts';
 export { openOciLayout } from './layout.ts';
 export { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
 export { formatPlatform, hostPlatform, type Platform } from './platform.ts';
+export { readPlainArchive } from './plain-archive.ts';
+export { formatReference, parseReference, type ImageReference } from './reference.ts';
+export { openRegistryImage, type OpenRegistryImageOptions, type RegistryOptions } from './registry/pull.ts';
+export { pushImage, type PushedImage, type PushImageOptions } from './registry/push.ts';
+export {
+  createRegistryHandler,
+  DEFAULT_REGISTRY_LIMITS,
+  type RegistryAction,
+  type RegistryHandler,
+  type RegistryHandlerOptions,
+  type RegistryLimits,
+  type RegistryVerdict,
+} from './registry-server/handler.ts';
 export {
   DEFAULT_TAR_LIMITS,
   type ByteString,
@@ -16,3 +30,4 @@ export {
 } from './tar-entry.ts';
 export { showBytes } from './tar-errors.ts';
 export { readTar, type ReadTarOptions } from './tar-reader.ts';
+export { writeOciLayout } from './write-layout.ts';

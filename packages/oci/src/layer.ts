@@ -21,6 +21,8 @@ export interface LayerBlob {
    * to more than the limits allow.
    */
   open(options?: ReadOptions): AsyncIterable<Uint8Array>;
+  /** The bytes as stored; size and digest are checked on the way. @throws OCI_DIGEST_MISMATCH */
+  read(options?: ReadOptions): AsyncIterable<Uint8Array>;
 }
 
 export interface LayerSource {
@@ -46,7 +48,19 @@ export function createLayer(source: LayerSource, limits: OciLimits): LayerBlob {
       },
     );
   }
-  return { digest, diffId, mediaType, sizeBytes, open: (options = {}) => openLayer(source, limits, options) };
+  return {
+    digest,
+    diffId,
+    mediaType,
+    sizeBytes,
+    open: (options = {}) => openLayer(source, limits, options),
+    read: (options = {}) => storedBytes(source, options),
+  };
+}
+
+function storedBytes(source: LayerSource, options: ReadOptions): AsyncIterable<Uint8Array> {
+  const { digest, sizeBytes } = source;
+  return checked(source.read(options), { digest, sizeBytes, what: `The layer ${digest}` });
 }
 
 async function* openLayer(
@@ -55,7 +69,7 @@ async function* openLayer(
   options: ReadOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const { digest, diffId, sizeBytes, compression } = source;
-  const stored = () => checked(source.read(options), { digest, sizeBytes, what: `The layer ${digest}` });
+  const stored = () => storedBytes(source, options);
   const capBytes = Math.min(limits.layerBytes, Math.max(RATIO_FLOOR_BYTES, limits.layerRatio * sizeBytes));
   if (compression === 'none') {
     if (sizeBytes > limits.layerBytes) throw tooMuch(digest, limits.layerBytes);

@@ -41,8 +41,8 @@ async function readSmall(directory: string, name: string, limitBytes: number): P
 function directorySource(directory: string): BlobSource {
   const pathOf = (digest: string) => join(directory, 'blobs', 'sha256', digestHex(digest));
   return {
-    sizeOf: (digest) => fileSize(pathOf(digest)),
-    async *read(digest, options = {}) {
+    sizeOf: ({ digest }) => fileSize(pathOf(digest)),
+    async *read({ digest }, options = {}) {
       const path = pathOf(digest);
       const sizeBytes = await fileSize(path);
       if (sizeBytes === undefined) throw new DecantError('OCI_INVALID', `There is no blob ${digest} any more.`);

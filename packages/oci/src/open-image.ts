@@ -37,7 +37,7 @@ export async function openFromIndex(
     throw new DecantError('OCI_INVALID', `The file index.json calls itself ${quote(index.mediaType)}.`);
   }
   const { descriptor, tags, reference } = await chooseManifest(source, index, limits, options);
-  const manifest = await readManifest(source, descriptor, limits, options);
+  const { manifest, bytes: manifestBytes } = await readManifest(source, descriptor, limits, options);
   if (!isConfigType(manifest.config.mediaType)) {
     throw new DecantError(
       'OCI_UNSUPPORTED',
@@ -59,7 +59,7 @@ export async function openFromIndex(
           mediaType: layer.mediaType,
           compression,
           sizeBytes: layer.size,
-          read: (readOptions) => source.read(layer.digest, readOptions),
+          read: (readOptions) => source.read(layer, readOptions),
         },
         limits,
       ),
@@ -74,6 +74,10 @@ export async function openFromIndex(
     layers,
     manifestDigest: descriptor.digest,
     configDigest: manifest.config.digest,
+    documents: {
+      manifest: { mediaType: descriptor.mediaType, bytes: manifestBytes },
+      config: { mediaType: manifest.config.mediaType, bytes: configBytes },
+    },
     totalBytes: manifest.layers.reduce((total, layer) => total + layer.size, 0),
     [Symbol.asyncDispose]: dispose,
   };

@@ -110,7 +110,7 @@ async function collect(
   }
   if (budget.documents-- <= 0)
     throw new DecantError('LIMIT_EXCEEDED', 'The source holds too many images to look through.');
-  const manifest = await readManifest(source, descriptor, limits, options);
+  const { manifest } = await readManifest(source, descriptor, limits, options);
   if (!isConfigType(manifest.config.mediaType)) {
     found.push({ descriptor, platform: { os: 'unknown', architecture: 'unknown' } });
     return;
@@ -163,12 +163,12 @@ export async function readManifest(
   descriptor: Descriptor,
   limits: OciLimits,
   options: OpenImageOptions,
-): Promise<Manifest> {
+): Promise<{ readonly manifest: Manifest; readonly bytes: Uint8Array }> {
   const what = `The manifest ${descriptor.digest}`;
   const bytes = await readChecked(source, descriptor, what, limits.documentBytes, options);
   const manifest = parseDocument(bytes, manifestSchema, what);
   expectMediaType(manifest.mediaType, descriptor.mediaType, what);
-  return manifest;
+  return { manifest, bytes };
 }
 
 /** A document that says it is something else than its reference says could be read in two ways. */

@@ -6,6 +6,14 @@ import { importImage, type ImportImageRequest } from './image-import.ts';
 import { inspectImage, listImages, nameHistory, removeName, tagImage } from './image-names.ts';
 import { runImageByName, type RunImageRequest, type RunImageResult } from './image-run.ts';
 import { serveImage, type ServedImage, type ServeImageRequest } from './image-serve.ts';
+import {
+  pullImage,
+  pushImage,
+  type PullImageRequest,
+  type PullImageResult,
+  type PushImageRequest,
+  type PushImageResult,
+} from './image-transfer.ts';
 import { verifyImage, type VerifyResult } from './image-verify.ts';
 import { createKey, listKeys, revokeKey } from './keys.ts';
 import type { ImageResult } from './results.ts';
@@ -19,8 +27,12 @@ export interface Decant {
   readonly images: {
     /** Builds a context with a local engine and makes it an admitted, named image. */
     create(request: CreateImageRequest, options?: WorkOptions): Promise<ImageResult>;
-    /** Makes an image from `oci:DIR[:TAG]`, `docker-archive:FILE` or `raw:FILE`. */
+    /** Makes an image from one that exists: in a registry, in an engine, in files, or as a root filesystem. */
     import(request: ImportImageRequest, options?: WorkOptions): Promise<ImageResult>;
+    /** Copies an image of a registry into a directory, as an OCI layout. */
+    pull(request: PullImageRequest, options?: WorkOptions): Promise<PullImageResult>;
+    /** Copies an image of a directory, file, engine or registry to a registry. */
+    push(request: PushImageRequest, options?: WorkOptions): Promise<PushImageResult>;
     list(options?: WorkOptions): Promise<NamedImage[]>;
     /** By `NAME[:TAG]` or by image id. */
     inspect(ref: string, options?: WorkOptions): Promise<ImageDetail>;
@@ -54,6 +66,8 @@ export function createDecant(options: DecantOptions): Decant {
     images: {
       create: (request, work = {}) => createImage(session, request, work),
       import: (request, work = {}) => importImage(session, request, work),
+      pull: (request, work = {}) => pullImage(session, request, work),
+      push: (request, work = {}) => pushImage(session, request, work),
       list: (work = {}) => listImages(session, work),
       inspect: (ref, work = {}) => inspectImage(session, ref, work),
       remove: (name, work = {}) => removeName(session, name, work),

@@ -12,7 +12,7 @@ import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';
 import { DecantError, isDecantError, parseImageName, stage, type OnEvent, type RootfsFormat } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
-import { openDockerArchive } from '@decant/oci';
+import { formatPlatform, hostPlatform, openDockerArchive } from '@decant/oci';
 
 import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
@@ -53,6 +53,7 @@ export async function createImage(
   const { stages } = readDockerfile(dockerfile, {
     fileName: context.dockerfile.displayPath,
     buildArgs: request.buildArgs,
+    platform: platform ?? formatPlatform(hostPlatform()),
   });
   const source: BuildSource = {
     dockerfile: context.dockerfile,

@@ -13,22 +13,30 @@ import {
   type RootfsFormat,
 } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
-import { openDockerArchive, openOciLayout, type OciImage } from '@decant/oci';
+import type { OciImage } from '@decant/oci';
 import { publishArchive, publishStreaming, type PublishResult } from '@decant/publish';
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
 import { imageResult, makeImage } from './image-make.ts';
+import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
+import { isLayered, openSource, parseSource, type LayeredSource, type RootSource } from './image-transfer-source.ts';
+import { parsePlatform } from './image-transfer.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
 export interface ImportImageRequest {
-  /** `oci:DIR[:TAG]`, `docker-archive:FILE` or `raw:FILE`. */
+  /**
+   * `registry:REF`, `docker:REF`, `oci:DIR[:TAG]`, `docker-archive:FILE`, `tar:FILE` (a root filesystem), `dir:PATH`
+   * (the same in a directory) or `raw:FILE` (a disk).
+   */
   readonly source: string;
   /** `NAME[:TAG]`; default: from the source. */
   readonly name?: string | undefined;
   readonly format: RootfsFormat;
   readonly diskBytes?: number | undefined;
+  /** Of an image for several platforms; default: Linux on this machine's processor. */
+  readonly platform?: string | undefined;
 }
 
 /** Makes an admitted, named image of one that exists as files. @throws OCI_…, LAYER_INVALID, USAGE, INGEST_… */
@@ -43,31 +51,11 @@ export async function importImage(
   if (request.name !== undefined) parseImageName(request.name);
   await using scratch = await openScratchDirectory(session.paths.scratch);
   const options = { scratchDirectory: scratch.path, onEvent, signal };
-  const made =
-    source.kind === 'raw'
-      ? await importRaw(session, source.path, { ...facts, name: request.name ?? defaultName(source.path) }, options)
-      : await importOci(session, source, { ...facts, name: request.name }, options);
+  const made = isLayered(source)
+    ? await importOci(session, source, { ...facts, name: request.name, platform: request.platform }, options)
+    : await importRoot(session, source, { ...facts, name: request.name ?? defaultName(source.path) }, options);
   const total = Math.round(performance.now() - started);
   return imageResult(session, made.published, { build: 0, layout: made.layoutMs, total }, signal);
-}
-
-type Source =
-  | { readonly kind: 'oci'; readonly path: string; readonly tag: string | undefined }
-  | { readonly kind: 'docker-archive' | 'raw'; readonly path: string };
-
-function parseSource(text: string): Source {
-  const [, kind, rest = ''] = /^([a-z-]+):(.*)$/s.exec(text) ?? [];
-  if (rest !== '') {
-    if (kind === 'docker-archive' || kind === 'raw') return { kind, path: rest };
-    if (kind === 'oci') {
-      // As skopeo and umoci have it: what follows the last colon is the tag, unless a path goes on after it.
-      const [, path, tag] = /^(.+):([A-Za-z0-9_][A-Za-z0-9._-]{0,127})$/s.exec(rest) ?? [];
-      return path === undefined ? { kind, path: rest, tag: undefined } : { kind, path, tag };
-    }
-  }
-  throw new DecantError('USAGE', `Not an image source: ${quote(text)}.`, {
-    hint: 'Write oci:DIR[:TAG], docker-archive:FILE or raw:FILE.',
-  });
 }
 
 interface ImportFacts {
@@ -81,27 +69,36 @@ interface ImportOptions extends WorkOptions {
 
 async function importOci(
   session: Session,
-  source: Exclude<Source, { kind: 'raw' }>,
-  facts: ImportFacts & { readonly name: string | undefined },
+  source: LayeredSource,
+  facts: ImportFacts & { readonly name: string | undefined; readonly platform: string | undefined },
   options: ImportOptions,
 ) {
-  const { signal } = options;
-  await using image: OciImage =
-    source.kind === 'oci'
-      ? await openOciLayout(source.path, { ...(source.tag === undefined ? {} : { tag: source.tag }), signal })
-      : await openDockerArchive(source.path, { signal });
-  // Awaited here: the archive stays open until it has been read.
+  const platform = parsePlatform(facts.platform);
+  await using image = await openSource(source, { ...options, platform });
+  // Awaited here: the image is given up when this function returns.
   return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
+}
+
+async function importRoot(
+  session: Session,
+  { kind, path }: RootSource,
+  facts: ImportFacts & { readonly name: string },
+  options: ImportOptions,
+) {
+  if (kind === 'raw') return importRaw(session, path, facts, options);
+  const root = kind === 'tar' ? rootOfTar(path) : await rootOfDirectory(path, options);
+  return await makeImage(session, root, facts, options);
 }
 
 /**
  * The last segment of the image's own name, with its tag; else the name of the file. In a layout a name is often
  * a tag alone, and then the directory names the image.
  */
-function nameOfImage(image: OciImage, { kind, path }: Exclude<Source, { kind: 'raw' }>): string {
+function nameOfImage(image: OciImage, source: LayeredSource): string {
+  const path = 'path' in source ? source.path : source.reference.split('@')[0]!;
   for (const reference of [image.reference ?? '', ...image.tags]) {
     const last = reference.split('@')[0]?.split('/').at(-1) ?? '';
-    const isTag = kind === 'oci' && last === reference && !last.includes(':');
+    const isTag = source.kind === 'oci' && last === reference && !last.includes(':');
     try {
       return formatImageName(parseImageName(isTag ? `${defaultName(path)}:${last}` : last));
     } catch {
@@ -180,7 +177,7 @@ async function* filePieces(file: RandomAccess, signal: AbortSignal | undefined):
 function defaultName(path: string): string {
   const slug = basename(path)
     .toLowerCase()
-    .replace(/\.(tar|raw|img|ext4|erofs|oci)$/, '')
+    .replace(/\.(?:tar(?:\.(?:gz|zst))?|tgz|raw|img|ext4|erofs|oci)$/, '')
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-+|-+$/g, '');
   return slug === '' ? 'image' : slug;

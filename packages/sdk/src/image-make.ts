@@ -5,7 +5,14 @@ import type { ImageDetail, ImageConfig, OnEvent, RootfsFormat, Template } from '
 import { formatImageName, parseImageName, stage } from '@decant/core';
 import type { OciImage } from '@decant/oci';
 import { publishArchive, publishStreaming, type PublishResult } from '@decant/publish';
-import { createScratch, flattenImage, planErofs, writeExt4 } from '@decant/rootfs';
+import {
+  createScratch,
+  flattenImage,
+  planErofs,
+  writeExt4,
+  type FlattenedTree,
+  type FlattenOptions,
+} from '@decant/rootfs';
 
 import { inspectImage } from './image-names.ts';
 import type { ImageResult } from './results.ts';
@@ -29,10 +36,16 @@ export interface MakeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Turns an OCI image into an admitted, named image of the format asked for. */
+/** A root filesystem that is no image with layers. */
+export interface RootTree {
+  readonly config: ImageConfig;
+  flatten(options: FlattenOptions): Promise<FlattenedTree>;
+}
+
+/** Turns an OCI image or a root filesystem into an admitted, named image of the format asked for. */
 export async function makeImage(
   session: Session,
-  image: OciImage,
+  image: OciImage | RootTree,
   facts: MakeFacts,
   options: MakeOptions,
 ): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
@@ -43,7 +56,8 @@ export async function makeImage(
   const architecture = architectureOf(image.config);
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
-  const { root } = await flattenImage(image, { scratch, onEvent, signal });
+  const flattening = { scratch, onEvent, signal };
+  const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
   if (facts.format === 'cas-streaming') {
     const plan = await stage(onEvent, 'layout', async (finish) => {
       const planned = await planErofs(root, { hash, signal });

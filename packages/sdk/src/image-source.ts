@@ -144,7 +144,12 @@ async function readRange(
   const headers = { range: `bytes=${offset}-${offset + lengthBytes - 1}` };
   const options = { timeoutMs: RANGE_TIMEOUT_MS, signal };
   const response = await send(fetch, url, { headers }, options);
-  if (!response.ok) throw await errorOfResponse(response, options);
+  if (!response.ok) {
+    const error = await errorOfResponse(response, options);
+    // The image is there, or its locator would not be: what is missing is a part of it.
+    if (response.status !== 404) throw error;
+    throw new DecantError('CAS_CHUNK_MISSING', 'A pack of the image is not in the store.', { cause: error });
+  }
   if (response.status !== 206 && !(response.status === 200 && offset === 0)) {
     throw new DecantError('HTTP_BODY_INVALID', `The store answered a range with status ${response.status}.`);
   }

@@ -6,6 +6,7 @@ export type { ExportRequest } from './image-export.ts';
 export type { ImportImageRequest } from './image-import.ts';
 export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';
+export type { PullImageRequest, PullImageResult, PushImageRequest, PushImageResult } from './image-transfer.ts';
 export type { VerifyResult } from './image-verify.ts';
 export { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 export { decantPaths, type DecantPaths } from './paths.ts';

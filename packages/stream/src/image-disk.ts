@@ -12,6 +12,7 @@ import {
   PAGE_BYTES,
   retry,
   Semaphore,
+  untilAborted,
   type CallOptions,
   type ChunkFrame,
   type ChunkId,
@@ -136,7 +137,7 @@ export function createImageDisk(options: ImageDiskOptions): ImageDisk {
       waits.push(chunk.promise.then(copy));
     }
     for (const batch of batches(missing)) start(batch);
-    if (waits.length > 0) await abortable(Promise.all(waits), call.signal);
+    if (waits.length > 0) await untilAborted(Promise.all(waits), call.signal);
     return answer;
   }
 
@@ -235,19 +236,4 @@ function failed(chunk: Wanted, cause: unknown): DecantError {
     details: { chunk: chunk.id, plainBytes: chunk.plainBytes },
     cause,
   });
-}
-
-/** Waits for `work`, or throws the signal's reason; the work goes on for others. */
-async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await work;
-  work.catch(() => undefined);
-  signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

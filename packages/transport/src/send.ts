@@ -1,4 +1,4 @@
-import { DecantError, isDecantError, type Fetch } from '@decant/core';
+import { concatBytes, DecantError, isDecantError, untilAborted, type Fetch } from '@decant/core';
 
 /** Milliseconds one request may take until its answer's headers, when nothing else is said. */
 export const DEFAULT_TIMEOUT_MS = 60_000;
@@ -76,27 +76,12 @@ export async function readBody(
   } finally {
     clearTimeout(timer);
   }
-  const body = new Uint8Array(length);
-  let offset = 0;
-  for (const piece of pieces) {
-    body.set(piece, offset);
-    offset += piece.length;
-  }
-  return body;
+  return concatBytes(pieces);
 }
 
 /** Gives up the rest of a body nobody wants, so that its connection is free again. */
 export function discardBody(response: Response): void {
   if (response.body !== null && !response.bodyUsed) void response.body.cancel().catch(() => undefined);
-}
-
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise<T>((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
 
 function hostOf(url: string): string {

@@ -1,36 +1,26 @@
 import { createHash, hash as hashOnce } from 'node:crypto';
 
-import { checkHashProvider, type HashProvider } from '../hash-provider.ts';
-import { loadHashProvider } from '../hash-wasm-provider.ts';
+import { checkSha256 } from '../hash-check.ts';
+import type { HashProvider, Sha256Functions } from '../hash-provider.ts';
+import { loadBlake3, once } from '../load-hash-provider.ts';
 
-let loaded: Promise<HashProvider> | undefined;
+const nodeSha256: Sha256Functions = {
+  sha256: (data) => new Uint8Array(hashOnce('sha256', data, 'buffer')),
+  createSha256: () => {
+    const hash = createHash('sha256');
+    return {
+      update: (bytes) => void hash.update(bytes),
+      digest: () => new Uint8Array(hash.digest()),
+    };
+  },
+};
 
 /**
- * {@link loadHashProvider} with SHA-256 from node:crypto, which uses the processor's SHA instructions.
- * @throws INTERNAL when its self-test fails.
+ * The portable provider's BLAKE3, with SHA-256 from node:crypto, which uses the processor's SHA instructions.
+ * @throws INTERNAL when a self-test fails.
  */
-export function loadNodeHashProvider(): Promise<HashProvider> {
-  loaded ??= create().catch((error: unknown) => {
-    loaded = undefined;
-    throw error;
-  });
-  return loaded;
-}
-
-async function create(): Promise<HashProvider> {
-  const portable = await loadHashProvider();
-  const provider: HashProvider = {
-    ...portable,
-    name: `${portable.name}+node`,
-    sha256: (data) => new Uint8Array(hashOnce('sha256', data, 'buffer')),
-    createSha256: () => {
-      const hash = createHash('sha256');
-      return {
-        update: (bytes) => void hash.update(bytes),
-        digest: () => new Uint8Array(hash.digest()),
-      };
-    },
-  };
-  checkHashProvider(provider);
-  return provider;
-}
+export const loadNodeHashProvider: () => Promise<HashProvider> = once(async () => {
+  const { name, functions } = await loadBlake3();
+  checkSha256(nodeSha256);
+  return { name: `${name}+node`, ...functions, ...nodeSha256 };
+});

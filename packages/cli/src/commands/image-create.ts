@@ -41,10 +41,16 @@ export function createAction(context: string, options: CreateOptions): Promise<v
   });
 }
 
-export function importAction(source: string, options: FormatOptions): Promise<void> {
+export function importAction(source: string, options: FormatOptions & { readonly platform?: string }): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
     const result = await decant.images.import(
-      { source, name: options.name, format: formatOf(options), diskBytes: diskBytesOf(options) },
+      {
+        source,
+        name: options.name,
+        format: formatOf(options),
+        diskBytes: diskBytesOf(options),
+        platform: options.platform,
+      },
       { onEvent: progress.onEvent, signal },
     );
     progress.end();

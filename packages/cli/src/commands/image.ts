@@ -20,11 +20,33 @@ export function addImageCommands(program: Command): void {
 
   withCommonOptions(image.command('import'))
     .description('make an image from one that exists')
-    .argument('<source>', 'oci:DIR[:TAG], docker-archive:FILE or raw:FILE')
+    .argument(
+      '<source>',
+      'registry:REF, docker:REF, oci:DIR[:TAG], docker-archive:FILE, tar:FILE, dir:PATH or raw:FILE',
+    )
     .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--platform <platform>', 'which one of an image for several (default: this machine)')
     .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
+
+  withCommonOptions(image.command('pull'))
+    .description('copy an image of a registry into a directory, as an OCI layout')
+    .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG][@DIGEST]')
+    .argument('<directory>', 'directory that is missing or empty')
+    .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .action(async (reference: string, directory: string, options) =>
+      (await import('./image-transfer.ts')).pullAction(reference, directory, options),
+    );
+
+  withCommonOptions(image.command('push'))
+    .description('copy an image to a registry')
+    .argument('<source>', 'oci:DIR[:TAG], docker-archive:FILE, docker:REF or registry:REF')
+    .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG]')
+    .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .action(async (source: string, reference: string, options) =>
+      (await import('./image-transfer.ts')).pushAction(source, reference, options),
+    );
 
   withCommonOptions(image.command('ls'))
     .description('list the named images')

@@ -47,7 +47,7 @@ export function reportFailure(thrown: unknown, { json, debug }: FailureOptions, 
 function lastLinesOf(message: string, said: unknown): string[] {
   const lines = typeof said === 'string' ? said.split('\n') : Array.isArray(said) ? said.map(String) : [];
   const known = lines.filter((text) => text !== '');
-  return message.includes(known.join('\n')) ? [] : known;
+  return message.endsWith(known.join('\n')) ? [] : known;
 }
 
 function indented(text: string): string {

@@ -1,2 +1,3 @@
 export { endGroup, findProgram, run, type RunOptions, type RunResult } from './run.ts';
+export { processStart } from './process-start.ts';
 export { openScratchDirectory, type ScratchDirectory } from './scratch-directory.ts';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { errnoOf } from '../errors.ts';
+import { processStart } from './process-start.ts';
 
 /** A private directory that goes away with whoever opened it. */
 export interface ScratchDirectory extends AsyncDisposable {
@@ -29,7 +29,7 @@ export async function openScratchDirectory(parent: string): Promise<ScratchDirec
   const boot = await bootId();
   const namespace = await processNamespace();
   await sweep(parent, boot, namespace);
-  const started = (await startTime(process.pid)) ?? '0';
+  const started = (await processStart(process.pid)) ?? '0';
   const path = join(parent, `run-${boot}-${namespace}-${process.pid}-${started}-${randomBytes(8).toString('hex')}`);
   await mkdir(path, { mode: 0o700 });
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
@@ -42,7 +42,7 @@ async function sweep(parent: string, boot: string, namespace: string): Promise<v
     const path = join(parent, name);
     const lives =
       itsBoot === boot &&
-      (itsNamespace === namespace ? (await startTime(Number(pid))) === started : await isFresh(path));
+      (itsNamespace === namespace ? (await processStart(Number(pid))) === started : await isFresh(path));
     if (!lives) await rm(path, { recursive: true, force: true });
   }
 }
@@ -61,27 +61,4 @@ async function bootId(): Promise<string> {
 async function processNamespace(): Promise<string> {
   const link = await readlink('/proc/self/ns/pid').catch(() => '');
   return /\d+/.exec(link)?.[0] ?? '0';
-}
-
-/** Start time of a process in clock ticks since boot (proc(5), field 22); undefined when it is gone or a zombie. */
-async function startTime(pid: number): Promise<string | undefined> {
-  try {
-    const text = await readFile(`/proc/${pid}/stat`, 'utf8');
-    // The second field is the name in parentheses, which may itself hold spaces and parentheses.
-    const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
-  } catch (error) {
-    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'ESRCH') throw error;
-    return process.platform === 'linux' ? undefined : startTimeWithoutProc(pid);
-  }
-}
-
-/** Where there is no /proc, a process that can be signalled counts as the one that made the directory. */
-function startTimeWithoutProc(pid: number): string | undefined {
-  try {
-    process.kill(pid, 0);
-    return '0';
-  } catch (error) {
-    return errnoOf(error) === 'EPERM' ? '0' : undefined;
-  }
 }

@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 
@@ -25,10 +25,13 @@ export class SqliteDatabase {
 
   /** Opens or creates the database (mode 0600) and brings its schema up to date. `:memory:` is allowed. */
   static async open(path: string): Promise<SqliteDatabase> {
-    if (path !== ':memory:') await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const umask = process.umask(0o077);
     let db: DatabaseSync | undefined;
     try {
+      if (path !== ':memory:') {
+        await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+        // SQLite gives the files it makes beside the database the mode of the database.
+        await (await open(path, 'a', 0o600)).close();
+      }
       db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
       // WAL is a property of the file: setting it again is a lock that may be had only when nobody else reads.
       const mode = db.prepare('PRAGMA journal_mode').get()?.['journal_mode'];
@@ -44,8 +47,6 @@ export class SqliteDatabase {
         hint: 'Point DECANT_HOME at a directory that this user can write to.',
         cause: error,
       });
-    } finally {
-      process.umask(umask);
     }
   }
 

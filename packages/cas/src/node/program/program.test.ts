@@ -1,0 +1,78 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { PAGE_BYTES } from '@decant/core';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+import { extent, writeSparse } from '../test-image.ts';
+
+const MAIN = new URL('main.ts', import.meta.url).pathname;
+const SIZE = 40 * PAGE_BYTES * 100 + 5;
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'decant-cas-'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+function program(...args: string[]): Promise<{ status: number; stdout: Buffer; stderr: string }> {
+  return new Promise((resolve) => {
+    const options = { cwd: folder, encoding: 'buffer', maxBuffer: 64 * 2 ** 20, timeout: 60_000 } as const;
+    const command = ['--conditions=@decant/source', MAIN, ...args];
+    execFile(process.execPath, command, options, (error, stdout, stderr) => {
+      const status = error === null ? 0 : Number(error.code ?? -1);
+      resolve({ status, stdout, stderr: stderr.toString('utf8') });
+    });
+  });
+}
+
+it('makes, compares, verifies and gives back images', async () => {
+  const image = [extent(0, 200, 1, true), extent(700, 150, 2), extent(1000, 40, 3)];
+  await writeSparse(join(folder, 'a.img'), image, SIZE);
+  await writeSparse(join(folder, 'b.img'), [...image.slice(0, 2), extent(1000, 40, 4)], SIZE);
+
+  const a = await program('make', 'a.img', '--store', 'store', '--workers', '2', '-o', 'a.manifest', '--json');
+  expect(a).toMatchObject({ status: 0, stderr: '' });
+  expect(JSON.parse(a.stdout.toString('utf8'))).toMatchObject({
+    manifest: 'a.manifest',
+    contentBytes: 390 * PAGE_BYTES,
+    newBytes: 390 * PAGE_BYTES,
+  });
+  const b = await program('make', 'b.img', '--store=store', '--level', 'raw', '--no-fsync', '-o', 'b.manifest');
+  expect(b.stdout.toString('utf8')).toMatch(/^cas-v1:[0-9a-f]{64}\n.*1\.5 MiB.*\n.*b\.manifest\n$/s);
+
+  const compared = await program('diff', 'a.manifest', 'b.manifest', '--json');
+  const { sharedBytes, newBytes } = JSON.parse(compared.stdout.toString('utf8')) as Record<string, number>;
+  expect([sharedBytes, newBytes]).toEqual([350 * PAGE_BYTES, 40 * PAGE_BYTES]);
+
+  expect(await program('verify', 'b.manifest', '--store', 'store')).toMatchObject({ status: 0, stderr: '' });
+  const whole = await program('cat', 'b.manifest', '--store', 'store');
+  const original = await readFile(join(folder, 'b.img'));
+  expect(whole.stdout.subarray(0, SIZE).equals(original)).toBe(true);
+  expect(whole.stdout.length).toBe(Math.ceil(SIZE / PAGE_BYTES) * PAGE_BYTES);
+  const part = await program('cat', 'b.manifest', '--store', 'store', '--offset', '2867K', '--length', '9000');
+  expect(part.stdout.equals(original.subarray(2867 * 1024, 2867 * 1024 + 9000))).toBe(true);
+
+  const lost = await program('verify', 'a.manifest', '--store', 'elsewhere');
+  expect(lost).toMatchObject({ status: 6, stderr: expect.stringContaining('[CAS_CHUNK_MISMATCH]') });
+  const beyond = await program('cat', 'b.manifest', '--store', 'store', '--offset', '1G', '--length', '1');
+  expect(beyond).toMatchObject({ status: 2, stdout: Buffer.alloc(0), stderr: expect.stringContaining('[USAGE]') });
+}, 120_000);
+
+it.each([
+  [['make', 'nothing.img', '--store', 's'], 2, 'CAS_FILE_UNREADABLE'],
+  [['make', 'a.img'], 2, 'USAGE'],
+  [['make', 'a.img', '--store', 's', '--level', '20'], 2, 'USAGE'],
+  [['diff', 'a.manifest'], 2, 'USAGE'],
+  [['verify', 'a.img', '--store', 's'], 6, 'CAS_MANIFEST_INVALID'],
+  [['toString'], 2, 'USAGE'],
+])(
+  '%j ends with %i and %s',
+  async (args, status, code) => {
+    const result = await program(...args);
+    expect(result).toMatchObject({ status, stderr: expect.stringContaining(`[${code}]`) });
+    expect(result.stderr).not.toMatch(/ at .*:\d+/);
+  },
+  60_000,
+);

@@ -1,0 +1,190 @@
+import { DecantError, isDecantError, quote, retry, type Fetch, type OnEvent } from '@decant/core';
+import { readBody } from '@decant/transport';
+
+import { tooLarge, type BlobName, type BlobSource } from '../blob-source.ts';
+import { sha256 } from '../digest.ts';
+import type { CredentialLookup } from '../docker-config.ts';
+import type { OciImage, OpenImageOptions } from '../image.ts';
+import { DEFAULT_OCI_LIMITS, type OciLimits } from '../limits.ts';
+import {
+  DOCKER_INDEX,
+  DOCKER_MANIFEST,
+  isConfigType,
+  isIndexType,
+  isManifestType,
+  OCI_INDEX,
+  OCI_MANIFEST,
+} from '../media-types.ts';
+import { openFromIndex } from '../open-image.ts';
+import { DOCKER_HUB, formatReference, type ImageReference } from '../reference.ts';
+import { RepositoryClient } from './client.ts';
+import { download } from './download.ts';
+import { FetchedLayers } from './fetch-layers.ts';
+import { mirrorOrigin } from './origin.ts';
+
+export interface RegistryOptions {
+  readonly fetch: Fetch;
+  /** Default: none, which is enough for what anyone may read. */
+  readonly credentials?: CredentialLookup | undefined;
+}
+
+export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImageOptions, 'tag'> {
+  /**
+   * Registries to ask first, by the registry they stand for: `{ 'docker.io': ['mirror.example:5000'] }`. A mirror
+   * without the image, or that does not answer, is passed over. It is believed about tags, as docker does.
+   */
+  readonly mirrors?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Given, layers are downloaded once into files here, several at a time; else each read downloads anew. */
+  readonly scratchDirectory?: string | undefined;
+  /** Layers downloaded at a time; default 4. */
+  readonly parallel?: number | undefined;
+  readonly onEvent?: OnEvent | undefined;
+}
+
+const ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(', ');
+/** Most bytes of documents that are kept, so that they are fetched once only. */
+const KEPT_BYTES = 16 * 1024 * 1024;
+
+/**
+ * Opens an image in a registry. Its documents are fetched and checked now, its layers when they are read; a cut
+ * download is resumed. Plain http is used with registries on this machine, https with all others.
+ * @throws NOT_FOUND, UNAUTHORIZED, FORBIDDEN, HTTP_…, TIMEOUT, OCI_PLATFORM_MISSING, OCI_INVALID,
+ * OCI_DIGEST_MISMATCH, OCI_UNSUPPORTED, LIMIT_EXCEEDED.
+ */
+export async function openRegistryImage(
+  reference: ImageReference,
+  options: OpenRegistryImageOptions,
+): Promise<OciImage> {
+  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
+  const { client, top } = await resolve(reference, limits, options);
+  const kept = new Map<string, Uint8Array>([[top.descriptor.digest, top.bytes]]);
+  const documents = documentSource(client, kept, limits);
+  const index = new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, manifests: [top.descriptor] }));
+  const opened: { layers?: FetchedLayers } = {};
+  const source: BlobSource = {
+    sizeOf: ({ size }) => Promise.resolve(size),
+    read: (blob, readOptions) => opened.layers?.read(blob, readOptions) ?? documents(blob, readOptions),
+  };
+  const image = await openFromIndex(source, index, limits, options, async () => {
+    await opened.layers?.[Symbol.asyncDispose]();
+  });
+  if (options.scratchDirectory !== undefined) {
+    const { scratchDirectory: directory, parallel = 4, onEvent } = options;
+    const names = image.layers.map(({ digest, sizeBytes: size, mediaType }) => ({ digest, size, mediaType }));
+    opened.layers = new FetchedLayers(names, {
+      directory,
+      parallel,
+      onEvent,
+      download: (blob, readOptions) => download(client, blob, readOptions),
+    });
+  }
+  const name = formatReference(reference);
+  return {
+    ...image,
+    reference: name,
+    tags: reference.tag === undefined ? [] : [formatReference({ ...reference, digest: undefined })],
+  };
+}
+
+/** Documents as they come, the small ones kept; layers pass through. */
+function documentSource(
+  client: RepositoryClient,
+  kept: Map<string, Uint8Array>,
+  limits: OciLimits,
+): BlobSource['read'] {
+  let keptBytes = 0;
+  return async function* read(blob, readOptions) {
+    const known = kept.get(blob.digest);
+    if (known !== undefined) {
+      yield known;
+      return;
+    }
+    const { mediaType, size } = blob;
+    const isDocument = isIndexType(mediaType) || isManifestType(mediaType) || isConfigType(mediaType);
+    if (!isDocument || size > limits.documentBytes) {
+      yield* download(client, blob, readOptions);
+      return;
+    }
+    const pieces: Uint8Array[] = [];
+    for await (const piece of download(client, blob, readOptions)) pieces.push(piece);
+    const bytes = Buffer.concat(pieces);
+    keptBytes += bytes.length;
+    if (keptBytes <= KEPT_BYTES && sha256(bytes) === blob.digest) kept.set(blob.digest, bytes);
+    yield bytes;
+  };
+}
+
+interface Resolved {
+  readonly client: RepositoryClient;
+  readonly top: { readonly descriptor: BlobName; readonly bytes: Uint8Array };
+}
+
+/** The manifest or index that a reference names, from the first mirror that has it, else from the registry. */
+async function resolve(
+  reference: ImageReference,
+  limits: OciLimits,
+  options: OpenRegistryImageOptions,
+): Promise<Resolved> {
+  const { fetch, credentials, mirrors = {}, signal } = options;
+  const origins = (Object.hasOwn(mirrors, reference.registry) ? mirrors[reference.registry]! : []).map(mirrorOrigin);
+  for (const origin of [...origins, undefined]) {
+    const client = new RepositoryClient({ reference, origin, fetch, credentials, access: 'pull' });
+    try {
+      const top = await retry(() => fetchTop(client, reference, limits, signal), { attempts: 3, signal });
+      return { client, top };
+    } catch (error) {
+      signal?.throwIfAborted();
+      if (origin === undefined || !isDecantError(error)) throw error;
+    }
+  }
+  throw new DecantError('INTERNAL', 'There was no registry to ask.');
+}
+
+async function fetchTop(
+  client: RepositoryClient,
+  reference: ImageReference,
+  limits: OciLimits,
+  signal: AbortSignal | undefined,
+): Promise<Resolved['top']> {
+  const name = formatReference(reference);
+  const response = await client.request('GET', client.url(`manifests/${reference.digest ?? reference.tag!}`), {
+    headers: { accept: ACCEPT, 'accept-encoding': 'identity' },
+    expect: [200],
+    what: `the image ${name}`,
+    signal,
+  });
+  const bytes = await readBody(response, limits.documentBytes, { signal });
+  const digest = sha256(bytes);
+  const declared = reference.digest ?? response.headers.get('docker-content-digest') ?? digest;
+  if (declared.startsWith('sha256:') && declared !== digest) {
+    throw new DecantError(
+      'OCI_DIGEST_MISMATCH',
+      `The manifest of ${name} hashes to ${digest} and not to ${declared}.`,
+      {
+        details: { expected: declared, found: digest },
+      },
+    );
+  }
+  if (bytes.length > limits.documentBytes)
+    throw tooLarge(`The manifest of ${name}`, bytes.length, limits.documentBytes);
+  const mediaType = mediaTypeOf(response, bytes);
+  if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
+    throw new DecantError('OCI_UNSUPPORTED', `What ${name} names is no image that can be read (${quote(mediaType)}).`, {
+      details: { mediaType },
+      hint: reference.registry === DOCKER_HUB ? 'Very old images have to be pushed again by docker.' : undefined,
+    });
+  }
+  return { descriptor: { digest, size: bytes.length, mediaType }, bytes };
+}
+
+/** What the document calls itself; else what the registry calls it. */
+function mediaTypeOf(response: Response, bytes: Uint8Array): string {
+  const header = (response.headers.get('content-type') ?? '').split(';')[0]!.trim();
+  if (isIndexType(header) || isManifestType(header)) return header;
+  try {
+    const { mediaType } = JSON.parse(new TextDecoder().decode(bytes)) as { mediaType?: unknown };
+    return typeof mediaType === 'string' ? mediaType : header;
+  } catch {
+    return header;
+  }
+}

@@ -1,0 +1,68 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { listen } from './listen.ts';
+import { openEmbeddedServer } from './open.ts';
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'listen-test-'));
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+describe('a listening server', () => {
+  it('shows the first key once, and serves until it is disposed of', async () => {
+    const first = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0 });
+    const headers = { authorization: `Bearer ${first.firstKey}` };
+    expect((await fetch(`${first.url}/v1/images`, { headers })).status).toBe(200);
+    expect((await fetch(`${first.url}/v1/images`)).status).toBe(401);
+    // The operator's rights are for callers in the process; no header or query gives them.
+    expect((await fetch(`${first.url}/v1/keys?operator=true`, { headers })).status).toBe(403);
+    await first[Symbol.asyncDispose]();
+    await expect(fetch(`${first.url}/healthz`)).rejects.toThrow();
+    await using second = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0 });
+    expect(second.firstKey).toBeUndefined();
+    expect((await fetch(`${second.url}/v1/images`, { headers })).status).toBe(200);
+  });
+
+  it('says so when the port is taken, and leaves nothing open', async () => {
+    await using first = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0 });
+    const port = Number(new URL(first.url).port);
+    await expect(listen({ dataDirectory: directory, host: '127.0.0.1', port })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('EADDRINUSE') as string,
+    });
+    expect((await fetch(`${first.url}/healthz`)).status).toBe(200);
+  });
+
+  it('does not wait for a connection that says nothing', async () => {
+    const server = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0 });
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+    await once(socket, 'connect');
+    socket.on('error', () => undefined);
+    const closed = once(socket, 'close');
+    await server[Symbol.asyncDispose]();
+    await closed;
+  }, 30_000);
+});
+
+describe('an embedded server', () => {
+  it('answers its own origin only, with the rights of an operator', async () => {
+    await using server = await openEmbeddedServer({ dataDirectory: directory });
+    expect((await server.fetch(`${server.baseUrl}/v1/keys`)).status).toBe(200);
+    await expect(server.fetch('http://example.com/v1/keys')).rejects.toThrow(TypeError);
+    const reason = new Error('enough');
+    await expect(server.fetch(`${server.baseUrl}/healthz`, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+  });
+
+  it('says so when the directory cannot be used', async () => {
+    await expect(openEmbeddedServer({ dataDirectory: '/dev/null/x' })).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+    });
+  });
+});

@@ -1,0 +1,104 @@
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+
+import { DecantError } from '@decant/core';
+import { run } from '@decant/core/node';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { metadataStoreContract } from './metadata-store.contract.ts';
+import { SQLITE_MIGRATIONS } from './migrations.ts';
+import { openSqliteMetadata } from './sqlite-store.ts';
+import { SqliteDatabase } from './sqlite.ts';
+
+metadataStoreContract('SQLite', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'metadata-test-'));
+  const path = join(directory, 'metadata.sqlite');
+  const [store, second] = await Promise.all([openSqliteMetadata(path), openSqliteMetadata(path)]);
+  return {
+    store,
+    second,
+    [Symbol.asyncDispose]: async () => {
+      await store[Symbol.asyncDispose]();
+      await second[Symbol.asyncDispose]();
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+});
+
+describe('the database file', () => {
+  let directory: string;
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'metadata-test-'));
+  });
+  afterEach(() => rm(directory, { recursive: true, force: true }));
+
+  it('is private, and is there again when it is opened again', async () => {
+    const path = join(directory, 'new', 'metadata.sqlite');
+    const store = await openSqliteMetadata(path);
+    expect(await store.setting('a', () => 'b')).toBe('b');
+    expect((await stat(path)).mode & 0o777).toBe(0o600);
+    expect((await stat(join(directory, 'new'))).mode & 0o777).toBe(0o700);
+    await store[Symbol.asyncDispose]();
+    await store[Symbol.asyncDispose]();
+    const again = await openSqliteMetadata(path);
+    expect(await again.setting('a', () => 'c')).toBe('b');
+    await again[Symbol.asyncDispose]();
+  });
+
+  it('of a newer version, or that is none, is refused and left as it is', async () => {
+    const newer = join(directory, 'newer.sqlite');
+    const db = new DatabaseSync(newer);
+    db.exec(`PRAGMA user_version = ${SQLITE_MIGRATIONS.length + 1}`);
+    db.close();
+    await expect(openSqliteMetadata(newer)).rejects.toMatchObject({
+      code: 'CONFIG_INVALID',
+      message: expect.stringContaining('newer decant') as string,
+    });
+    const none = join(directory, 'none.sqlite');
+    await writeFile(none, 'x'.repeat(4096));
+    await expect(openSqliteMetadata(none)).rejects.toBeInstanceOf(DecantError);
+    await expect(openSqliteMetadata(directory)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+  });
+
+  it('can be opened while another connection writes', async () => {
+    const path = join(directory, 'metadata.sqlite');
+    const first = await SqliteDatabase.open(path);
+    const opened = await first.transaction(() => openSqliteMetadata(path));
+    expect(await opened.listKeys()).toEqual([]);
+    await opened[Symbol.asyncDispose]();
+    first.close();
+  });
+
+  it('takes nothing of a transaction that fails', async () => {
+    const database = await SqliteDatabase.open(':memory:');
+    expect(() =>
+      database.transaction(() => {
+        database.run("INSERT INTO settings (name, value) VALUES ('a', 'b')");
+        throw new Error('no');
+      }),
+    ).toThrow('no');
+    expect(database.all('SELECT * FROM settings')).toEqual([]);
+    expect(database.snapshot(() => database.all('SELECT * FROM settings'))).toEqual([]);
+    database.close();
+  });
+
+  it('is opened for the first time by several processes at once, which share the jobs', async () => {
+    const source = `
+      const { openSqliteMetadata } = await import(${JSON.stringify(new URL('./sqlite-store.ts', import.meta.url).href)});
+      const store = await openSqliteMetadata(${JSON.stringify(join(directory, 'metadata.sqlite'))});
+      for (let i = 0; i < 20; i++) await store.enqueue('work', 'job-' + i, i);
+      const done = [];
+      for (let job; (job = await store.claim(['work'], 60000)) !== undefined; done.push(job.payload)) {
+        if (!(await store.finish(job))) throw new Error('a claim was lost');
+      }
+      await store[Symbol.asyncDispose]();
+      console.log(JSON.stringify(done));`;
+    const args = ['--conditions=@decant/source', '--input-type=module', '--eval', source];
+    const results = await Promise.all([1, 2, 3].map(() => run(process.execPath, args, { timeoutMs: 60_000 })));
+    const done = results.flatMap(({ stdout }) => JSON.parse(stdout.toString()) as number[]);
+    // A process that comes late adds again what is done already.
+    expect(new Set(done).size).toBe(20);
+  }, 90_000);
+});
