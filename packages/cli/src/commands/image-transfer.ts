@@ -1,14 +1,15 @@
 import { formatBytes } from '@decant/core';
 
-import { invoke, type CommonOptions } from '../command.ts';
-import { printJson } from '../render/terminal.ts';
+import { invokeWired } from '../invoke.ts';
+import type { CommonOptions } from '../options.ts';
+import { print, printJson } from '../render/terminal.ts';
 
 interface TransferOptions extends CommonOptions {
   readonly platform?: string;
 }
 
 export function pullAction(reference: string, directory: string, options: TransferOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const request = { reference, directory, platform: options.platform };
     const result = await decant.images.pull(request, { onEvent: progress.onEvent, signal });
     progress.end();
@@ -17,12 +18,12 @@ export function pullAction(reference: string, directory: string, options: Transf
       return;
     }
     const facts = `${result.platform}, ${result.layers} layers, ${formatBytes(result.bytes)}`;
-    process.stdout.write(`${result.reference}  ${result.digest}\n  ${facts}\n`);
+    print(`${result.reference}  ${result.digest}\n  ${facts}`);
   });
 }
 
 export function pushAction(source: string, reference: string, options: TransferOptions): Promise<void> {
-  return invoke(options, async ({ decant, progress, signal }) => {
+  return invokeWired(options, async ({ decant, progress, signal }) => {
     const request = { source, reference, platform: options.platform };
     const result = await decant.images.push(request, { onEvent: progress.onEvent, signal });
     progress.end();
@@ -31,6 +32,6 @@ export function pushAction(source: string, reference: string, options: TransferO
       return;
     }
     const sent = `sent ${result.sentBlobs} blobs, ${formatBytes(result.sentBytes)}; ${result.presentBlobs} were there`;
-    process.stdout.write(`${result.reference}  ${result.digest}\n  ${sent}\n`);
+    print(`${result.reference}  ${result.digest}\n  ${sent}`);
   });
 }
