@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
@@ -38,6 +39,16 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
       const { images } = await decantJson<{ images: { name: string; id: string }[] }>(['image', 'ls'], options);
       for (const id of new Set(images.map((image) => image.id))) await succeed(['image', 'verify', id], options);
       return images.map(({ name }) => name);
+    }
+
+    /** Waits until the metadata holds a job. */
+    async function handedOver(home: string): Promise<void> {
+      for (let round = 0; round < 1000; round++) {
+        using database = new DatabaseSync(join(home, 'metadata.sqlite'), { readOnly: true });
+        if (database.prepare('SELECT 1 FROM jobs').all().length > 0) return;
+        await sleep(5);
+      }
+      throw new Error('no job was ever seen');
     }
 
     /** Milliseconds that an import takes here and now, so that the kills fall into all of it. */
@@ -112,6 +123,8 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
       const options: DecantOptions = { home: join(folder.path, 'taken-over') };
       await using importing = startDecant(['image', 'import', sources[0]!, '--streaming', '-n', 'late'], options);
       await importing.seen(/verifying and admitting/);
+      // Only what was handed over is the server's to finish.
+      await handedOver(options.home);
       importing.signal('SIGKILL');
       await importing.ended;
       await using server = startDecant(['serve', '--port', '0'], options);
