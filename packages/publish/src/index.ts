@@ -1,4 +1,5 @@
 export { publishArchive, type ArchiveFacts } from './publish-archive.ts';
+export { publishImage, type PublishFacts, type RootTree } from './publish-image.ts';
 export {
   publishStreaming,
   type PublishContext,

@@ -16,7 +16,7 @@ import { publishArchive, publishStreaming, type PublishResult } from '@decant/pu
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
-import { imageResult, makeImage } from './image-make.ts';
+import { imageResult, makeImage, publishContext } from './image-make.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
 import { openSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
@@ -129,8 +129,7 @@ async function importRaw(
   if (!isFile || size === 0) {
     throw new DecantError('OCI_SOURCE_INVALID', `${path} is not a disk image: it is ${isFile ? 'empty' : 'no file'}.`);
   }
-  const hash = await session.hash();
-  const context = { client: session.client, fetch: session.fetch, hash, codec: session.codec, ...options };
+  const context = await publishContext(session, options);
   const name = formatImageName(parseImageName(facts.name));
   await using file = await openFileRandomAccess(path);
   const filesystem = await detectFilesystem(file);

@@ -1,33 +1,16 @@
-import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
-
-import type { ImageDetail, ImageConfig, OnEvent, RootfsFormat, Template } from '@decant/core';
-import { formatImageName, parseImageName, stage } from '@decant/core';
+import { parseImageName, type ImageDetail, type OnEvent, type Template } from '@decant/core';
 import type { OciImage } from '@decant/oci';
-import { publishArchive, publishStreaming, type PublishResult } from '@decant/publish';
 import {
-  createScratch,
-  flattenImage,
-  planErofs,
-  writeExt4,
-  type FlattenedTree,
-  type FlattenOptions,
-} from '@decant/rootfs';
+  publishImage,
+  type PublishContext,
+  type PublishFacts,
+  type PublishResult,
+  type RootTree,
+} from '@decant/publish';
 
 import { inspectImage } from './image-names.ts';
 import type { ImageResult } from './results.ts';
 import type { Session } from './session.ts';
-
-/** What is made of an image, wherever it comes from. */
-export interface MakeFacts {
-  /** `NAME[:TAG]`. */
-  readonly name: string;
-  readonly format: RootfsFormat;
-  /** Bytes of the writable disk the image asks for; 0 when nothing was said. */
-  readonly diskBytes: number;
-  readonly dockerfile?: string | undefined;
-  readonly baseImage?: string | undefined;
-}
 
 export interface MakeOptions {
   /** Private directory for temporary files. */
@@ -36,73 +19,20 @@ export interface MakeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A root filesystem that is no image with layers. */
-export interface RootTree {
-  readonly config: ImageConfig;
-  flatten(options: FlattenOptions): Promise<FlattenedTree>;
+/** What publishing needs of a session. */
+export async function publishContext(session: Session, options: MakeOptions): Promise<PublishContext> {
+  const { client, fetch, codec } = session;
+  return { client, fetch, codec, hash: await session.hash(), ...options };
 }
 
 /** Turns an OCI image or a root filesystem into an admitted, named image of the format asked for. */
 export async function makeImage(
   session: Session,
   image: OciImage | RootTree,
-  facts: MakeFacts,
+  facts: PublishFacts,
   options: MakeOptions,
 ): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
-  const { scratchDirectory, onEvent, signal } = options;
-  const hash = await session.hash();
-  const context = { client: session.client, fetch: session.fetch, hash, codec: session.codec, ...options };
-  const name = formatImageName(parseImageName(facts.name));
-  const architecture = architectureOf(image.config);
-  const started = performance.now();
-  await using scratch = await createScratch(scratchDirectory);
-  const flattening = { scratch, onEvent, signal };
-  const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
-  if (facts.format === 'cas-streaming') {
-    const plan = await stage(onEvent, 'layout', async (finish) => {
-      const planned = await planErofs(root, { hash, signal });
-      finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
-      return planned;
-    });
-    const layoutMs = Math.round(performance.now() - started);
-    const published = await publishStreaming(
-      {
-        ...facts,
-        name,
-        pieces: plan.pieces({ signal }),
-        expectedBytes: plan.sizeBytes,
-        filesystem: 'erofs',
-        layout: 'hinted',
-        architecture,
-        config: image.config,
-      },
-      context,
-    );
-    return { published, layoutMs };
-  }
-  const file = join(scratchDirectory, 'rootfs.ext4');
-  const { contentBytes } = await stage(onEvent, 'layout', async (finish) => {
-    const { diskBytes } = facts;
-    const written = await writeExt4(root, {
-      outFile: file,
-      ...(diskBytes === 0 ? {} : { diskBytes }),
-      tempDir: scratchDirectory,
-      signal,
-    });
-    finish({ bytes: (await stat(file)).size });
-    return written;
-  });
-  const layoutMs = Math.round(performance.now() - started);
-  const published = await publishArchive(
-    { ...facts, name, file, contentBytes, config: image.config, layout: 'hinted' },
-    context,
-  );
-  return { published, layoutMs };
-}
-
-export function architectureOf(config: ImageConfig): 'amd64' | 'arm64' | null {
-  const { architecture } = config;
-  return architecture === 'amd64' || architecture === 'arm64' ? architecture : null;
+  return publishImage(image, facts, await publishContext(session, options));
 }
 
 /** The result of `create` and `import`: what the server says of the image it admitted. */

@@ -4,9 +4,9 @@ import { join, resolve } from 'node:path';
 import { DecantError, errnoOf, isDecantError, quote, stage } from '@decant/core';
 import { run } from '@decant/core/node';
 import { hostPlatform, readPlainArchive } from '@decant/oci';
+import type { RootTree } from '@decant/publish';
 import { flattenTar } from '@decant/rootfs';
 
-import type { RootTree } from './image-make.ts';
 import type { WorkOptions } from './session.ts';
 
 const TAR_TIMEOUT_MS = 60 * 60 * 1000;

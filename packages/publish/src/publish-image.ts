@@ -1,0 +1,93 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { formatImageName, parseImageName, stage, type ImageConfig, type RootfsFormat } from '@decant/core';
+import type { OciImage } from '@decant/oci';
+import {
+  createScratch,
+  flattenImage,
+  planErofs,
+  writeExt4,
+  type FlattenedTree,
+  type FlattenOptions,
+} from '@decant/rootfs';
+
+import { publishArchive } from './publish-archive.ts';
+import { publishStreaming, type PublishContext, type PublishResult } from './publish-streaming.ts';
+
+/** What is made of an image, wherever it comes from. */
+export interface PublishFacts {
+  /** `NAME[:TAG]`. */
+  readonly name: string;
+  readonly format: RootfsFormat;
+  /** Bytes of the writable disk the image asks for; 0 when nothing was said. */
+  readonly diskBytes: number;
+  readonly dockerfile?: string | undefined;
+  readonly baseImage?: string | undefined;
+}
+
+/** A root filesystem that is no image with layers. */
+export interface RootTree {
+  readonly config: ImageConfig;
+  flatten(options: FlattenOptions): Promise<FlattenedTree>;
+}
+
+/** Turns an OCI image or a root filesystem into an admitted, named image of the format asked for. */
+export async function publishImage(
+  image: OciImage | RootTree,
+  facts: PublishFacts,
+  context: PublishContext,
+): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
+  const { hash, scratchDirectory, onEvent, signal } = context;
+  const name = formatImageName(parseImageName(facts.name));
+  const architecture = architectureOf(image.config);
+  const started = performance.now();
+  await using scratch = await createScratch(scratchDirectory);
+  const flattening = { scratch, onEvent, signal };
+  const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
+  if (facts.format === 'cas-streaming') {
+    const plan = await stage(onEvent, 'layout', async (finish) => {
+      const planned = await planErofs(root, { hash, signal });
+      finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
+      return planned;
+    });
+    const layoutMs = Math.round(performance.now() - started);
+    const published = await publishStreaming(
+      {
+        ...facts,
+        name,
+        pieces: plan.pieces({ signal }),
+        expectedBytes: plan.sizeBytes,
+        filesystem: 'erofs',
+        layout: 'hinted',
+        architecture,
+        config: image.config,
+      },
+      context,
+    );
+    return { published, layoutMs };
+  }
+  const file = join(scratchDirectory, 'rootfs.ext4');
+  const { contentBytes } = await stage(onEvent, 'layout', async (finish) => {
+    const { diskBytes } = facts;
+    const written = await writeExt4(root, {
+      outFile: file,
+      ...(diskBytes === 0 ? {} : { diskBytes }),
+      tempDir: scratchDirectory,
+      signal,
+    });
+    finish({ bytes: (await stat(file)).size });
+    return written;
+  });
+  const layoutMs = Math.round(performance.now() - started);
+  const published = await publishArchive(
+    { ...facts, name, file, contentBytes, config: image.config, layout: 'hinted' },
+    context,
+  );
+  return { published, layoutMs };
+}
+
+function architectureOf(config: ImageConfig): 'amd64' | 'arm64' | null {
+  const { architecture } = config;
+  return architecture === 'amd64' || architecture === 'arm64' ? architecture : null;
+}
