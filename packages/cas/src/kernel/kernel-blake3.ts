@@ -1,15 +1,16 @@
 import { PAGE_BYTES } from '@decant/core';
 
+import { LEAF_BYTES } from '../blake3-constants.ts';
 import { PLAIN_MODE, blake3Whole, createBlake3Stream } from '../blake3-tree.ts';
 import type { Blake3Functions } from '../hash-provider.ts';
 import { PAGE_BUFFER_BYTES, type PageHasher } from '../page-hasher.ts';
 import { createKernelCore, WINDOW_BYTES } from './kernel-core.ts';
 import { compileKernel, openKernel, type Kernel, type KernelModule } from './kernel.ts';
-import { INPUT } from './memory-map.ts';
+import { INPUT, MAX_LEAVES } from './memory-map.ts';
 
 /** Page hashers that are kept for the next image, 4 MiB each. */
 const KEPT_HASHERS = 2;
-const MAX_CHUNK_PAGES = 256;
+const MAX_CHUNK_PAGES = (MAX_LEAVES * LEAF_BYTES) / PAGE_BYTES;
 
 /** BLAKE3 by the SIMD kernel. @throws CompileError where WebAssembly lacks SIMD or is forbidden. */
 export async function createKernelBlake3(): Promise<Blake3Functions> {
