@@ -28,7 +28,7 @@ export const SLACK_BYTES = 4096;
 
 export const VALUE_BYTES = 32;
 /** Leaves of one call: 1 MiB. */
-const MAX_LEAVES = 1024;
+export const MAX_LEAVES = 1024;
 
 /** Size of a page of WebAssembly memory. */
 export const MEMORY_PAGE_BYTES = 65_536;
