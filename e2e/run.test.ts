@@ -55,9 +55,12 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
     expect(echoed).toEqual({ status: 7, stdout: 'in and out\n', stderr: 'oops\n' });
     expect((await sh('kill -9 $$')).status).toBe(137);
     const missing = await run(['plain', '--', 'no-such-program']);
-    expect(missing).toMatchObject({ status: 127, stderr: expect.stringContaining('no such program') as string });
+    expect(missing).toMatchObject({ status: 127, stderr: expect.stringContaining('has no command') as string });
     const data = await run(['plain', '--', '/etc/passwd']);
-    expect(data).toMatchObject({ status: 126, stderr: expect.stringContaining('cannot be executed') as string });
+    expect(data).toMatchObject({
+      status: 126,
+      stderr: expect.stringContaining('no program that its user may execute') as string,
+    });
     expect(await sh('exit 127')).toMatchObject({ status: 127, stderr: '' });
     const big = await sh('i=0; while [ $i -lt 20000 ]; do echo "line $i of a long output"; i=$((i+1)); done');
     expect(big.stdout.split('\n')).toHaveLength(20_001);

@@ -137,11 +137,11 @@ export interface Failure {
   readonly stderr: string;
 }
 
-/** Runs a command that has to fail, and reads the error it prints as the last line with `--json`. */
+/** Runs a command that has to fail, and reads the error it prints as the last line, as JSON. */
 export async function failure(args: readonly string[], options: DecantOptions): Promise<Failure> {
-  // Before the arguments: those of `run` may belong to the command in the image.
-  const words = args[0] === 'run' ? 1 : 2;
-  const { status, stdout, stderr } = await decant(args.toSpliced(words, 0, '--json'), options);
+  // `run` has no --json: its output is the command's. Options come before the arguments, which may belong to that command.
+  const insert = args[0] === 'run' ? ([1, '--progress=json'] as const) : ([2, '--json'] as const);
+  const { status, stdout, stderr } = await decant(args.toSpliced(insert[0], 0, insert[1]), options);
   if (status === 0) throw new Error(`decant ${args.join(' ')} should have failed:\n${stdout}\n${stderr}`);
   if (stdout !== '') throw new Error(`a failing command wrote to standard output: ${stdout}`);
   const last = stderr.trimEnd().split('\n').at(-1) ?? '';

@@ -32,11 +32,11 @@ export function parseSource(text: string): ImageSource {
       const [, path, tag] = /^(.+):([A-Za-z0-9_][A-Za-z0-9._-]{0,127})$/s.exec(rest) ?? [];
       return path === undefined ? { kind, path: rest, tag: undefined } : { kind, path, tag };
     }
-    if (kind === 'registry') {
+    if (kind === 'registry' || kind === 'docker') {
+      // An engine also knows images by id, which has the form of a name.
       parseReference(rest);
       return { kind, reference: rest };
     }
-    if (kind === 'docker') return { kind, reference: rest };
   }
   throw new DecantError('USAGE', `Not an image source: ${quote(text)}.`, { hint: HINT });
 }

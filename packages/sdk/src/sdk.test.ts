@@ -32,8 +32,12 @@ describe('the source of an import', () => {
     expect(parseSource(text)).toEqual(source);
   });
 
-  it.each(['', 'oci', 'oci:', 'raw:', 'RAW:x', 'docker://x', 'tar:x', ' raw:x'])('%j is none', (text) => {
+  it.each(['', 'oci', 'oci:', 'raw:', 'RAW:x', 'tar:', ' raw:x'])('%j is none', (text) => {
     expect(() => parseSource(text)).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+
+  it.each(['docker://x', 'registry://x', 'docker:a b'])('%j holds no reference', (text) => {
+    expect(() => parseSource(text)).toThrow(expect.objectContaining({ code: 'NAME_INVALID' }));
   });
 
   it.each([
