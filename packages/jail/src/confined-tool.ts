@@ -8,6 +8,9 @@ import { findProgram, run, type RunResult } from '@decant/core/node';
 import { CONFINE_PREFIX, CONFINE_PROGRAM, PATHS_FOR_TOOL, TOOL_SECCOMP_FD } from './confine-program.ts';
 import { seccompFilter } from './seccomp.ts';
 
+/** Programs that run before the tool does, by the name they put before what they say. */
+const SET_UP_PROGRAMS: readonly string[] = ['bwrap', 'unshare', 'setpriv', 'prlimit'];
+
 export interface ConfinedToolOptions {
   /** Absolute paths the tool may read; they have the same names inside. A link is followed now, not inside. */
   readonly readOnly: readonly string[];
@@ -108,14 +111,23 @@ export async function runConfinedTool(
       details: error.details,
     });
   });
-  const complaint = result.stderr.toString('utf8').split('\n')[0] ?? '';
-  if (result.exitCode !== 0 && (complaint.startsWith(CONFINE_PREFIX) || complaint.startsWith('bwrap: '))) {
+  const complaint = setUpComplaint(result.stderr.toString('utf8'));
+  if (result.exitCode !== 0 && complaint !== undefined) {
     throw new DecantError('JAIL_FAILED', `The sandbox for ${command} could not be set up: ${complaint}`, {
       hint: 'decant doctor shows what this machine can do.',
       details: { command, exitCode: result.exitCode },
     });
   }
   return result;
+}
+
+/** What a program that sets the sandbox up said before the tool could start; undefined when the tool did. */
+function setUpComplaint(stderr: string): string | undefined {
+  const lines = stderr.split('\n').filter((line) => line !== '');
+  const failed =
+    lines.some((line) => line.startsWith(CONFINE_PREFIX)) ||
+    SET_UP_PROGRAMS.some((name) => lines[0]?.startsWith(`${name}: `) === true);
+  return failed ? lines.slice(0, 4).join('; ') : undefined;
 }
 
 function words(text: string): string[] {
