@@ -203,8 +203,11 @@ describe('an image in chunks', () => {
       let stopped = false;
       let begun: () => void = () => undefined;
       const sending = new Promise<void>((resolve) => (begun = resolve));
+      // A request that nothing refers to may be collected, and its signal then tells nobody.
+      const held: Request[] = [];
       platform.intercept = (request) => {
         if (request.method !== 'PUT') return undefined;
+        held.push(request);
         begun();
         return new Promise((_, reject) => {
           request.signal.addEventListener('abort', () => {
@@ -223,6 +226,7 @@ describe('an image in chunks', () => {
       await expect(
         publishStreaming({ ...facts, pieces: pieces() }, { ...platform.context, signal: controller.signal }),
       ).rejects.toBe(fail);
+      expect(held).not.toEqual([]);
       expect(stopped).toBe(true);
     }
     expect(asked('/complete')).toBe(0);
