@@ -22,7 +22,7 @@ const FOREIGN_PAGES_PER_CUT = 12;
  * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 64 × (1 - e^(-240 / 64)) ≈ 78 pages = 314 KiB, and the
  * hints of our image writer lower it to 197–201 KiB on Debian trees (docs/decisions/0001-chunk-size.md).
  * foreign: 16 to 256 KiB, mean 4 + 12 × (1 - e^(-60 / 12)) ≈ 16 pages = 64 KiB.
- * They never change within format version 1.
+ * Provisional while version 1 of the format is; from then on they never change within a version.
  */
 export const CUT_RULES: Readonly<Record<ChunkLayout, CutRules>> = {
   hinted: {
