@@ -1,8 +1,8 @@
 import { equalBytes, type ChunkFrame } from '@decant/core';
 
-import { firstNonZero, readU64, viewOf } from './bytes-reader.ts';
-import type { HashProvider } from './hash-provider.ts';
-import { requireIndex } from './manifest-head.ts';
+import { firstNonZero, readU64, viewOf } from '../bytes/bytes-reader.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { requireIndex } from '../manifest/manifest-head.ts';
 import {
   badPack,
   ENCODINGS,
@@ -17,7 +17,7 @@ import {
   readRow,
   type PackRow,
 } from './pack-layout.ts';
-import type { RandomAccess } from './random-access.ts';
+import type { RandomAccess } from '../image/random-access.ts';
 
 /** What a pack holds, in the order of its offsets. It keeps 56 bytes a chunk. */
 export interface PackTable {

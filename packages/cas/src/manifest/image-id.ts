@@ -1,6 +1,6 @@
 import { canonicalJson, toHex, type ImageConfig, type ImageId } from '@decant/core';
 
-import type { HashProvider } from './hash-provider.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 
 /** BLAKE3 derive-key context of image ids: part of the manifest format, version 1. */
 export const IMAGE_ID_CONTEXT = 'decant 2026-11 image manifest v1';

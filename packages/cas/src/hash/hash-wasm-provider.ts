@@ -2,7 +2,7 @@ import { createBLAKE3, createSHA256, type IHasher } from 'hash-wasm';
 
 import { blake3Scalar, createBlake3Scalar } from './blake3.ts';
 import type { Blake3Functions, Blake3Options, IncrementalHash, Sha256Functions } from './hash-provider.ts';
-import { createPortablePageHasher } from './page-hasher.ts';
+import { createPortablePageHasher } from '../page-hasher.ts';
 
 /**
  * Any number of digests over one WebAssembly instance. The instance holds one state at a time: when another

@@ -1,4 +1,4 @@
-import type { PageHasher } from './page-hasher.ts';
+import type { PageHasher } from '../page-hasher.ts';
 
 /** A digest over bytes that arrive in pieces. Any number of them may be under way at once. */
 export interface IncrementalHash {

@@ -1,7 +1,7 @@
 import { DecantError, PAGE_BYTES, equalBytes, fromHex } from '@decant/core';
 
 import { blake3Scalar } from './blake3.ts';
-import { CUT_RULES, pageHash } from './cut-rules.ts';
+import { CUT_RULES, pageHash } from '../chunk/cut-rules.ts';
 import type { Blake3Functions, HashProvider, IncrementalHash, Sha256Functions } from './hash-provider.ts';
 
 /** Bytes with the pattern of BLAKE3's published test vectors: 0, 1, … 250, 0, 1, … */

@@ -1,8 +1,8 @@
 import { DecantError, fromHex, PAGE_BYTES, type ChunkId } from '@decant/core';
 
-import { GrowingBytes, viewOf, writeU64 } from './bytes-reader.ts';
-import { MAX_HOLE_PAGES } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { GrowingBytes, viewOf, writeU64 } from '../bytes/bytes-reader.ts';
+import { MAX_HOLE_PAGES } from '../chunk/cut-rules.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 import {
   ARCHITECTURES,
   DEFAULT_MANIFEST_LIMITS,

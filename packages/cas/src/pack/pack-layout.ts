@@ -1,7 +1,7 @@
 import { MIB, PAGE_BYTES, toHex, type ChunkEncoding, type ChunkId } from '@decant/core';
 
-import { invalid, readU64, viewOf, writeU64 } from './bytes-reader.ts';
-import { MAX_CHUNK_BYTES } from './manifest-layout.ts';
+import { invalid, readU64, viewOf, writeU64 } from '../bytes/bytes-reader.ts';
+import { MAX_CHUNK_BYTES } from '../manifest/manifest-layout.ts';
 
 /*
  * Pack, version 1. All integers little-endian; offsets count from the start of the pack.

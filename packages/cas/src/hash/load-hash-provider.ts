@@ -1,7 +1,7 @@
 import { checkBlake3, checkSha256 } from './hash-check.ts';
 import type { Blake3Functions, HashProvider } from './hash-provider.ts';
 import { createHashWasmBlake3, createHashWasmSha256 } from './hash-wasm-provider.ts';
-import { createKernelBlake3 } from './kernel/kernel-blake3.ts';
+import { createKernelBlake3 } from '../kernel/kernel-blake3.ts';
 
 /** An implementation of BLAKE3 that has not been tested yet. */
 export interface Blake3Candidate {

@@ -10,16 +10,16 @@ import {
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { createMemoryChunkStore } from './chunk-store.ts';
-import { chunkImage } from './chunker.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
+import { createMemoryChunkStore } from '../store/chunk-store.ts';
+import { chunkImage } from '../chunk/chunker.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import { createImageReader } from './image-reader.ts';
-import { encodeLocator, parseLocator, type LocatorRecord } from './locator.ts';
-import { createManifestBuilder } from './manifest-builder.ts';
-import { createZstdCodec } from './node/zstd-codec.ts';
-import { createPackBuilder } from './pack-builder.ts';
-import { createPackSource } from './pack-source.ts';
-import { FACTS, randomPages } from './test-data.ts';
+import { encodeLocator, parseLocator, type LocatorRecord } from '../pack/locator.ts';
+import { createManifestBuilder } from '../manifest/manifest-builder.ts';
+import { createZstdCodec } from '../node/zstd-codec.ts';
+import { createPackBuilder } from '../pack-builder.ts';
+import { createPackSource } from '../pack/pack-source.ts';
+import { FACTS, randomPages } from '../test-data.ts';
 
 const hash = await loadHashProvider();
 const codec = createZstdCodec();

@@ -1,7 +1,7 @@
 import { DecantError, isDecantError, toHex, type ChunkFrame, type ChunkId } from '@decant/core';
 
 import type { ChunkCodec } from './codec.ts';
-import type { HashProvider } from './hash-provider.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 
 export interface ExpectedChunk {
   readonly id: ChunkId;

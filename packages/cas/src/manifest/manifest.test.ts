@@ -2,15 +2,15 @@ import { PAGE_BYTES, type ChunkId, type DecantError } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { viewOf, writeU64 } from './bytes-reader.ts';
-import { MAX_HOLE_PAGES } from './cut-rules.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
+import { viewOf, writeU64 } from '../bytes/bytes-reader.ts';
+import { MAX_HOLE_PAGES } from '../chunk/cut-rules.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import { imageId } from './image-id.ts';
 import { createManifestBuilder, encodeManifest, type ManifestStretch } from './manifest-builder.ts';
 import { manifestIndexRange, parseManifestHead, verifyManifestPage } from './manifest-head.ts';
 import type { ManifestLimits } from './manifest-layout.ts';
 import { parseManifest } from './manifest.ts';
-import { FACTS, flipBit } from './test-data.ts';
+import { FACTS, flipBit } from '../test-data.ts';
 
 const hash = await loadHashProvider();
 const idOf = (number: number) => (number + 1).toString(16).padStart(64, '0') as ChunkId;

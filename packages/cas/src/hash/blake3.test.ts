@@ -10,11 +10,11 @@ import { blake3Scalar, createBlake3Scalar, scalarCore } from './blake3.ts';
 import { PLAIN_MODE } from './blake3-tree.ts';
 import type { Blake3Functions, Blake3Options } from './hash-provider.ts';
 import { createHashWasmBlake3 } from './hash-wasm-provider.ts';
-import { createKernelBlake3 } from './kernel/kernel-blake3.ts';
-import { createKernelCore, WINDOW_BYTES } from './kernel/kernel-core.ts';
-import { compileKernel, openKernel } from './kernel/kernel.ts';
-import { createPortablePageHasher } from './page-hasher.ts';
-import { randomBytes } from './test-data.ts';
+import { createKernelBlake3 } from '../kernel/kernel-blake3.ts';
+import { createKernelCore, WINDOW_BYTES } from '../kernel/kernel-core.ts';
+import { compileKernel, openKernel } from '../kernel/kernel.ts';
+import { createPortablePageHasher } from '../page-hasher.ts';
+import { randomBytes } from '../test-data.ts';
 
 interface Vectors {
   readonly key: string;
@@ -22,7 +22,7 @@ interface Vectors {
   readonly cases: readonly { length: number; hash: string; keyed: string; derived: string }[];
 }
 
-const vectors = JSON.parse(await readFile(new URL('../vectors/blake3.json', import.meta.url), 'utf8')) as Vectors;
+const vectors = JSON.parse(await readFile(new URL('../../vectors/blake3.json', import.meta.url), 'utf8')) as Vectors;
 const encoder = new TextEncoder();
 const KEY = encoder.encode(vectors.key);
 const CONTEXT = vectors.context;

@@ -3,10 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { checkHashProvider } from './hash-check.ts';
 import type { Blake3Functions, HashProvider } from './hash-provider.ts';
 import { createHashWasmBlake3 } from './hash-wasm-provider.ts';
-import { createKernelBlake3 } from './kernel/kernel-blake3.ts';
+import { createKernelBlake3 } from '../kernel/kernel-blake3.ts';
 import { loadHashProvider, selectBlake3 } from './load-hash-provider.ts';
-import { loadNodeHashProvider } from './node/node-hash-provider.ts';
-import type { PageHasher } from './page-hasher.ts';
+import { loadNodeHashProvider } from '../node/node-hash-provider.ts';
+import type { PageHasher } from '../page-hasher.ts';
 
 const INTERNAL = expect.objectContaining({ code: 'INTERNAL' }) as Error;
 const wasm = { name: 'hash-wasm', create: createHashWasmBlake3 };

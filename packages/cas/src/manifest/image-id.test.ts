@@ -2,7 +2,7 @@ import type { ImageConfig } from '@decant/core';
 import { blake3 } from '@noble/hashes/blake3.js';
 import { describe, expect, it } from 'vitest';
 
-import { loadHashProvider } from './load-hash-provider.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import { canonicalConfig, configDigest, imageId } from './image-id.ts';
 
 const hash = await loadHashProvider();

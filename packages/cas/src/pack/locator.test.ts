@@ -2,9 +2,9 @@ import type { DecantError, ImageId } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { viewOf, writeU64 } from './bytes-reader.ts';
+import { viewOf, writeU64 } from '../bytes/bytes-reader.ts';
 import { encodeLocator, parseLocator, type LocatorLimits, type LocatorRecord } from './locator.ts';
-import { flipBit } from './test-data.ts';
+import { flipBit } from '../test-data.ts';
 
 const IMAGE = `cas-v1:${'ab'.repeat(32)}` as ImageId;
 const records: (LocatorRecord | null)[] = [

@@ -2,8 +2,8 @@ import type { ChunkId } from '@decant/core';
 import { expect, it } from 'vitest';
 
 import type { ChunkStore } from './chunk-store.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
-import { chunkOf, randomPages } from './test-data.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
+import { chunkOf, randomPages } from '../test-data.ts';
 
 /** What every {@link ChunkStore} does. `create` gives an empty store for so many bytes. */
 export function chunkStoreContract(create: (maxBytes: number) => Promise<ChunkStore>): void {

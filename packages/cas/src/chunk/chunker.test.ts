@@ -4,12 +4,12 @@ import { describe, expect, it } from 'vitest';
 
 import { chunkImage } from './chunker.ts';
 import { CUT_RULES, isZeroPage, MAX_HOLE_PAGES, pageHash, STRIPE_PAGES, type ChunkLayout } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
-import { createHashWasmBlake3 } from './hash-wasm-provider.ts';
-import type { ImageChunk } from './image-cutter.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { createHashWasmBlake3 } from '../hash/hash-wasm-provider.ts';
+import type { ImageChunk } from '../image-cutter.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import type { ImagePiece } from './piece.ts';
-import { chunkOf, collect, randomBytes, randomPages } from './test-data.ts';
+import { chunkOf, collect, randomBytes, randomPages } from '../test-data.ts';
 
 const simd = await loadHashProvider();
 const portable: HashProvider = { ...simd, ...(await createHashWasmBlake3()), name: 'hash-wasm' };

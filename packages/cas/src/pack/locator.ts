@@ -1,7 +1,7 @@
 import { fromHex, toHex, type ChunkEncoding, type ImageId } from '@decant/core';
 
-import { firstNonZero, GrowingBytes, invalid, readU64, viewOf, writeU64 } from './bytes-reader.ts';
-import { requireIndex } from './manifest-head.ts';
+import { firstNonZero, GrowingBytes, invalid, readU64, viewOf, writeU64 } from '../bytes/bytes-reader.ts';
+import { requireIndex } from '../manifest/manifest-head.ts';
 import { ENCODINGS, frameProblem, MAX_PACK_BYTES, PACK_HEAD_BYTES } from './pack-layout.ts';
 
 /*

@@ -10,7 +10,7 @@ import {
 } from '@decant/core';
 
 import type { Locator, LocatorRecord } from './locator.ts';
-import type { Manifest } from './manifest.ts';
+import type { Manifest } from '../manifest/manifest.ts';
 
 /** Unwanted bytes that are read rather than starting another request. */
 const MAX_GAP_BYTES = 64 * KIB;

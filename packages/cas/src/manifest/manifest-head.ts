@@ -1,8 +1,8 @@
 import { equalBytes, PAGE_BYTES, toHex, type ByteRange, type ChunkId, type ImageId } from '@decant/core';
 
-import { firstNonZero, invalid, readU64, viewOf } from './bytes-reader.ts';
-import { MAX_HOLE_PAGES } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { firstNonZero, invalid, readU64, viewOf } from '../bytes/bytes-reader.ts';
+import { MAX_HOLE_PAGES } from '../chunk/cut-rules.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 import { imageId } from './image-id.ts';
 import {
   ARCHITECTURES,

@@ -1,8 +1,8 @@
 import { KIB, MIB } from '@decant/core';
 
 import type { ChunkLayout } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
-import { openImageCutter, type ImageChunk, type ImageCutter } from './image-cutter.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { openImageCutter, type ImageChunk, type ImageCutter } from '../image-cutter.ts';
 import type { ImagePiece } from './piece.ts';
 
 export interface ChunkImageOptions {

@@ -1,10 +1,10 @@
 import { DecantError, MIB, PAGE_BYTES, type ChunkId, type ChunkSource } from '@decant/core';
 
-import { createMemoryChunkStore, type ChunkStore } from './chunk-store.ts';
-import type { ChunkCodec } from './codec.ts';
-import type { HashProvider } from './hash-provider.ts';
-import type { Manifest } from './manifest.ts';
-import { openChunk } from './open-chunk.ts';
+import { createMemoryChunkStore, type ChunkStore } from '../store/chunk-store.ts';
+import type { ChunkCodec } from '../chunk/codec.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import type { Manifest } from '../manifest/manifest.ts';
+import { openChunk } from '../chunk/open-chunk.ts';
 import type { RandomAccess } from './random-access.ts';
 
 /** Chunks a reader remembers. */

@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest';
 
 import { chunkStoreContract } from './chunk-store.contract.ts';
 import { createMemoryChunkStore } from './chunk-store.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
-import { chunkOf, randomPages } from './test-data.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
+import { chunkOf, randomPages } from '../test-data.ts';
 
 describe('the chunk store in memory', () => {
   chunkStoreContract(async (maxBytes) => createMemoryChunkStore({ maxBytes }));

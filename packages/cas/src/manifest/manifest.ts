@@ -1,9 +1,9 @@
 import { equalBytes, PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
-import { invalid, viewOf } from './bytes-reader.ts';
-import { MAX_HOLE_PAGES } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
-import { IdTable } from './id-table.ts';
+import { invalid, viewOf } from '../bytes/bytes-reader.ts';
+import { MAX_HOLE_PAGES } from '../chunk/cut-rules.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { IdTable } from '../bytes/id-table.ts';
 import {
   adjoining,
   checkEntry,

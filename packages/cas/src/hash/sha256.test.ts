@@ -5,7 +5,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { loadHashProvider } from './load-hash-provider.ts';
-import { loadNodeHashProvider } from './node/node-hash-provider.ts';
+import { loadNodeHashProvider } from '../node/node-hash-provider.ts';
 
 const text = (value: string) => new TextEncoder().encode(value);
 

@@ -1,4 +1,4 @@
-import { invalid, readU64, viewOf } from './bytes-reader.ts';
+import { invalid, readU64, viewOf } from '../bytes/bytes-reader.ts';
 
 /*
  * One zstd frame (RFC 8878, section 3.1.1):

@@ -3,14 +3,14 @@ import { blake3 } from '@noble/hashes/blake3.js';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { viewOf, writeU64 } from './bytes-reader.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
-import { createMemoryRandomAccess } from './memory-random-access.ts';
-import { createZstdCodec } from './node/zstd-codec.ts';
-import { openChunk } from './open-chunk.ts';
-import { createPackBuilder } from './pack-builder.ts';
+import { viewOf, writeU64 } from '../bytes/bytes-reader.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
+import { createMemoryRandomAccess } from '../image/memory-random-access.ts';
+import { createZstdCodec } from '../node/zstd-codec.ts';
+import { openChunk } from '../chunk/open-chunk.ts';
+import { createPackBuilder } from '../pack-builder.ts';
 import { packFrame, readPackTable } from './pack-table.ts';
-import { chunkOf, flipBit, randomPages } from './test-data.ts';
+import { chunkOf, flipBit, randomPages } from '../test-data.ts';
 
 const hash = await loadHashProvider();
 const codec = createZstdCodec();
