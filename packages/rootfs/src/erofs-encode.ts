@@ -93,7 +93,7 @@ function encodeChunkMap({ sizeBytes, storage, firstBlock }: PlacedInode, at: num
 /** Writes the superblock; its checksum covers the rest of block 0, so this comes last. */
 export function encodeSuperblock(
   zone: Buffer,
-  image: { rootNid: number; inodes: number; blocks: number; chunked: boolean },
+  image: { rootNid: number; inodes: number; blocks: number; sharedBlock: number; chunked: boolean },
   makeUuid: (zone: Buffer) => Uint8Array,
 ): void {
   const at = SUPERBLOCK_OFFSET;
@@ -103,6 +103,7 @@ export function encodeSuperblock(
   zone.writeUInt16LE(image.rootNid, at + 14);
   zone.writeBigUInt64LE(BigInt(image.inodes), at + 16);
   zone.writeUInt32LE(image.blocks, at + 36);
+  zone.writeUInt32LE(image.sharedBlock, at + 44);
   zone.writeUInt32LE(image.chunked ? INCOMPAT_CHUNKED_FILE : 0, at + 80);
   zone.set(makeUuid(zone), at + 48);
   zone.writeUInt32LE(crc32c(zone.subarray(at, BLOCK_BYTES)), at + 4);
