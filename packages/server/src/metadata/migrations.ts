@@ -115,5 +115,15 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
     UNIQUE (kind, job_key)
   ) WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE registry_credentials (
+    id TEXT PRIMARY KEY,
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    key_id TEXT REFERENCES api_keys (id),
+    secret_hash TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+  ) WITHOUT ROWID;
+  CREATE INDEX registry_credentials_by_end ON registry_credentials (expires_at);
+  `,
   IMAGE_BUILDS_MIGRATION,
 ];

@@ -23,6 +23,13 @@ export interface KeyRow {
   readonly revokedAt: number | null;
 }
 
+export interface RegistryCredentialRow {
+  readonly id: string;
+  readonly namespace: Namespace;
+  readonly secretHash: string;
+  readonly expiresAt: number;
+}
+
 export interface NameRow extends ImageName {
   readonly imageId: ImageId;
   /** Configuration this version of the name runs with, as hex; null when there is none. */
@@ -96,6 +103,19 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   listKeys(): Promise<readonly KeyRow[]>;
   /** Returns undefined when there is no such key; revoking twice keeps the first time. */
   revokeKey(id: string): Promise<KeyRow | undefined>;
+
+  /**
+   * Remembers credentials for the registry that end after `lifeMs`, or with the key they were made for. Those that
+   * have ended go. `keyId` is null when an operator asked.
+   */
+  createRegistryCredential(
+    credential: Pick<RegistryCredentialRow, 'id' | 'namespace' | 'secretHash'> & {
+      readonly keyId: string | null;
+      readonly lifeMs: number;
+    },
+  ): Promise<RegistryCredentialRow>;
+  /** Undefined as well when they have ended or their key was revoked. */
+  findRegistryCredential(id: string): Promise<RegistryCredentialRow | undefined>;
 
   chunkIndex(namespace: Namespace): ChunkIndex;
 
