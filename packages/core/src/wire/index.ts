@@ -9,6 +9,26 @@ export {
   type SignedMultipart,
 } from './blob-sign.ts';
 export {
+  BUILD_CACHE_MODES,
+  BUILD_FIELDS,
+  buildEndOf,
+  builderErrorSchema,
+  buildFieldsSchema,
+  buildListSchema,
+  buildSchema,
+  cacheKeySchema,
+  escapeLogLine,
+  IDEMPOTENCY_KEY_HEADER,
+  REMOTE_BUILD_STATUSES,
+  remoteBuildErrorSchema,
+  unescapeLogLine,
+  type BuilderError,
+  type BuildFields,
+  type RemoteBuild,
+  type RemoteBuildError,
+  type RemoteBuildStatus,
+} from './builds.ts';
+export {
   apiKeySchema,
   createdKeySchema,
   createKeyRequestSchema,
@@ -53,3 +73,19 @@ export {
   type TemplateBuild,
 } from './platform.ts';
 export { PROBLEM_MEDIA_TYPE, problemSchema, type Problem } from './problem.ts';
+export {
+  authorizeSchema,
+  createSnapshotSchema,
+  MAX_SNAPSHOT_BATCH,
+  setAliasSchema,
+  snapshotAliasListSchema,
+  snapshotAliasNameSchema,
+  snapshotAliasSchema,
+  snapshotBatchSchema,
+  snapshotPageSchema,
+  snapshotSchema,
+  snapshotTagsSchema,
+  type CreateSnapshot,
+  type Snapshot,
+  type SnapshotAlias,
+} from './snapshots.ts';
