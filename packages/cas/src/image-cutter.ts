@@ -1,7 +1,7 @@
 import { KIB, PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
-import { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './chunk/cut-rules.ts';
+import type { HashProvider } from './hash/hash-provider.ts';
 import type { PageHasher } from './page-hasher.ts';
 
 /** A stretch of an image, in image order. */

@@ -1,7 +1,7 @@
 import { fromHex, toHex, type ChunkFrame } from '@decant/core';
 
-import { GrowingBytes, viewOf, writeU64 } from './bytes-reader.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { GrowingBytes, viewOf, writeU64 } from './bytes/bytes-reader.ts';
+import type { HashProvider } from './hash/hash-provider.ts';
 import {
   frameProblem,
   MAX_PACK_BYTES,
@@ -12,8 +12,8 @@ import {
   PACK_ROW_BYTES,
   PACK_VERSION,
   writeRow,
-} from './pack-layout.ts';
-import { packTable, type PackTable } from './pack-table.ts';
+} from './pack/pack-layout.ts';
+import { packTable, type PackTable } from './pack/pack-table.ts';
 
 export interface FinishedPack {
   /** Table and footer: the last bytes of the pack. */

@@ -73,7 +73,7 @@ async function importOci(
   options: ImportOptions,
 ) {
   const platform = parsePlatform(facts.platform);
-  await using image = await openSource(source, { ...options, platform });
+  await using image = await openSource(session, source, { ...options, platform });
   // Awaited here: the image is given up when this function returns.
   return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
 }

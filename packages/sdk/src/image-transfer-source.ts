@@ -1,5 +1,4 @@
 import {
-  dockerCredentials,
   openDockerArchive,
   openOciLayout,
   openRegistryImage,
@@ -9,9 +8,10 @@ import {
 } from '@decant/oci';
 import { createNodeFetch } from '@decant/transport/node';
 
+import { registryCredentials } from './image-transfer-credentials.ts';
 import { saveFromEngine } from './image-transfer-engine.ts';
 import type { LayeredSource } from './import-source.ts';
-import type { WorkOptions } from './session.ts';
+import type { Session, WorkOptions } from './session.ts';
 
 export interface OpenSourceOptions extends WorkOptions {
   /** Private directory for what is downloaded or saved; it must live as long as the image. */
@@ -21,7 +21,11 @@ export interface OpenSourceOptions extends WorkOptions {
 }
 
 /** Opens the image of a source. @throws the errors of `@decant/oci`; NOT_FOUND when no engine has it. */
-export async function openSource(source: LayeredSource, options: OpenSourceOptions): Promise<OciImage> {
+export async function openSource(
+  session: Session,
+  source: LayeredSource,
+  options: OpenSourceOptions,
+): Promise<OciImage> {
   const { platform, signal } = options;
   switch (source.kind) {
     case 'oci':
@@ -31,17 +35,17 @@ export async function openSource(source: LayeredSource, options: OpenSourceOptio
     case 'docker':
       return openDockerArchive(await saveFromEngine(source.reference, options), { platform, signal });
     default:
-      return openRegistrySource(source.reference, options);
+      return openRegistrySource(session, source.reference, options);
   }
 }
 
-async function openRegistrySource(reference: string, options: OpenSourceOptions): Promise<OciImage> {
+async function openRegistrySource(session: Session, reference: string, options: OpenSourceOptions): Promise<OciImage> {
   const { scratchDirectory, platform, onEvent, signal } = options;
   const http = createNodeFetch();
   const { fetch } = http;
   try {
     const image = await openRegistryImage(parseReference(reference), {
-      ...{ fetch, credentials: dockerCredentials(), scratchDirectory, platform, onEvent, signal },
+      ...{ fetch, credentials: registryCredentials(session), scratchDirectory, platform, onEvent, signal },
     });
     return {
       ...image,

@@ -1,6 +1,5 @@
 import { openScratchDirectory } from '@decant/core/node';
 import {
-  dockerCredentials,
   formatPlatform,
   parseReference,
   formatReference,
@@ -11,6 +10,7 @@ import {
 import { DecantError, quote, stage } from '@decant/core';
 import { createNodeFetch } from '@decant/transport/node';
 
+import { registryCredentials } from './image-transfer-credentials.ts';
 import { openSource } from './image-transfer-source.ts';
 import { isLayered, parseSource } from './import-source.ts';
 import type { Session, WorkOptions } from './session.ts';
@@ -47,7 +47,7 @@ export interface PushImageResult {
   readonly presentBlobs: number;
 }
 
-/** Copies one image of a registry into a directory, as an OCI layout, with the logins of docker. */
+/** Copies one image of a registry into a directory, as an OCI layout, with the logins of docker, or the session's key where the server has the registry. */
 export async function pullImage(
   session: Session,
   request: PullImageRequest,
@@ -57,7 +57,7 @@ export async function pullImage(
   const platform = parsePlatform(request.platform);
   await using scratch = await openScratchDirectory(session.paths.scratch);
   const source = { kind: 'registry', reference: request.reference } as const;
-  await using image = await openSource(source, { scratchDirectory: scratch.path, platform, onEvent, signal });
+  await using image = await openSource(session, source, { scratchDirectory: scratch.path, platform, onEvent, signal });
   const { digest, sizeBytes } = await stage(onEvent, 'export', async (finish) => {
     const written = await writeOciLayout(image, request.directory, { signal });
     finish({ bytes: written.sizeBytes });
@@ -72,7 +72,7 @@ export async function pullImage(
   };
 }
 
-/** Copies one image to a registry, with the logins of docker. */
+/** Copies one image to a registry, with the logins of docker, or the session's key where the server has the registry. */
 export async function pushImage(
   session: Session,
   request: PushImageRequest,
@@ -87,9 +87,9 @@ export async function pushImage(
     });
   }
   await using scratch = await openScratchDirectory(session.paths.scratch);
-  await using image = await openSource(source, { scratchDirectory: scratch.path, platform, onEvent, signal });
+  await using image = await openSource(session, source, { scratchDirectory: scratch.path, platform, onEvent, signal });
   await using http = createNodeFetch();
-  const options = { fetch: http.fetch, credentials: dockerCredentials(), onEvent, signal };
+  const options = { fetch: http.fetch, credentials: registryCredentials(session), onEvent, signal };
   return { reference: formatReference(reference), ...(await pushToRegistry(image, reference, options)) };
 }
 

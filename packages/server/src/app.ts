@@ -4,6 +4,8 @@ import { Hono } from 'hono';
 
 import { authenticate } from './auth.ts';
 import type { ServerEnv } from './http.ts';
+import { credentialRoutes } from './registry/credentials.ts';
+import { createRegistry } from './registry/registry.ts';
 import { blobSignRoutes } from './routes/blob-sign.ts';
 import { imageRoutes } from './routes/images.ts';
 import { keyRoutes } from './routes/keys.ts';
@@ -37,6 +39,11 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   // Signed URLs carry their own authority.
   app.all(`${OBJECTS_PATH}/*`, (c) => services.gateway(c.req.raw));
 
+  // Docker's clients prove who they are in their own way, and want errors in their own form.
+  const registry = createRegistry(services, { onError: options.onError });
+  app.all('/v2', (c) => registry(c.req.raw, c.env?.operator));
+  app.all('/v2/*', (c) => registry(c.req.raw, c.env?.operator));
+
   app.use('*', async (c, next) => {
     c.set('services', services);
     c.set('principal', c.env?.operator ?? (await authenticate(services.metadata, c.req.header('authorization'))));
@@ -45,6 +52,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   app.route('/platform/v1', platformRoutes());
   app.route('/api/v1/blob', blobSignRoutes());
   app.route('/v1/keys', keyRoutes());
+  app.route('/v1/container-registries', credentialRoutes());
   app.route('/v1/names', nameRoutes());
   app.route('/v1', imageRoutes());
   return app;

@@ -10,7 +10,7 @@ import { createApp } from './app.ts';
 import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
-import { OBJECTS_PATH, type Services } from './services.ts';
+import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { startWorker } from './worker.ts';
 
 export interface OpenOptions {
@@ -90,8 +90,7 @@ export interface EmbeddedServer extends AsyncDisposable {
   readonly baseUrl: string;
 }
 
-/** A host that no resolver knows (RFC 6761): requests to it can only mean the handler in this process. */
-const EMBEDDED_URL = 'http://decant.invalid';
+const EMBEDDED_URL = `http://${EMBEDDED_HOST}`;
 
 export async function openEmbeddedServer(options: OpenOptions): Promise<EmbeddedServer> {
   const server = await openServer(options);

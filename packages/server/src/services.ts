@@ -17,3 +17,6 @@ export interface Services {
 
 /** Path under which the object gateway answers. */
 export const OBJECTS_PATH = '/objects';
+
+/** A host that no resolver knows (RFC 6761): requests to it can only mean a handler in the caller's own process. */
+export const EMBEDDED_HOST = 'decant.invalid';

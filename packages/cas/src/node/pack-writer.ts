@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import type { ChunkFrame } from '@decant/core';
 
-import type { HashProvider } from '../hash-provider.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 import { createPackBuilder, type PackBuilder } from '../pack-builder.ts';
 
 /** A finished pack in a temporary place. */

@@ -6,8 +6,8 @@ import { MIB, PAGE_BYTES, type ChunkId } from '@decant/core';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-import { chunkImage } from '../chunker.ts';
-import { createManifestBuilder, type ManifestStretch } from '../manifest-builder.ts';
+import { chunkImage } from '../chunk/chunker.ts';
+import { createManifestBuilder, type ManifestStretch } from '../manifest/manifest-builder.ts';
 import { FACTS } from '../test-data.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';
 import { scanFile } from './scan-file.ts';

@@ -2,8 +2,8 @@ import { readSync } from 'node:fs';
 
 import { DecantError, MIB, PAGE_BYTES } from '@decant/core';
 
-import { CUT_RULES, isZeroPage, STRIPE_PAGES } from '../cut-rules.ts';
-import type { HashProvider } from '../hash-provider.ts';
+import { CUT_RULES, isZeroPage, STRIPE_PAGES } from '../chunk/cut-rules.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 import { openImageCutter, type ImageChunk } from '../image-cutter.ts';
 
 export const STRIPE_BYTES = STRIPE_PAGES * PAGE_BYTES;

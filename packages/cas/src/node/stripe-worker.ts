@@ -3,8 +3,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 
 import { fromHex, PAGE_BYTES } from '@decant/core';
 
-import { GrowingBytes, viewOf } from '../bytes-reader.ts';
-import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest-layout.ts';
+import { GrowingBytes, viewOf } from '../bytes/bytes-reader.ts';
+import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest/manifest-layout.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';
 import { PackWriter } from './pack-writer.ts';
 import { SharedIdSet } from './shared-id-set.ts';

@@ -2,8 +2,8 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 
 import { DecantError } from '@decant/core';
 
-import type { ChunkCodec } from '../codec.ts';
-import { checkZstdFrame } from '../zstd-frame.ts';
+import type { ChunkCodec } from '../chunk/codec.ts';
+import { checkZstdFrame } from '../chunk/zstd-frame.ts';
 
 /** A frame is kept only when it is at most this share of the plain bytes. */
 const WORTH_STORING = 0.95;

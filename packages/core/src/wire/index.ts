@@ -85,6 +85,7 @@ export {
   type Template,
   type TemplateBuild,
 } from './platform.ts';
+export { registryLoginSchema, type RegistryLogin } from './registry.ts';
 export { PROBLEM_MEDIA_TYPE, problemSchema, type Problem } from './problem.ts';
 export {
   authorizeSchema,
