@@ -75,7 +75,10 @@ export interface ImageBuildStore {
    * Adds a build to the queue. With an idempotency key that the namespace has used, returns the build of that time.
    * @throws BUILD_QUEUE_FULL when `mostQueued` builds of the namespace wait.
    */
-  submit(build: NewImageBuild, mostQueued: number): Promise<{ readonly build: ImageBuildRow; readonly repeated: boolean }>;
+  submit(
+    build: NewImageBuild,
+    mostQueued: number,
+  ): Promise<{ readonly build: ImageBuildRow; readonly repeated: boolean }>;
   find(namespace: Namespace, id: string): Promise<ImageBuildRow | undefined>;
   findByIdempotencyKey(namespace: Namespace, key: string): Promise<ImageBuildRow | undefined>;
   /** The newest build that made this image. */
