@@ -93,7 +93,7 @@ async function* bodyOf(c: RouteContext): AsyncGenerator<Uint8Array, void> {
   if (encoding !== 'gzip') {
     throw new DecantError('USAGE', 'The body has a content encoding other than gzip.', { details: { encoding } });
   }
-  const source = Readable.fromWeb(body as Parameters<typeof Readable.fromWeb>[0]);
+  const source = Readable.fromWeb(body);
   const plain = createGunzip();
   source.on('error', (error) => plain.destroy(error));
   try {
