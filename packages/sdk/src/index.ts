@@ -3,6 +3,7 @@ export { listContext, type ContextListing } from './context-list.ts';
 export { diagnose, type Diagnosis } from './doctor.ts';
 export type { CreateImageRequest } from './image-create.ts';
 export type { ExportRequest } from './image-export.ts';
+export type { FilesystemRequest } from './image-make.ts';
 export type { ImportImageRequest } from './image-import.ts';
 export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';

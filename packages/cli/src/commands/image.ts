@@ -16,6 +16,10 @@ export function addImageCommands(program: Command): void {
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
     .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
 
   withCommonOptions(image.command('import'))
@@ -27,6 +31,10 @@ export function addImageCommands(program: Command): void {
     .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
     .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
 
