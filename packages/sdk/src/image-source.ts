@@ -30,6 +30,8 @@ export interface StreamingSource {
   readonly detail: ImageDetail;
   readonly manifest: Manifest;
   readonly source: ChunkSource;
+  /** How many bytes each chunk takes at rest, among others. */
+  readonly locator: Locator;
   /** Verified chunks of earlier reads; undefined when none are kept. */
   readonly cache: ChunkStore | undefined;
 }
@@ -83,7 +85,7 @@ export async function openStreamingSource(
     cacheBytes === 0
       ? undefined
       : createFileChunkStore({ directory: join(session.paths.cache, 'chunks'), maxBytes: cacheBytes, hash });
-  return { detail, manifest, source, cache };
+  return { detail, manifest, source, locator, cache };
 }
 
 /** Signed URLs of an image's packs, asked for in batches and again before they end. */
