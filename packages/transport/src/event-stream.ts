@@ -90,7 +90,7 @@ export interface FollowOptions extends ReadEventsOptions {
   readonly patienceMs?: number | undefined;
   /** The same while the server answers 404, which also means "not there yet"; default 10,000. */
   readonly missingPatienceMs?: number | undefined;
-  /** Pause before the first new attempt, in milliseconds; doubles up to `maxDelayMs`. Defaults 200 and 2,000. */
+  /** Pause before the first new attempt, in milliseconds; doubles up to `maxDelayMs`. Defaults 100 and 2,000. */
   readonly firstDelayMs?: number | undefined;
   readonly maxDelayMs?: number | undefined;
   /** Told before each new attempt, with what ended the one before. */
@@ -111,7 +111,7 @@ export async function* followEvents(
   options: FollowOptions,
 ): AsyncGenerator<ServerSentEvent, void> {
   const { signal, isEnd, patienceMs = 120_000, missingPatienceMs = 10_000 } = options;
-  const { firstDelayMs = 200, maxDelayMs = 2000 } = options;
+  const { firstDelayMs = 100, maxDelayMs = 2000 } = options;
   let lastEventId: string | undefined;
   let progressMs = performance.now();
   let delayMs = firstDelayMs;

@@ -1,44 +1,70 @@
 import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 
 import { fromHex, toHex } from '@decant/core';
+import { sha256 as noble } from '@noble/hashes/sha2.js';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { loadHashProvider } from './load-hash-provider.ts';
 import { loadNodeHashProvider } from '../node/node-hash-provider.ts';
+import { randomBytes } from '../test-data.ts';
 
-const text = (value: string) => new TextEncoder().encode(value);
+interface Vectors {
+  readonly short: readonly { readonly message: string; readonly digest: string }[];
+  readonly long: readonly { readonly message: string; readonly digest: string }[];
+  readonly monte: { readonly seed: string; readonly digests: readonly string[] };
+}
 
-/** NIST: the examples of FIPS 180-2, appendix B, and short messages of the SHA validation system. */
-const NIST: readonly [string, Uint8Array, string][] = [
-  ['nothing', new Uint8Array(0), 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'],
-  ['d3', fromHex('d3'), '28969cdfa74a12c82f3bad960b0b000aca2ac329deea5c2328ebc6f2ba9802c1'],
-  ['11af', fromHex('11af'), '5ca7133fa735326081558ac312c620eeca9970d1e70a4b95533d956f072d1f98'],
-  ['"abc"', text('abc'), 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'],
-  [
-    '448 bits',
-    text('abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq'),
-    '248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1',
-  ],
-  [
-    '896 bits',
-    text(
-      'abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmnhijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu',
-    ),
-    'cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1',
-  ],
-  ['a million "a"', text('a'.repeat(1e6)), 'cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0'],
-];
+const vectors = JSON.parse(await readFile(new URL('../../vectors/sha256.json', import.meta.url), 'utf8')) as Vectors;
+/** Around every block of 64 bytes and every larger power of two that something is made in, to several MiB. */
+const LENGTHS = [0, 55, 56, 64, 119, 128, 1024, 4096, 16_384, 65_536, 1 << 20, 5 << 20].flatMap((base) =>
+  [base - 1, base, base + 1].filter((length) => length >= 0),
+);
+const bytesOf = (base64: string) => new Uint8Array(Buffer.from(base64, 'base64'));
 
 describe.each([
   ['the portable provider', await loadHashProvider()],
   ['the Node provider', await loadNodeHashProvider()],
 ])('SHA-256 by %s', (_, { sha256, createSha256 }) => {
-  it.each(NIST)("gives NIST's digest of %s, whole and in pieces", (_, message, digest) => {
-    expect(toHex(sha256(message))).toBe(digest);
-    const stream = createSha256();
-    for (let at = 0; at < message.length; at += 777) stream.update(message.subarray(at, at + 777));
-    expect(toHex(stream.digest())).toBe(digest);
+  it.each([
+    ['short', vectors.short, 65],
+    ['long', vectors.long, 64],
+  ] as const)("gives NIST's digests of the %s messages, whole and in pieces", (_, messages, count) => {
+    expect(messages.length).toBe(count);
+    for (const { message, digest } of messages) {
+      const bytes = bytesOf(message);
+      expect(toHex(sha256(bytes)), `${bytes.length} bytes`).toBe(digest);
+      const stream = createSha256();
+      for (let at = 0; at < bytes.length; at += 77) stream.update(bytes.subarray(at, at + 77));
+      expect(toHex(stream.digest()), `${bytes.length} bytes in pieces`).toBe(digest);
+    }
+  });
+
+  it("goes through NIST's Monte Carlo test: a hundred times a thousand digests of the three before", () => {
+    let seed = fromHex(vectors.monte.seed);
+    expect(vectors.monte.digests.length).toBe(100);
+    for (const [round, digest] of vectors.monte.digests.entries()) {
+      let last = [seed, seed, seed];
+      for (let i = 0; i < 1000; i++) last = [last[1]!, last[2]!, sha256(Buffer.concat(last))];
+      seed = last[2]!;
+      expect(toHex(seed), `round ${round}`).toBe(digest);
+    }
+  });
+
+  it('gives the digest of FIPS 180-2 for a million "a", in one piece', () => {
+    const million = new Uint8Array(1e6).fill(0x61);
+    expect(toHex(sha256(million))).toBe('cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0');
+  });
+
+  it('agrees with node:crypto and @noble/hashes at every length class and alignment', () => {
+    const source = randomBytes(11, (5 << 20) + 32);
+    for (const [i, length] of LENGTHS.entries()) {
+      const data = source.subarray(i % 16, (i % 16) + length);
+      const digest = toHex(sha256(data));
+      expect(digest, `${length} bytes`).toBe(createHash('sha256').update(data).digest('hex'));
+      if (length <= 1 << 20) expect(digest, `${length} bytes`).toBe(toHex(noble(data)));
+    }
   });
 
   it('agrees with node:crypto on any input, and keeps streams apart', () => {

@@ -16,6 +16,10 @@ export function addImageCommands(program: Command): void {
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
     .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
 
   withCommonOptions(image.command('import'))
@@ -28,6 +32,10 @@ export function addImageCommands(program: Command): void {
     .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
     .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
 
@@ -80,6 +88,16 @@ export function addImageCommands(program: Command): void {
     .description('show what a name pointed at, newest first')
     .argument('<name>', 'NAME[:TAG]')
     .action(async (name: string, options) => (await import('./image-names.ts')).historyAction(name, options));
+
+  withCommonOptions(image.command('diff'))
+    .description('show by path what differs between two streaming images, and what the second one costs')
+    .argument('<before>', 'name or id')
+    .argument('<after>', 'name or id')
+    .option('--ignore-times', 'leave out entries of which only the modification time differs')
+    .option('--exit-code', 'end with status 1 when they differ')
+    .action(async (before: string, after: string, options) =>
+      (await import('./image-diff.ts')).diffAction(before, after, options),
+    );
 
   withCommonOptions(image.command('verify'))
     .description('read and re-hash every chunk of an image')

@@ -37,6 +37,8 @@ export const BUILD_FIELDS = {
   cache: 'cache',
   /** decant: architecture the image must have, `amd64` or `arm64`. */
   architecture: 'architecture',
+  /** decant: instead of the file part, the id of a context that was sent as its files (context-files.ts). */
+  contextId: 'context_id',
   /** decant: text of a Dockerfile that is not in the context; `dockerfile` then only names it in messages. */
   dockerfileText: 'dockerfile_text',
 } as const;
@@ -68,6 +70,10 @@ export const buildFieldsSchema = z.object({
   dockerfile_text: z
     .string()
     .max(1024 * 1024)
+    .optional(),
+  context_id: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/)
     .optional(),
 });
 export type BuildFields = z.infer<typeof buildFieldsSchema>;

@@ -29,6 +29,19 @@ export {
   type RemoteBuildStatus,
 } from './builds.ts';
 export {
+  CONTEXT_FILE_HEADER_BYTES,
+  CONTEXT_FILES_EXPIRE_MS,
+  contextAnswerSchema,
+  contextEntrySchema,
+  contextIdSchema,
+  contextManifestSchema,
+  MAX_CONTEXT_ENTRIES,
+  MAX_CONTEXT_MANIFEST_BYTES,
+  type ContextAnswer,
+  type ContextManifest,
+  type ContextManifestEntry,
+} from './context-files.ts';
+export {
   apiKeySchema,
   createdKeySchema,
   createKeyRequestSchema,

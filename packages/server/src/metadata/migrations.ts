@@ -1,3 +1,6 @@
+import { CONTEXT_FILES_MIGRATION } from './context-files-migration.ts';
+import { IMAGE_BUILDS_MIGRATION } from './image-builds-migration.ts';
+
 /**
  * The metadata schema, as numbered steps. A step that has been released is never edited: a change is a new
  * step. Times are milliseconds since 1970 on the database's clock; digests are hexadecimal text, chunk ids
@@ -123,4 +126,6 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
   ) WITHOUT ROWID;
   CREATE INDEX registry_credentials_by_end ON registry_credentials (expires_at);
   `,
+  IMAGE_BUILDS_MIGRATION,
+  CONTEXT_FILES_MIGRATION,
 ];

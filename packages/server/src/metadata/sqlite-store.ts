@@ -12,8 +12,11 @@ import {
   type Namespace,
 } from '@decant/core';
 
+import { SqliteContextFiles } from './sqlite-context-files.ts';
+import { SqliteImageBuilds } from './sqlite-image-builds.ts';
 import { SqliteJobs } from './sqlite-jobs.ts';
 import { buildOf, credentialOf, imageOf, keyOf, locationOf, nameOf } from './sqlite-rows.ts';
+import { SqliteSnapshots } from './sqlite-snapshots.ts';
 import { NOW, SqliteDatabase } from './sqlite.ts';
 import {
   INGEST_JOB,
@@ -36,10 +39,16 @@ export async function openSqliteMetadata(path: string): Promise<MetadataStore> {
 class SqliteMetadata implements MetadataStore {
   readonly #db: SqliteDatabase;
   readonly #jobs: SqliteJobs;
+  readonly imageBuilds: SqliteImageBuilds;
+  readonly snapshots: SqliteSnapshots;
+  readonly contextFiles: SqliteContextFiles;
 
   constructor(db: SqliteDatabase) {
     this.#db = db;
     this.#jobs = new SqliteJobs(db);
+    this.imageBuilds = new SqliteImageBuilds(db);
+    this.snapshots = new SqliteSnapshots(db);
+    this.contextFiles = new SqliteContextFiles(db);
   }
 
   enqueue(kind: string, key: string, payload: unknown): Promise<string> {

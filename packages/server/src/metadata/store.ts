@@ -13,6 +13,10 @@ import type {
   Template,
 } from '@decant/core';
 
+import type { ContextFileStore } from './context-file-store.ts';
+import type { ImageBuildStore } from './image-build-store.ts';
+import type { SnapshotStore } from './snapshot-store.ts';
+
 export interface KeyRow {
   readonly id: string;
   readonly namespace: Namespace;
@@ -86,6 +90,12 @@ export interface AdmissionCommit {
  * store's own clock. Names, builds, images and chunks of one namespace are never visible to another.
  */
 export interface MetadataStore extends JobQueue, AsyncDisposable {
+  /** Builds of the image-builder. */
+  readonly imageBuilds: ImageBuildStore;
+  readonly snapshots: SnapshotStore;
+  /** Files of build contexts that were sent one by one. */
+  readonly contextFiles: ContextFileStore;
+
   /** The value of a setting; when absent, the one `make` gives is stored first. Racing callers get the same value. */
   setting(name: string, make: () => string): Promise<string>;
 
