@@ -49,7 +49,8 @@ function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
   try {
     // One output buffer of the right size: no second one to join, and no room for a bomb.
     const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize: Math.max(64, plainBytes) });
-    return new Uint8Array(plain.buffer, plain.byteOffset, plain.length);
+    // What came in several buffers was joined in a part of Node's pool, all of which the result would keep alive.
+    return plain.length === plain.buffer.byteLength ? new Uint8Array(plain.buffer) : new Uint8Array(plain);
   } catch (error) {
     throw new DecantError('CAS_ZSTD_INVALID', 'A zstd frame is broken or larger than declared.', { cause: error });
   }
