@@ -4,6 +4,7 @@ import {
   openRegistryImage,
   parseReference,
   type OciImage,
+  type OciLimits,
   type Platform,
 } from '@decant/oci';
 import { createNodeFetch } from '@decant/transport/node';
@@ -18,6 +19,7 @@ export interface OpenSourceOptions extends WorkOptions {
   readonly scratchDirectory: string;
   /** Default: the only one, or Linux on this machine's processor. */
   readonly platform?: Platform | undefined;
+  readonly limits?: Partial<OciLimits> | undefined;
 }
 
 /** Opens the image of a source. @throws the errors of `@decant/oci`; NOT_FOUND when no engine has it. */
@@ -26,26 +28,26 @@ export async function openSource(
   source: LayeredSource,
   options: OpenSourceOptions,
 ): Promise<OciImage> {
-  const { platform, signal } = options;
+  const { platform, limits, signal } = options;
   switch (source.kind) {
     case 'oci':
-      return openOciLayout(source.path, { tag: source.tag, platform, signal });
+      return openOciLayout(source.path, { tag: source.tag, platform, limits, signal });
     case 'docker-archive':
-      return openDockerArchive(source.path, { platform, signal });
+      return openDockerArchive(source.path, { platform, limits, signal });
     case 'docker':
-      return openDockerArchive(await saveFromEngine(source.reference, options), { platform, signal });
+      return openDockerArchive(await saveFromEngine(source.reference, options), { platform, limits, signal });
     default:
       return openRegistrySource(session, source.reference, options);
   }
 }
 
 async function openRegistrySource(session: Session, reference: string, options: OpenSourceOptions): Promise<OciImage> {
-  const { scratchDirectory, platform, onEvent, signal } = options;
+  const { scratchDirectory, platform, limits, onEvent, signal } = options;
   const http = createNodeFetch();
   const { fetch } = http;
   try {
     const image = await openRegistryImage(parseReference(reference), {
-      ...{ fetch, credentials: registryCredentials(session), scratchDirectory, platform, onEvent, signal },
+      ...{ fetch, credentials: registryCredentials(session), scratchDirectory, platform, limits, onEvent, signal },
     });
     return {
       ...image,
