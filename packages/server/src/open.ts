@@ -7,9 +7,17 @@ import { openScratchDirectory } from '@decant/core/node';
 import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
 
 import { createApp } from './app.ts';
+import { startImageBuilder } from './builder/image-builder.ts';
+import { DEFAULT_BUILDER_LIMITS, type BuilderLimits } from './builder/limits.ts';
+import { createLocalRegistry } from './builder/local-registry.ts';
+import { localRunner } from './builder/local-runner.ts';
+import type { BuildRunner } from './builder/runner.ts';
+import { SYSTEM_CLOCK, type BuildClock } from './builder/watchdog.ts';
 import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
+import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import { createRegistry } from './registry/registry.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { startWorker } from './worker.ts';
 
@@ -17,6 +25,14 @@ export interface OpenOptions {
   /** Holds the metadata and the objects; created when absent, readable by its owner only. */
   readonly dataDirectory: string;
   readonly onError?: ((error: DecantError) => void) | undefined;
+  readonly builder?: BuilderOptions | undefined;
+}
+
+export interface BuilderOptions {
+  readonly limits?: Partial<BuilderLimits> | undefined;
+  /** Default: builds of the operator only, on an engine of this machine. */
+  readonly runners?: Readonly<Partial<Record<BuildTrust, BuildRunner>>> | undefined;
+  readonly clock?: BuildClock | undefined;
 }
 
 /** The services of one data directory, running. Several processes may have the same directory open. */
@@ -30,6 +46,8 @@ const REGION = 'local';
 const BUCKET = 'decant';
 /** How often a process looks for jobs that another one left, in milliseconds. */
 const IDLE_MS = 2000;
+/** How long a claimed build waits for a worker that was killed, in milliseconds. */
+const BUILD_LEASE_MS = 15_000;
 
 export async function openServer(options: OpenOptions): Promise<OpenServer> {
   const { dataDirectory, onError } = options;
@@ -61,7 +79,22 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
+  const builder = scope.use(
+    startImageBuilder({
+      metadata,
+      store,
+      registry: createLocalRegistry(createRegistry({ metadata, store })),
+      runners: options.builder?.runners ?? { operator: localRunner() },
+      limits: { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits },
+      clock: options.builder?.clock ?? SYSTEM_CLOCK,
+      scratchDirectory: scratch.path,
+      idleMs: IDLE_MS,
+      leaseMs: BUILD_LEASE_MS,
+      onError,
+    }),
+  );
   const services: Services = {
+    builder,
     metadata,
     store,
     signerFor: (origin) =>

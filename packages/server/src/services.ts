@@ -1,6 +1,7 @@
 import type { BlobSigner } from '@decant/dataplane';
 import type { ObjectStore } from '@decant/core';
 
+import type { ImageBuilder } from './builder/image-builder.ts';
 import type { MetadataStore } from './metadata/store.ts';
 
 /** What the routes work on. */
@@ -11,6 +12,7 @@ export interface Services {
   readonly signerFor: (origin: string) => BlobSigner;
   /** Serves the signed URLs of a store that has no HTTP of its own. */
   readonly gateway: (request: Request) => Promise<Response>;
+  readonly builder: ImageBuilder;
   /** Wakes the worker: there is a new job. */
   readonly poke: () => void;
 }

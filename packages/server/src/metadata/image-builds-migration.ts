@@ -6,6 +6,7 @@ export const IMAGE_BUILDS_MIGRATION = `
     namespace TEXT NOT NULL REFERENCES namespaces (name),
     trust TEXT NOT NULL,
     idempotency_key TEXT,
+    digest TEXT NOT NULL,
     name TEXT NOT NULL,
     tag TEXT NOT NULL,
     cache_key TEXT NOT NULL,
