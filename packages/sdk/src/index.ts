@@ -3,6 +3,7 @@ export { createDecant, type Decant } from './decant.ts';
 export { listContext, type ContextListing } from './context-list.ts';
 export { diagnose, type Diagnosis } from './doctor.ts';
 export type { CreateImageRequest } from './image-create.ts';
+export type { DiffEntry, DiffImagesRequest, ImageChange, ImageDiff } from './image-diff.ts';
 export type { ExportRequest } from './image-export.ts';
 export type { FilesystemRequest } from './image-make.ts';
 export type { ImportImageRequest } from './image-import.ts';

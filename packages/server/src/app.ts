@@ -4,8 +4,8 @@ import { Hono } from 'hono';
 
 import { authenticate } from './auth.ts';
 import { builderErrorResponse, hasBuilderErrors } from './builder/builder-error.ts';
-import { contextFileRoutes } from './builder/context-files-routes.ts';
 import { builderRoutes } from './builder/routes.ts';
+import { contextFileRoutes } from './builder/context-files-routes.ts';
 import type { ServerEnv } from './http.ts';
 import { credentialRoutes } from './registry/credentials.ts';
 import { createRegistry } from './registry/registry.ts';

@@ -83,6 +83,16 @@ export function addImageCommands(program: Command): void {
     .argument('<name>', 'NAME[:TAG]')
     .action(async (name: string, options) => (await import('./image-names.ts')).historyAction(name, options));
 
+  withCommonOptions(image.command('diff'))
+    .description('show by path what differs between two streaming images, and what the second one costs')
+    .argument('<before>', 'name or id')
+    .argument('<after>', 'name or id')
+    .option('--ignore-times', 'leave out entries of which only the modification time differs')
+    .option('--exit-code', 'end with status 1 when they differ')
+    .action(async (before: string, after: string, options) =>
+      (await import('./image-diff.ts')).diffAction(before, after, options),
+    );
+
   withCommonOptions(image.command('verify'))
     .description('read and re-hash every chunk of an image')
     .argument('<image>', 'name or id')
