@@ -72,17 +72,18 @@ export async function createSnapshot(
   }
   const platform = platformOf(request.platform);
   await using scratch = await openScratchDirectory(session.paths.scratch);
-  if (context !== undefined) return buildAndRegister(session, { ...request, context, platform }, scratch.path, work);
+  if (context !== undefined)
+    return await buildAndRegister(session, { ...request, context, platform }, scratch.path, work);
   const { registry, repository } = parseReference(image!);
   if (registry === new URL(session.options.baseUrl).host) {
     const architecture = platform === undefined ? request.architecture : architectureOf(platform);
-    return registerImage(session, { image: image!, architecture }, request, work);
+    return await registerImage(session, { image: image!, architecture }, request, work);
   }
   const directory = join(scratch.path, 'context');
   await mkdir(directory);
   await writeFile(join(directory, 'Dockerfile'), `FROM ${image}\n`);
   const name = request.name ?? defaultName(repository);
-  return buildAndRegister(session, { ...request, context: directory, name, platform }, scratch.path, work);
+  return await buildAndRegister(session, { ...request, context: directory, name, platform }, scratch.path, work);
 }
 
 async function buildAndRegister(
@@ -100,7 +101,7 @@ async function buildAndRegister(
     await using layers = await image.open({ signal: work.signal });
     reference = await pushToService(session, layers, name, work);
   }
-  return registerImage(session, { image: reference, architecture: image.architecture }, request, work);
+  return await registerImage(session, { image: reference, architecture: image.architecture }, request, work);
 }
 
 /** Makes a snapshot of an image in the service's registry and points aliases at it: the one place where that happens. */

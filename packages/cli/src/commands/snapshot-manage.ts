@@ -128,7 +128,7 @@ export function getAction(ref: string, options: CommonOptions): Promise<void> {
         ['size', formatBytes(snapshot.byte_size)],
         ['aliases', aliases.length === 0 ? '-' : aliases.map((alias) => `@${alias}`).join(' ')],
         ['tags', shownTags(snapshot.tags)],
-        ['time to live', snapshot.ttl == null ? '-' : formatDuration(snapshot.ttl * 1000)],
+        ['time to live', snapshot.ttl == null ? '-' : `${snapshot.ttl} s`],
         ['created', snapshot.created_at],
         ['retired', snapshot.retired_at ?? '-'],
       ],
