@@ -20,6 +20,17 @@ function generate(random: Random): Uint8Array {
   return encodeLocator({ imageId, packs, records: Array.from({ length: count }, record) });
 }
 
+/** Makes the number of records fit the bytes that follow the packs. */
+function repair(bytes: Uint8Array<ArrayBuffer>): void {
+  if (bytes.length < 56) return;
+  const view = new DataView(bytes.buffer);
+  let at = 56;
+  for (let packs = Math.min(8, view.getUint32(12, true)); packs > 0 && at + 2 <= bytes.length; packs--) {
+    at += 2 + view.getUint16(at, true) + 32;
+  }
+  if (at <= bytes.length) view.setBigUint64(16, BigInt(Math.floor((bytes.length - at) / 24)), true);
+}
+
 function check(bytes: Uint8Array): void {
   const { imageId, packs, recordCount, record } = parseLocator(bytes);
   const records = Array.from({ length: recordCount }, (_, i) => record(i));
@@ -32,5 +43,6 @@ export const locatorTarget: FuzzTarget = {
   maxMs: 2000,
   maxMemoryBytes: 32 * 2 ** 20,
   generate,
+  repair,
   check,
 };

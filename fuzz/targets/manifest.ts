@@ -46,6 +46,8 @@ function generate(random: Random): Uint8Array {
 function repair(bytes: Uint8Array<ArrayBuffer>, random: Random): void {
   if (bytes.length < MANIFEST_HEADER_BYTES) return;
   const view = new DataView(bytes.buffer);
+  if (random.chance(0.7)) view.setBigUint64(40, BigInt(entriesIn(bytes.length)), true);
+  if (random.chance(0.5)) bytes.fill(0, 120, MANIFEST_HEADER_BYTES);
   const entries = Number(view.getBigUint64(40, true));
   const pages = Math.ceil(entries / MANIFEST_PAGE_ENTRIES);
   const index = MANIFEST_HEADER_BYTES + entries * ENTRY_BYTES;
@@ -67,6 +69,12 @@ function repair(bytes: Uint8Array<ArrayBuffer>, random: Random): void {
   if (random.chance(0.8)) view.setBigUint64(24, BigInt(page) * BigInt(PAGE_BYTES), true);
   if (random.chance(0.8)) view.setBigUint64(32, BigInt(content) * BigInt(PAGE_BYTES), true);
   bytes.set(hash.blake3(bytes.subarray(index)), INDEX_ROOT);
+}
+
+/** Entries of a manifest of so many bytes, if it has a length that a manifest can have. */
+function entriesIn(lengthBytes: number): number {
+  const rows = Math.floor((lengthBytes - MANIFEST_HEADER_BYTES) / ENTRY_BYTES);
+  return rows - Math.ceil(rows / (MANIFEST_PAGE_ENTRIES + 1));
 }
 
 function check(bytes: Uint8Array): void {

@@ -42,6 +42,7 @@ function repair(bytes: Uint8Array<ArrayBuffer>, random: Random): void {
   const footer = bytes.length - FOOTER_BYTES;
   if (footer < ROW_BYTES) return;
   const view = new DataView(bytes.buffer);
+  if (random.chance(0.7)) view.setUint32(footer + 12, 1, true);
   const count = Math.min(view.getUint32(footer + 8, true), Math.floor(footer / ROW_BYTES));
   const table = footer - count * ROW_BYTES;
   if (random.chance(0.7)) view.setBigUint64(footer, BigInt(table), true);

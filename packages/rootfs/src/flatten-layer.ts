@@ -36,7 +36,7 @@ export function planEntry(entry: TarEntry, limits: FlattenLimits): Planned {
   }
   if (entry.linkPath.includes('\0')) throw entryError(entry, 'has a NUL in its link target');
   if (entry.sizeBytes > limits.fileBytes)
-    throw entryLimitError(entry, `has ${entry.sizeBytes} bytes`, limits.fileBytes);
+    throw entryLimitError(entry, `has ${entry.sizeBytes} bytes`, limits, 'fileBytes');
   if (entry.uid > MAX_ID || entry.gid > MAX_ID) throw entryError(entry, `has the owner ${entry.uid}:${entry.gid}`);
   return { entry, components: componentsOf(entry.path, entry, limits) };
 }

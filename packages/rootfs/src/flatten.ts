@@ -135,7 +135,7 @@ async function addLayer(input: LayerArchive, done: number, state: State): Promis
 function countEntry(state: State): void {
   if (++state.entries > state.limits.entries) {
     throw new DecantError('LIMIT_EXCEEDED', `The layers have more than ${state.limits.entries} entries.`, {
-      details: { limit: state.limits.entries },
+      details: { limit: state.limits.entries, limitName: 'entries' },
     });
   }
 }
@@ -149,7 +149,7 @@ function countMetadata(entry: TarEntry, state: State): void {
   const limit = state.limits.totalMetadataBytes;
   if (state.metadataBytes > limit) {
     throw new DecantError('LIMIT_EXCEEDED', `The names and attributes in the layers have more than ${limit} bytes.`, {
-      details: { limit },
+      details: { limit, limitName: 'totalMetadataBytes' },
     });
   }
 }
@@ -163,7 +163,7 @@ async function* keep(source: AsyncIterable<Uint8Array>, done: number, state: Sta
     state.bytes += piece.length;
     if (state.bytes > limits.layerBytes) {
       throw new DecantError('LIMIT_EXCEEDED', `The layers unpack to more than ${formatBytes(limits.layerBytes)}.`, {
-        details: { limit: limits.layerBytes },
+        details: { limit: limits.layerBytes, limitName: 'layerBytes' },
       });
     }
     await options.scratch.append(piece);

@@ -14,7 +14,8 @@ import { DecantError, isDecantError, parseImageName, stage, type OnEvent } from 
 import { openScratchDirectory } from '@decant/core/node';
 import { formatPlatform, hostPlatform, openDockerArchive } from '@decant/oci';
 
-import { filesystemFacts, imageResult, makeImage, type FilesystemRequest } from './image-make.ts';
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
+import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -76,7 +77,7 @@ export async function createImage(
   });
   const exported = await build.exportImage(scratch.path, { signal });
   const buildMs = Math.round(performance.now() - buildStarted);
-  await using image = await openDockerArchive(exported.file, { signal });
+  await using image = await openDockerArchive(exported.file, { limits: filesystem.limits, signal });
   const { published, layoutMs } = await makeImage(
     session,
     image,

@@ -8,7 +8,8 @@ import { publishArchive, publishStreaming, type PublishResult } from '@decant/pu
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
-import { filesystemFacts, imageResult, makeImage, publishContext, type FilesystemRequest } from './image-make.ts';
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
+import { imageResult, makeImage, publishContext } from './image-make.ts';
 import { rootOfOverlay } from './image-transfer-overlay.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
 import { openSource } from './image-transfer-source.ts';
@@ -70,7 +71,7 @@ async function importOci(
   options: ImportOptions,
 ) {
   const platform = parsePlatform(facts.platform);
-  await using image = await openSource(session, source, { ...options, platform });
+  await using image = await openSource(session, source, { ...options, platform, limits: facts.limits });
   // Awaited here: the image is given up when this function returns.
   return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
 }

@@ -11,6 +11,7 @@ import {
   parseReference,
   type ImageTree,
   type OciImage,
+  type OciLimits,
   type Platform,
 } from '@decant/oci';
 import { DecantError } from '@decant/core';
@@ -31,6 +32,7 @@ export interface OpenSourceOptions extends WorkOptions {
    * with `reader` each is downloaded as it is read. Default `scratch`.
    */
   readonly downloads?: 'scratch' | 'reader' | undefined;
+  readonly limits?: Partial<OciLimits> | undefined;
 }
 
 /** Opens the image of a source. @throws the errors of `@decant/oci`; NOT_FOUND when no engine has it. */
@@ -39,24 +41,24 @@ export async function openSource(
   source: LayeredSource,
   options: OpenSourceOptions,
 ): Promise<OciImage> {
-  const { scratchDirectory, platform, onEvent, signal } = options;
+  const { scratchDirectory, platform, limits, onEvent, signal } = options;
   switch (source.kind) {
     case 'oci':
-      return openOciLayout(source.path, { tag: source.tag, platform, signal });
+      return openOciLayout(source.path, { tag: source.tag, platform, limits, signal });
     case 'oci-archive':
     case 'docker-archive': {
       const { file, tag } = await splitArchive(source.path);
-      return openDockerArchive(file, { tag, platform, scratchDirectory, signal });
+      return openDockerArchive(file, { tag, platform, limits, scratchDirectory, signal });
     }
     case 'registry':
       return withFetch(session, (registry) =>
         openRegistryImage(parseReference(source.reference), {
-          ...{ ...registry, platform, onEvent, signal },
+          ...{ ...registry, platform, limits, onEvent, signal },
           scratchDirectory: options.downloads === 'reader' ? undefined : scratchDirectory,
         }),
       );
     default:
-      return openDockerArchive(await saveFromEngine(source, options), { platform, signal });
+      return openDockerArchive(await saveFromEngine(source, options), { platform, limits, signal });
   }
 }
 

@@ -14,6 +14,7 @@ import { imageRoutes } from './routes/images.ts';
 import { keyRoutes } from './routes/keys.ts';
 import { nameRoutes } from './routes/names.ts';
 import { platformRoutes } from './routes/platform.ts';
+import { snapshotRoutes } from './snapshots/routes.ts';
 import { OBJECTS_PATH, type Services } from './services.ts';
 
 /** Most bytes of all files of a context that is sent as its files. */
@@ -65,6 +66,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   app.route('/v1/keys', keyRoutes());
   app.route('/v1/container-registries', credentialRoutes());
   app.route('/v1/names', nameRoutes());
+  app.route('/v1', snapshotRoutes());
   app.route('/v1', imageRoutes());
   return app;
 }

@@ -20,6 +20,7 @@ export function addImageCommands(program: Command): void {
     .option('--label <label>', 'label of an ext4 image: up to 16 characters')
     .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
     .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
+    .option('--limit <name=value>', 'another bound on what the image may hold, such as layerBytes=1000000000', collect)
     .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
 
   withCommonOptions(image.command('import'))
@@ -36,6 +37,7 @@ export function addImageCommands(program: Command): void {
     .option('--label <label>', 'label of an ext4 image: up to 16 characters')
     .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
     .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
+    .option('--limit <name=value>', 'another bound on what the image may hold, such as layerBytes=1000000000', collect)
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
     .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
 
