@@ -10,6 +10,7 @@ import type { ImagePiece, RandomAccess } from '@decant/cas';
 
 import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
 import { imageResult, makeImage, publishContext } from './image-make.ts';
+import { rootOfOverlay } from './image-transfer-overlay.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
 import { openSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
@@ -19,8 +20,9 @@ import type { Session, WorkOptions } from './session.ts';
 
 export interface ImportImageRequest extends FilesystemRequest {
   /**
-   * `registry:REF`, `docker:REF`, `oci:DIR[:TAG]`, `docker-archive:FILE`, `tar:FILE` (a root filesystem), `dir:PATH`
-   * (the same in a directory) or `raw:FILE` (a disk).
+   * `registry:REF`; `docker:REF`, `podman:REF`, `buildah:REF` of an engine here; `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+   * `docker-archive:FILE[:NAME]`; `tar:FILE` (a root filesystem), `dir:PATH` (the same in a directory), `overlay2:PATH` (a
+   * directory of Docker's storage with those below it) or `raw:FILE` (a disk).
    */
   readonly source: string;
   /** `NAME[:TAG]`; default: from the source. */
@@ -81,7 +83,8 @@ async function importRoot(
   options: ImportOptions,
 ) {
   if (kind === 'raw') return importRaw(session, path, facts, options);
-  const root = kind === 'tar' ? rootOfTar(path) : await rootOfDirectory(path, options);
+  const root =
+    kind === 'tar' ? rootOfTar(path) : await (kind === 'dir' ? rootOfDirectory : rootOfOverlay)(path, options);
   return await makeImage(session, root, facts, options);
 }
 

@@ -11,7 +11,7 @@ export function addImageCommands(program: Command): void {
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
-    .option('--local', 'build straight with an engine of this machine, as every build does')
+    .option('--local', 'build straight with an engine of this machine, not through the image-builder')
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
@@ -27,7 +27,8 @@ export function addImageCommands(program: Command): void {
     .description('make an image from one that exists')
     .argument(
       '<source>',
-      'registry:REF, docker:REF, oci:DIR[:TAG], docker-archive:FILE, tar:FILE, dir:PATH or raw:FILE',
+      'registry:REF, docker:REF, podman:REF, buildah:REF, oci:DIR[:TAG], oci-archive:FILE[:TAG], ' +
+        'docker-archive:FILE[:NAME], tar:FILE, dir:PATH, overlay2:PATH or raw:FILE',
     )
     .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
@@ -45,15 +46,20 @@ export function addImageCommands(program: Command): void {
     .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG][@DIGEST]')
     .argument('<directory>', 'directory that is missing or empty')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .option('--all-platforms', 'an index with the images of all platforms, as it is')
     .action(async (reference: string, directory: string, options) =>
       (await import('./image-transfer.ts')).pullAction(reference, directory, options),
     );
 
   withCommonOptions(image.command('push'))
     .description('copy an image to a registry')
-    .argument('<source>', 'oci:DIR[:TAG], docker-archive:FILE, docker:REF or registry:REF')
+    .argument(
+      '<source>',
+      'oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker:REF, podman:REF, buildah:REF or registry:REF',
+    )
     .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG]')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .option('--all-platforms', 'an index with the images of all platforms, as it is')
     .action(async (source: string, reference: string, options) =>
       (await import('./image-transfer.ts')).pushAction(source, reference, options),
     );

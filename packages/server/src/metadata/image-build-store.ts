@@ -20,6 +20,8 @@ export interface ImageBuildRow extends ImageName {
   readonly id: string;
   readonly namespace: Namespace;
   readonly trust: BuildTrust;
+  /** By which the caller reached this server: names of images in its registry begin with it. */
+  readonly host: string;
   readonly cacheKey: string;
   readonly fields: BuildFields;
   readonly contextBytes: number;
@@ -39,8 +41,19 @@ export interface ImageBuildRow extends ImageName {
 
 export type NewImageBuild = Pick<
   ImageBuildRow,
-  'id' | 'namespace' | 'trust' | 'name' | 'tag' | 'cacheKey' | 'fields' | 'contextBytes'
-> & { readonly idempotencyKey: string | undefined };
+  'id' | 'namespace' | 'trust' | 'host' | 'name' | 'tag' | 'cacheKey' | 'fields' | 'contextBytes'
+> & {
+  readonly idempotencyKey: string | undefined;
+  /** Of all that was submitted. */
+  readonly digest: string;
+};
+
+export interface SubmitLimits {
+  /** Most builds of a namespace that may wait. */
+  readonly queued: number;
+  /** Milliseconds within which an equal submission without a key counts as one that was sent again. */
+  readonly repeatMs: number;
+}
 
 /** A build as its worker holds it. A write with a token that a later claim has replaced is refused. */
 export interface ClaimedBuild {
@@ -72,10 +85,14 @@ export interface LogChunk {
  */
 export interface ImageBuildStore {
   /**
-   * Adds a build to the queue. With an idempotency key that the namespace has used, returns the build of that time.
-   * @throws BUILD_QUEUE_FULL when `mostQueued` builds of the namespace wait.
+   * Adds a build to the queue. With an idempotency key that the namespace has used, returns the build of that time;
+   * without a key, one of the same digest that is not over or has just succeeded.
+   * @throws BUILD_QUEUE_FULL
    */
-  submit(build: NewImageBuild, mostQueued: number): Promise<{ readonly build: ImageBuildRow; readonly repeated: boolean }>;
+  submit(
+    build: NewImageBuild,
+    limits: SubmitLimits,
+  ): Promise<{ readonly build: ImageBuildRow; readonly repeated: boolean }>;
   find(namespace: Namespace, id: string): Promise<ImageBuildRow | undefined>;
   findByIdempotencyKey(namespace: Namespace, key: string): Promise<ImageBuildRow | undefined>;
   /** The newest build that made this image. */

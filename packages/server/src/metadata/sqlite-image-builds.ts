@@ -10,6 +10,7 @@ import type {
   ImageBuildStore,
   LogChunk,
   NewImageBuild,
+  SubmitLimits,
 } from './image-build-store.ts';
 import { NOW, type Row, type SqliteDatabase } from './sqlite.ts';
 
@@ -33,19 +34,19 @@ export class SqliteImageBuilds implements ImageBuildStore {
     this.#db = db;
   }
 
-  async submit(build: NewImageBuild, mostQueued: number) {
+  async submit(build: NewImageBuild, limits: SubmitLimits) {
     return this.#db.transaction(() => {
       const key = build.idempotencyKey ?? null;
-      const before = key === null ? undefined : this.#byKey(build.namespace, key);
+      const before = key === null ? this.#recent(build, limits.repeatMs) : this.#byKey(build.namespace, key);
       if (before !== undefined) return { build: before, repeated: true };
       const queued = this.#db.get(
         `SELECT count(*) AS n FROM image_builds WHERE namespace = ? AND status = 'queued'`,
         build.namespace,
       );
-      if (Number(queued?.['n']) >= mostQueued) {
-        throw new DecantError('BUILD_QUEUE_FULL', `${mostQueued} builds wait already.`, {
+      if (Number(queued?.['n']) >= limits.queued) {
+        throw new DecantError('BUILD_QUEUE_FULL', `${limits.queued} builds wait already.`, {
           hint: 'Wait until some have ended, or cancel some.',
-          details: { limit: mostQueued },
+          details: { limit: limits.queued },
         });
       }
       this.#db.run(
@@ -53,13 +54,15 @@ export class SqliteImageBuilds implements ImageBuildStore {
         build.namespace,
       );
       const row = this.#db.get(
-        `INSERT INTO image_builds (id, namespace, trust, idempotency_key, name, tag, cache_key, fields, context_bytes,
-           status, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ${NOW}) RETURNING *`,
+        `INSERT INTO image_builds (id, namespace, trust, host, idempotency_key, digest, name, tag, cache_key, fields,
+           context_bytes, status, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ${NOW}) RETURNING *`,
         build.id,
         build.namespace,
         build.trust,
+        build.host,
         key,
+        build.digest,
         build.name,
         build.tag,
         build.cacheKey,
@@ -76,6 +79,18 @@ export class SqliteImageBuilds implements ImageBuildStore {
 
   async findByIdempotencyKey(namespace: Namespace, key: string) {
     return this.#byKey(namespace, key);
+  }
+
+  #recent({ namespace, digest }: NewImageBuild, withinMs: number) {
+    const row = this.#db.get(
+      `SELECT * FROM image_builds WHERE namespace = ? AND digest = ? AND idempotency_key IS NULL
+         AND status IN ('queued', 'running', 'succeeded') AND cancel_requested = 0 AND created_at > ${NOW} - ?
+       ORDER BY seq DESC LIMIT 1`,
+      namespace,
+      digest,
+      withinMs,
+    );
+    return row === undefined ? undefined : buildOf(row);
   }
 
   #byKey(namespace: Namespace, key: string) {
@@ -306,6 +321,7 @@ function buildOf(row: Row): ImageBuildRow {
     id: String(row['id']),
     namespace: parseNamespace(String(row['namespace'])),
     trust: String(row['trust']) as BuildTrust,
+    host: String(row['host']),
     name: String(row['name']),
     tag: String(row['tag']),
     cacheKey: String(row['cache_key']),
