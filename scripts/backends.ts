@@ -14,6 +14,7 @@ export const BACKENDS: Readonly<Record<string, { readonly programs: readonly str
   bubblewrap: { programs: ['bwrap'], package: 'bubblewrap' },
   umoci: { programs: ['umoci'], package: 'umoci' },
   tmux: { programs: ['tmux'], package: 'tmux' },
+  chromium: { programs: ['chromium'], package: 'chromium' },
   mmdebstrap: { programs: ['mmdebstrap'], package: 'mmdebstrap' },
 };
 

@@ -36,6 +36,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
   { name: 'tmux', purpose: 'a real terminal', groups: ['test'] },
+  { name: 'chromium', purpose: 'runs the chunking core in a browser', groups: ['test'] },
   { name: 'qemu-system-x86', purpose: 'boots a guest from the block device', groups: ['test'] },
   { name: 'qemu-utils', purpose: 'qemu-img reads the block device', groups: ['test'] },
   { name: 'busybox-static', purpose: 'a root filesystem of one file', groups: ['test'] },

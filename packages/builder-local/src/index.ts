@@ -1,3 +1,5 @@
+export { buildError } from './build-error.ts';
+export { checkRequest } from './check-request.ts';
 export { chooseBuilder, type BuilderWants, type ChosenBuilder } from './choose.ts';
 export { probeBuildah, probePodman } from './detect-storage.ts';
 export { detectBuilders, probeDocker, type DetectedBuilder, type DetectOptions } from './detect.ts';
@@ -21,5 +23,6 @@ export type {
   RegistryLogin,
   RegistryLogins,
 } from './driver.ts';
+export { BuildahReader } from './output/buildah.ts';
 export { storageDriver } from './storage-driver.ts';
 export { BUILDAH, PODMAN, type StorageDialect, type StorageFacts, type StorageOptions } from './storage-engine.ts';

@@ -1,6 +1,7 @@
 import type { ApiKey, ImageDetail, NamedImage, NameHistory } from '@decant/core';
 
 import { createImage, type CreateImageRequest } from './image-create.ts';
+import { diffImages, type DiffImagesRequest, type ImageDiff } from './image-diff.ts';
 import { exportImage, type ExportRequest } from './image-export.ts';
 import { importImage, type ImportImageRequest } from './image-import.ts';
 import { inspectImage, listImages, nameHistory, removeName, tagImage } from './image-names.ts';
@@ -43,6 +44,8 @@ export interface Decant {
     history(name: string, options?: WorkOptions): Promise<NameHistory>;
     /** Reads and re-hashes every chunk of the image. @throws CAS_CHUNK_MISMATCH or CAS_CHUNK_MISSING naming the chunk. */
     verify(ref: string, options?: WorkOptions): Promise<VerifyResult>;
+    /** Compares two streaming images by path, and counts the chunks that only the second has. */
+    diff(request: DiffImagesRequest, options?: WorkOptions): Promise<ImageDiff>;
     /** Writes the image as a disk to a file: every byte, or with holes where it has holes. */
     export(
       request: ExportRequest,
@@ -74,6 +77,7 @@ export function createDecant(options: DecantOptions): Decant {
       tag: (ref, name, work = {}) => tagImage(session, ref, name, work),
       history: (name, work = {}) => nameHistory(session, name, work),
       verify: (ref, work = {}) => verifyImage(session, ref, work),
+      diff: (request, work = {}) => diffImages(session, request, work),
       export: (request, work = {}) => exportImage(session, request, work),
       serve: (request, work = {}) => serveImage(session, request, work),
       run: (request, work = {}) => runImageByName(session, request, work),

@@ -10,24 +10,22 @@ import {
 } from '@decant/builder-local';
 import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';
-import { DecantError, isDecantError, parseImageName, stage, type OnEvent, type RootfsFormat } from '@decant/core';
+import { DecantError, isDecantError, parseImageName, stage, type OnEvent } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { formatPlatform, hostPlatform, openDockerArchive } from '@decant/oci';
 
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
 import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
-export interface CreateImageRequest {
+export interface CreateImageRequest extends FilesystemRequest {
   /** Directory with what the Dockerfile copies. */
   readonly context: string;
   /** Default: `Dockerfile` in the context. */
   readonly dockerfile?: string | undefined;
   /** `NAME[:TAG]`; default: the name of the context's directory. */
   readonly name?: string | undefined;
-  readonly format: RootfsFormat;
-  /** Bytes of the writable disk the image asks for; 0 or absent when nothing is said. */
-  readonly diskBytes?: number | undefined;
   readonly buildArgs?: Readonly<Record<string, string>> | undefined;
   readonly target?: string | undefined;
   /** `linux/amd64` or `linux/arm64`; default: this machine's. */
@@ -47,6 +45,7 @@ export async function createImage(
   const platform = platformOf(request.platform);
   const name = request.name ?? defaultName(request.context);
   parseImageName(name);
+  const filesystem = filesystemFacts(request);
   await using scratch = await openScratchDirectory(session.paths.scratch);
   const context = await readContext(request, { onEvent, signal });
   const dockerfile = new TextDecoder().decode(context.dockerfile.bytes);
@@ -78,14 +77,13 @@ export async function createImage(
   });
   const exported = await build.exportImage(scratch.path, { signal });
   const buildMs = Math.round(performance.now() - buildStarted);
-  await using image = await openDockerArchive(exported.file, { signal });
+  await using image = await openDockerArchive(exported.file, { limits: filesystem.limits, signal });
   const { published, layoutMs } = await makeImage(
     session,
     image,
     {
       name,
-      format: request.format,
-      diskBytes: request.diskBytes ?? 0,
+      ...filesystem,
       dockerfile,
       baseImage: stages.at(-1)?.base ?? '',
     },

@@ -1,7 +1,7 @@
 import { DecantError } from '@decant/core';
 
-import { viewOf } from '../bytes-reader.ts';
-import { SECRET_WORDS, secretHash } from '../id-table.ts';
+import { viewOf } from '../bytes/bytes-reader.ts';
+import { SECRET_WORDS, secretHash } from '../bytes/id-table.ts';
 
 /*
  * The shared memory, in 32-bit words:

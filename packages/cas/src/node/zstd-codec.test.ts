@@ -4,8 +4,8 @@ import { concatBytes, type ChunkFrame } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { loadHashProvider } from '../load-hash-provider.ts';
-import { openChunk } from '../open-chunk.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
+import { openChunk } from '../chunk/open-chunk.ts';
 import { chunkOf, randomPages } from '../test-data.ts';
 import { createZstdCodec } from './zstd-codec.ts';
 

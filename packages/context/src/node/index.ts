@@ -10,3 +10,4 @@ export type {
 export { materializeContext, type MaterializeOptions } from './materialize-context.ts';
 export { openContext, type OpenContextOptions } from './open-context.ts';
 export { digestContext, packContext } from './pack-context.ts';
+export { ContentReader } from './read-content.ts';

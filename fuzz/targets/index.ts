@@ -1,0 +1,15 @@
+import type { FuzzTarget } from '../target.ts';
+import { locatorTarget } from './locator.ts';
+import { manifestTarget } from './manifest.ts';
+import { packTarget } from './pack.ts';
+import { zstdTarget } from './zstd.ts';
+
+/** Every parser that is fuzzed. To add one, write its target beside these and list it. */
+export const TARGETS: readonly FuzzTarget[] = [manifestTarget, packTarget, locatorTarget, zstdTarget];
+
+/** @throws RangeError when there is none of that name. */
+export function findTarget(name: string): FuzzTarget {
+  const target = TARGETS.find((item) => item.name === name);
+  if (target === undefined) throw new RangeError(`no fuzz target ${JSON.stringify(name)}`);
+  return target;
+}
