@@ -1,3 +1,4 @@
+export { buildSettings, type BuildSettings } from './build-place.ts';
 export { createDecant, type Decant } from './decant.ts';
 export { listContext, type ContextListing } from './context-list.ts';
 export { diagnose, type Diagnosis } from './doctor.ts';
@@ -8,9 +9,11 @@ export type { FilesystemRequest, ImageLimits } from './filesystem-request.ts';
 export type { ImportImageRequest } from './image-import.ts';
 export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';
+export { checkLogin, loadLogin, removeLogin, saveLogin, type Login } from './login.ts';
 export type { PullImageRequest, PullImageResult, PushImageRequest, PushImageResult } from './image-transfer.ts';
 export type { VerifyResult } from './image-verify.ts';
 export { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 export { decantPaths, type DecantPaths } from './paths.ts';
 export type { ImageResult, RunStats } from './results.ts';
 export type { DecantOptions } from './session.ts';
+export type { CreatedSnapshot, CreateSnapshotRequest, ListSnapshotsRequest, SnapshotPage } from './snapshot.ts';

@@ -1,5 +1,5 @@
 import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
-import type { FilesystemRequest, ImageResult } from '@decant/sdk';
+import { buildSettings, type FilesystemRequest, type ImageResult } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -28,6 +28,7 @@ export interface CreateOptions extends FormatOptions {
 
 export function createAction(context: string, options: CreateOptions): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
+    const { local, architecture } = buildSettings();
     const result = await decant.images.create(
       {
         context,
@@ -37,6 +38,8 @@ export function createAction(context: string, options: CreateOptions): Promise<v
         buildArgs: buildArgsOf(options.buildArg),
         target: options.target,
         platform: options.platform,
+        local: options.local === true || local,
+        architecture,
       },
       { onEvent: progress.onEvent, signal },
     );

@@ -11,7 +11,7 @@ export function addImageCommands(program: Command): void {
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
-    .option('--local', 'build straight with an engine of this machine, as every build does')
+    .option('--local', 'build straight with an engine of this machine, not through the image-builder')
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
