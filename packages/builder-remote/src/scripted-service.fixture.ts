@@ -11,8 +11,6 @@ export interface Submitted {
   readonly key: string | undefined;
 }
 
-export type Step = (request: IncomingMessage, response: ServerResponse) => void;
-
 /**
  * The wire side of an image-builder, to be cut, silenced and misled at will over real TCP. It builds nothing: builds
  * are tried on the real service.

@@ -97,6 +97,7 @@ export const ERROR_CODES = {
   BUILD_QUEUE_FULL: code('unavailable', 'Too many builds wait already.'),
   BUILD_ISOLATION_UNAVAILABLE: code('unavailable', 'This machine cannot confine builds that it must not trust.'),
   BUILD_CONTEXT_INVALID: code('usage', 'The build context that was sent is no archive that can be used.'),
+  CONTEXT_FILE_MISMATCH: code('integrity', 'A file of a build context does not have the digest it was sent under.'),
   BUILD_CONTEXT_BYTES: code('limit', 'The build context has more bytes than the service takes.'),
   BUILD_CONTEXT_FILES: code('limit', 'The build context has more entries than the service takes.'),
   BUILD_UNPACKED_BYTES: code('limit', 'The build context has more bytes when unpacked than the service takes.'),

@@ -5,6 +5,7 @@ import { Hono } from 'hono';
 import { authenticate } from './auth.ts';
 import { builderErrorResponse, hasBuilderErrors } from './builder/builder-error.ts';
 import { builderRoutes } from './builder/routes.ts';
+import { contextFileRoutes } from './builder/context-files-routes.ts';
 import type { ServerEnv } from './http.ts';
 import { credentialRoutes } from './registry/credentials.ts';
 import { createRegistry } from './registry/registry.ts';
@@ -55,6 +56,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
     c.set('principal', c.env?.operator ?? (await authenticate(services.metadata, c.req.header('authorization'))));
     await next();
   });
+  app.route('/builds/contexts', contextFileRoutes());
   app.route('/builds', builderRoutes());
   app.route('/platform/v1', platformRoutes());
   app.route('/api/v1/blob', blobSignRoutes());

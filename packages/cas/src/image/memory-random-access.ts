@@ -1,5 +1,4 @@
-import { requireRange } from './image-reader.ts';
-import type { RandomAccess } from './random-access.ts';
+import { requireRange, type RandomAccess } from './random-access.ts';
 
 /** Random access to bytes in memory; `read` gives views of them. */
 export function createMemoryRandomAccess(bytes: Uint8Array): RandomAccess {

@@ -8,3 +8,11 @@ export interface RandomAccess {
     options?: { readonly signal?: AbortSignal | undefined },
   ): Promise<Uint8Array>;
 }
+
+/** @throws RangeError when `[offset, offset + lengthBytes)` is not inside `[0, sizeBytes)`. */
+export function requireRange(offset: number, lengthBytes: number, sizeBytes: number): void {
+  const valid = Number.isSafeInteger(offset) && Number.isSafeInteger(lengthBytes) && offset >= 0 && lengthBytes >= 0;
+  if (!valid || offset + lengthBytes > sizeBytes) {
+    throw new RangeError(`no ${lengthBytes} bytes at ${offset} in ${sizeBytes}`);
+  }
+}

@@ -85,7 +85,10 @@ export async function openPackDirectory(
     chunkCount: ids.size,
     sizeBytes,
     rows,
-    has: (wanted) => Promise.resolve(new Set(wanted.filter((id) => ids.find(id) !== undefined))),
+    async has(wanted, { signal } = {}) {
+      signal?.throwIfAborted();
+      return new Set(wanted.filter((id) => ids.find(id) !== undefined));
+    },
     async *get(wanted, { signal } = {}) {
       const sorted = [...new Set(wanted)].map(lookUp).sort((a, b) => a.pack - b.pack || a.offset - b.offset);
       for (let from = 0; from < sorted.length;) {

@@ -1,5 +1,7 @@
 import { MIB, type CallOptions, type ChunkId } from '@decant/core';
 
+import { ChunkMemory } from './chunk-memory.ts';
+
 /** Plain chunks kept for a while: a cache that may forget any of them at any time. */
 export interface ChunkStore {
   /** The chunk, or undefined when it is not there. The bytes are not to be written to. */
@@ -13,32 +15,19 @@ export interface ChunkStore {
 /** A store in memory that forgets the chunks longest unused beyond `maxBytes` (default 64 MiB). */
 export function createMemoryChunkStore(options: { readonly maxBytes?: number | undefined } = {}): ChunkStore {
   const { maxBytes = 64 * MIB } = options;
-  // A Map iterates in order of insertion: the first is the one longest unused.
-  const chunks = new Map<ChunkId, Uint8Array>();
-  let totalBytes = 0;
+  const memory = new ChunkMemory(maxBytes);
   return {
     async get(id, plainBytes, { signal } = {}) {
       signal?.throwIfAborted();
-      const plain = chunks.get(id);
-      if (plain === undefined || plain.length !== plainBytes) return undefined;
-      chunks.delete(id);
-      chunks.set(id, plain);
-      return plain;
+      return memory.get(id, plainBytes);
     },
     async put(id, plain, { signal } = {}) {
       signal?.throwIfAborted();
-      totalBytes += plain.length - (chunks.get(id)?.length ?? 0);
-      chunks.delete(id);
-      chunks.set(id, plain.slice());
-      for (const [oldest, bytes] of chunks) {
-        if (totalBytes <= maxBytes) break;
-        chunks.delete(oldest);
-        totalBytes -= bytes.length;
-      }
+      memory.put(id, plain.slice());
     },
     async has(ids, { signal } = {}) {
       signal?.throwIfAborted();
-      return new Set(ids.filter((id) => chunks.has(id)));
+      return new Set(ids.filter((id) => memory.has(id)));
     },
   };
 }

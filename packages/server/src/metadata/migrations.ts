@@ -1,3 +1,4 @@
+import { CONTEXT_FILES_MIGRATION } from './context-files-migration.ts';
 import { IMAGE_BUILDS_MIGRATION } from './image-builds-migration.ts';
 
 /**
@@ -126,4 +127,5 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
   CREATE INDEX registry_credentials_by_end ON registry_credentials (expires_at);
   `,
   IMAGE_BUILDS_MIGRATION,
+  CONTEXT_FILES_MIGRATION,
 ];

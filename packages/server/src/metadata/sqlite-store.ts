@@ -12,6 +12,7 @@ import {
   type Namespace,
 } from '@decant/core';
 
+import { SqliteContextFiles } from './sqlite-context-files.ts';
 import { SqliteImageBuilds } from './sqlite-image-builds.ts';
 import { SqliteJobs } from './sqlite-jobs.ts';
 import { buildOf, credentialOf, imageOf, keyOf, locationOf, nameOf } from './sqlite-rows.ts';
@@ -40,12 +41,14 @@ class SqliteMetadata implements MetadataStore {
   readonly #jobs: SqliteJobs;
   readonly imageBuilds: SqliteImageBuilds;
   readonly snapshots: SqliteSnapshots;
+  readonly contextFiles: SqliteContextFiles;
 
   constructor(db: SqliteDatabase) {
     this.#db = db;
     this.#jobs = new SqliteJobs(db);
     this.imageBuilds = new SqliteImageBuilds(db);
     this.snapshots = new SqliteSnapshots(db);
+    this.contextFiles = new SqliteContextFiles(db);
   }
 
   enqueue(kind: string, key: string, payload: unknown): Promise<string> {

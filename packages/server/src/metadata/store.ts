@@ -13,6 +13,7 @@ import type {
   Template,
 } from '@decant/core';
 
+import type { ContextFileStore } from './context-file-store.ts';
 import type { ImageBuildStore } from './image-build-store.ts';
 import type { SnapshotStore } from './snapshot-store.ts';
 
@@ -92,6 +93,8 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   /** Builds of the image-builder. */
   readonly imageBuilds: ImageBuildStore;
   readonly snapshots: SnapshotStore;
+  /** Files of build contexts that were sent one by one. */
+  readonly contextFiles: ContextFileStore;
 
   /** The value of a setting; when absent, the one `make` gives is stored first. Racing callers get the same value. */
   setting(name: string, make: () => string): Promise<string>;

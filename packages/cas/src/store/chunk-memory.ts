@@ -1,6 +1,6 @@
 import type { ChunkId } from '@decant/core';
 
-/** Verified chunks in memory, the ones longest unused forgotten first beyond a number of bytes. */
+/** Verified plain chunks in memory, the ones longest unused forgotten first beyond a number of bytes. */
 export class ChunkMemory {
   // A Map iterates in order of insertion: the first is the one longest unused.
   readonly #chunks = new Map<ChunkId, Uint8Array>();
@@ -11,9 +11,14 @@ export class ChunkMemory {
     this.#maxBytes = maxBytes;
   }
 
-  get(id: ChunkId): Uint8Array | undefined {
+  has(id: ChunkId): boolean {
+    return this.#chunks.has(id);
+  }
+
+  /** The chunk, if it is here under this length; it counts as used now. */
+  get(id: ChunkId, plainBytes: number): Uint8Array | undefined {
     const plain = this.#chunks.get(id);
-    if (plain === undefined) return undefined;
+    if (plain?.length !== plainBytes) return undefined;
     this.#chunks.delete(id);
     this.#chunks.set(id, plain);
     return plain;
