@@ -6,6 +6,7 @@ export { withoutSyntaxLine } from './dockerfile/directives.ts';
 export type { DockerfileFeature } from './dockerfile/flags.ts';
 export { readDockerfileFeatures } from './dockerfile/parse-dockerfile.ts';
 export { readDockerfile, type DockerfileInfo, type ReadDockerfileOptions } from './dockerfile/read-dockerfile.ts';
+export { withLineAfterFrom } from './dockerfile/with-line.ts';
 export { findStage, stagesBuilt, type DockerfileSecret, type DockerfileStage } from './dockerfile/stages.ts';
 export type {
   BuildContext,

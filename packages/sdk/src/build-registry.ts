@@ -1,6 +1,7 @@
 import { registryLoginSchema, type Fetch } from '@decant/core';
 import { openRegistryImage, parseReference, pushImage, type CredentialLookup, type OciImage } from '@decant/oci';
 
+import type { OpenBuiltOptions } from './build.ts';
 import { registryCredentials } from './image-transfer-credentials.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -30,7 +31,7 @@ function serviceFetch({ baseUrl, fetch }: Session['builderAt']): Fetch {
 export function openServiceImage(
   session: Session,
   image: string,
-  options: { readonly scratchDirectory: string; readonly signal?: AbortSignal | undefined },
+  options: OpenBuiltOptions & { readonly scratchDirectory: string },
 ): Promise<OciImage> {
   const reference = parseReference(image);
   const service = serviceOf(session, reference.registry);

@@ -1,6 +1,6 @@
 import { readDockerfile } from '@decant/context';
 import { DecantError, parseImageName, stage } from '@decant/core';
-import { formatPlatform, hostPlatform, type OciImage } from '@decant/oci';
+import { formatPlatform, hostPlatform, type OciImage, type OciLimits } from '@decant/oci';
 
 import { readContext } from './build-context.ts';
 import { buildLocally } from './build-local.ts';
@@ -30,6 +30,11 @@ export interface BuildImageRequest {
   readonly streaming: boolean;
 }
 
+export interface OpenBuiltOptions {
+  readonly limits?: Partial<OciLimits> | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A built image, whoever built it. Disposing of it removes what it keeps on this machine. */
 export interface BuiltImage extends AsyncDisposable {
   /** The engine's id of the image, or its reference in the service's registry. */
@@ -39,7 +44,7 @@ export interface BuiltImage extends AsyncDisposable {
   readonly engine: string;
   /** Its name in the service's registry, when it is there already. */
   readonly reference: string | undefined;
-  open(options: { readonly signal?: AbortSignal | undefined }): Promise<OciImage>;
+  open(options: OpenBuiltOptions): Promise<OciImage>;
 }
 
 /** What a build is made of besides its files, for what follows it. */

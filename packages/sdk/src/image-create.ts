@@ -4,7 +4,8 @@ import { parseImageName } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 
 import { buildImage, platformOf, type BuildImageRequest } from './build.ts';
-import { filesystemFacts, imageResult, makeImage, type FilesystemRequest } from './image-make.ts';
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
+import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -39,7 +40,7 @@ export async function createImage(
     { onEvent, signal },
   );
   await using image = built;
-  await using layers = await image.open({ signal });
+  await using layers = await image.open({ limits: filesystem.limits, signal });
   const buildMs = Math.round(performance.now() - buildStarted);
   const { published, layoutMs } = await makeImage(
     session,

@@ -5,7 +5,7 @@ export { diagnose, type Diagnosis } from './doctor.ts';
 export type { CreateImageRequest } from './image-create.ts';
 export type { DiffEntry, DiffImagesRequest, ImageChange, ImageDiff } from './image-diff.ts';
 export type { ExportRequest } from './image-export.ts';
-export type { FilesystemRequest } from './image-make.ts';
+export type { FilesystemRequest, ImageLimits } from './filesystem-request.ts';
 export type { ImportImageRequest } from './image-import.ts';
 export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';

@@ -10,8 +10,9 @@ import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@d
 import { createApp } from './app.ts';
 import { startImageBuilder } from './builder/image-builder.ts';
 import { DEFAULT_BUILDER_LIMITS, type BuilderLimits } from './builder/limits.ts';
-import { createImageSources, DEFAULT_BASE_REGISTRIES } from './builder/image-sources.ts';
+import { createImageSources, DEFAULT_BASE_REGISTRIES, type ImageSources } from './builder/image-sources.ts';
 import { createLocalRegistry } from './builder/local-registry.ts';
+import { isolatedRunner } from './builder/isolated-runner.ts';
 import { localRunner } from './builder/local-runner.ts';
 import type { BuildRunner } from './builder/runner.ts';
 import { SYSTEM_CLOCK, type BuildClock } from './builder/watchdog.ts';
@@ -33,8 +34,11 @@ export interface OpenOptions {
 
 export interface BuilderOptions {
   readonly limits?: Partial<BuilderLimits> | undefined;
-  /** Default: builds of the operator only, on an engine of this machine. */
-  readonly runners?: Readonly<Partial<Record<BuildTrust, BuildRunner>>> | undefined;
+  /**
+   * Whose builds this process runs: the operator's on an engine of this machine, those of others confined. Default: the
+   * operator's, who is the only caller of an embedded server.
+   */
+  readonly builds?: BuildTrust | undefined;
   readonly clock?: BuildClock | undefined;
   /** Hosts of registries that public images are pulled from; default the well-known ones. */
   readonly baseRegistries?: readonly string[] | undefined;
@@ -101,13 +105,14 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     codec: createZstdCodec(),
     scratchDirectory: scratch.path,
   });
+  const limits = { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits };
   const builder = scope.use(
     startImageBuilder({
       metadata,
       store,
       registry,
-      runners: options.builder?.runners ?? { operator: localRunner() },
-      limits: { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits },
+      runners: runnersOf(options, sources, limits),
+      limits,
       clock: options.builder?.clock ?? SYSTEM_CLOCK,
       scratchDirectory: scratch.path,
       idleMs: IDLE_MS,
@@ -138,6 +143,15 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     handle: async (request, caller) => app.fetch(request, caller === 'operator' ? { operator: OPERATOR } : {}),
     [Symbol.asyncDispose]: () => resources[Symbol.asyncDispose](),
   };
+}
+
+function runnersOf(
+  { builder, dataDirectory }: OpenOptions,
+  sources: ImageSources,
+  limits: BuilderLimits,
+): Partial<Record<BuildTrust, BuildRunner>> {
+  if (builder?.builds !== 'tenant') return { operator: localRunner() };
+  return { tenant: isolatedRunner({ sources, limits, directory: join(dataDirectory, 'build-volumes') }) };
 }
 
 /** An embedded server: its handler as a `fetch`, for whoever holds the data directory. */

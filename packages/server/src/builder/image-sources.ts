@@ -21,6 +21,8 @@ export interface ImageSourcesOptions {
   readonly baseRegistries: readonly string[];
 }
 
+const DOCKER_HUB = 'docker.io';
+
 /** An image that a caller named, and where it is in the registry of this server if it is there. */
 export interface NamedSource {
   readonly image: OciImage;
@@ -31,6 +33,8 @@ export interface OpenSourceOptions {
   /** Hosts that this server answers to. */
   readonly hosts: readonly string[];
   readonly architecture?: 'amd64' | 'arm64' | undefined;
+  /** Looks for a name without a registry among the namespace's own images first; default false. */
+  readonly ownFirst?: boolean | undefined;
   /** Given, layers are downloaded once into files here. */
   readonly scratchDirectory?: string | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -47,30 +51,55 @@ export interface ImageSources {
 
 export function createImageSources(options: ImageSourcesOptions): ImageSources {
   const { registry, fetch, baseRegistries } = options;
+  const checkAllowed = (host: string, namespace: Namespace, hosts: readonly string[]) => {
+    if (baseRegistries.includes(host)) return;
+    throw new DecantError('FORBIDDEN', `Images of the registry ${host} are not taken here.`, {
+      hint: `Push the image to ${hosts[0] ?? 'this server'}/${namespace}/ first, or use one of: ${baseRegistries.join(', ')}.`,
+      details: { registry: host },
+    });
+  };
+  const openOwn = async (
+    namespace: Namespace,
+    place: RepositoryPlace,
+    opening: Pick<OpenSourceOptions, 'signal'> & { readonly platform: Platform | undefined },
+  ): Promise<OciImage | undefined> => {
+    try {
+      return await registry.open(namespace, place, opening);
+    } catch (error) {
+      if (isDecantError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    }
+  };
   return {
-    async open(reference, namespace, { hosts, architecture, scratchDirectory, signal }) {
-      const place = placeOf(reference, namespace, hosts);
+    async open(reference, namespace, { hosts, architecture, ownFirst, scratchDirectory, signal }) {
+      const place = placeOf(reference, namespace, hosts) ?? (ownFirst === true ? ownPlace(reference) : undefined);
       const parsed = parseReference(reference);
       if (place === undefined && hosts.includes(parsed.registry)) throw notThere(reference);
-      if (place === undefined && !baseRegistries.includes(parsed.registry)) {
-        throw new DecantError('FORBIDDEN', `Images of the registry ${parsed.registry} are not taken here.`, {
-          hint: `Push the image to ${hosts[0] ?? 'this server'}/${namespace}/ first, or use one of: ${baseRegistries.join(', ')}.`,
-          details: { registry: parsed.registry },
-        });
-      }
       const platform: Platform | undefined = architecture === undefined ? undefined : { os: 'linux', architecture };
       try {
-        const image =
-          place === undefined
-            ? await openRegistryImage(parsed, { fetch, platform, scratchDirectory, signal })
-            : await registry.open(namespace, place, { platform, signal });
-        return { image, place };
+        if (place !== undefined) {
+          const image = await openOwn(namespace, place, { platform, signal });
+          if (image !== undefined) return { image, place };
+          if (hosts.includes(parsed.registry)) throw notThere(reference);
+        }
+        checkAllowed(parsed.registry, namespace, hosts);
+        return {
+          image: await openRegistryImage(parsed, { fetch, platform, scratchDirectory, signal }),
+          place: undefined,
+        };
       } catch (error) {
         signal?.throwIfAborted();
         throw sourceError(error, reference, architecture);
       }
     },
   };
+}
+
+/** The namespace's own repository of a name that is written without a registry. */
+function ownPlace(reference: string): RepositoryPlace | undefined {
+  const { registry, repository, tag, digest } = parseReference(reference);
+  if (registry !== DOCKER_HUB || reference.startsWith(`${DOCKER_HUB}/`)) return undefined;
+  return { name: repository.replace(/^library\//, ''), tag, digest };
 }
 
 function sourceError(error: unknown, reference: string, architecture: string | undefined): unknown {

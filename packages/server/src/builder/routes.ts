@@ -41,6 +41,7 @@ export function builderRoutes(): Hono<ServerEnv> {
         {
           namespace,
           trust: operator ? 'operator' : 'tenant',
+          host: new URL(c.req.url).host,
           fields,
           contextFile: context.file,
           contextBytes: context.sizeBytes,
