@@ -20,7 +20,7 @@ import { cpuSecondsOf } from './measure.ts';
 import type { BenchResult } from './report.ts';
 
 /** CPU seconds at each size, ascending. */
-type Series = readonly (readonly [size: number, cpuSeconds: number])[];
+export type Series = readonly (readonly [size: number, cpuSeconds: number])[];
 
 /** A time below this says more about the clock than about the work; the work is then repeated. Seconds. */
 const LEAST_SECONDS = 0.02;

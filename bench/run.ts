@@ -8,12 +8,14 @@ import { ROOT } from '../scripts/workspace.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
 import { benchCas } from './cas.ts';
+import { benchRootfsLinear } from './rootfs-linear.ts';
 import { missedGoals, tableOf, type BenchResult } from './report.ts';
 
 const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = {
   cas: benchCas,
   'cas-linear': benchCasLinear,
   bundle: benchBundle,
+  'rootfs-linear': benchRootfsLinear,
 };
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */
