@@ -15,8 +15,10 @@ export interface CorpusTree {
 
 /** How two trees of the corpus are related. */
 export type Relation =
-  /** A version of an image and its next: packages are added or exchanged. */
+  /** A version of an image and its next: a package is added, or several are exchanged. */
   | 'version'
+  /** A language's runtime is added, which is a large part of the image. */
+  | 'addition'
   /** One file was edited. */
   | 'edit'
   /** The same content, unpacked and packed again elsewhere. */
@@ -122,8 +124,8 @@ export async function rootfsCorpus(): Promise<Corpus> {
     description: `Debian trees (python3; nodejs; ${MIXTURE.join(', ')}) and npm packages (${NPM_PACKAGES.join(', ')})`,
     trees: [minbase, python, node, packageMore, edited, again, rebuilt, modules, bumped, mixture, mixtureNext],
     pairs: [
-      pair('with python', 'version', minbase, python),
-      pair('with node', 'version', minbase, node),
+      pair('with python', 'addition', minbase, python),
+      pair('with node', 'addition', minbase, node),
       pair('one package more', 'version', python, packageMore),
       pair('one dependency bumped', 'version', modules, bumped),
       pair('mixture, next version', 'version', mixture, mixtureNext),

@@ -6,9 +6,13 @@ import { parseArgs } from 'node:util';
 import { ensureSystemDependencies } from '../scripts/system-deps.ts';
 import { ROOT } from '../scripts/workspace.ts';
 import { benchCas } from './cas.ts';
+import { benchShare } from './share.ts';
 import { missedGoals, tableOf, type BenchResult } from './report.ts';
 
-const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = { cas: benchCas };
+const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = {
+  cas: benchCas,
+  share: benchShare,
+};
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */
 async function main(): Promise<number> {
