@@ -17,6 +17,7 @@ export interface SystemDependency {
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test'] },
+  { name: 'podman', purpose: 'build engine without a daemon, and containers', groups: ['test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test'] },
   { name: 'uidmap', purpose: 'user id ranges for builds and sandboxes', groups: ['demo', 'test'] },
   { name: 'mmdebstrap', purpose: 'a Debian base image from the package mirror', groups: ['demo', 'test', 'bench'] },

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-import { ContentReader, openContext, type BuildContext } from '@decant/context/node';
+import { ContentReader, nodeGzip, openContext, type BuildContext } from '@decant/context/node';
 import { stage } from '@decant/core';
 import type { RemoteContext } from '@decant/builder-remote';
 
@@ -31,6 +31,7 @@ export function remoteContextOf(context: BuildContext): RemoteContext {
       const reader = new ContentReader(context.directory, signal);
       return (entry) => reader.read(entry);
     },
+    compress: nodeGzip,
     sha256() {
       const hash = createHash('sha256');
       return { update: (bytes) => hash.update(bytes), digestHex: () => hash.digest('hex') };
