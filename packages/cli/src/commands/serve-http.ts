@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 
 import { DecantError, quote } from '@decant/core';
 import { decantPaths } from '@decant/sdk';
-import { listen } from '@decant/server';
+import { listen, parseBuilderLimits } from '@decant/server';
 
 import { invoke } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -13,15 +13,19 @@ export interface ServeOptions extends CommonOptions {
   readonly host: string;
   readonly port: string;
   readonly data?: string;
+  readonly buildLimit: readonly string[];
+  readonly baseRegistry: readonly string[];
 }
 
 export function serveAction(options: ServeOptions): Promise<void> {
   return invoke(options, async ({ signal }) => {
-    const { host, data } = options;
+    const { host, data, baseRegistry } = options;
+    const limits = parseBuilderLimits(options.buildLimit);
     await using server = await listen({
       dataDirectory: data === undefined ? decantPaths().home : resolve(data),
       host,
       port: portOf(options.port),
+      builder: { limits, ...(baseRegistry.length === 0 ? {} : { baseRegistries: baseRegistry }) },
       onError: (error) => say(`${error.code}: ${error.message}`),
     });
     const { url, firstKey } = server;
