@@ -10,6 +10,7 @@ import {
   writeExt4,
   type Ext4Options,
   type FlattenedTree,
+  type FlattenLimits,
   type FlattenOptions,
 } from '@decant/rootfs';
 
@@ -25,6 +26,8 @@ export interface PublishFacts {
   readonly diskBytes: number;
   /** Seconds since 1970: later modification times are stored as this one. Default: none is changed. */
   readonly sourceDateEpoch?: number | undefined;
+  /** Bounds on what the layers may hold, instead of the default ones. */
+  readonly limits?: Partial<FlattenLimits> | undefined;
   /** Of an `ext4` image: its label, its UUID and the room to leave in it. */
   readonly ext4?: Pick<Ext4Options, 'freeBytes' | 'label' | 'uuid'> | undefined;
   readonly dockerfile?: string | undefined;
@@ -49,7 +52,7 @@ export async function publishImage(
   const architecture = architectureOf(image.config);
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
-  const flattening = { scratch, onEvent, signal };
+  const flattening = { scratch, limits: facts.limits, onEvent, signal };
   const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
   if (facts.format === 'cas-streaming') {
     const plan = await stage(onEvent, 'layout', async (finish) => {

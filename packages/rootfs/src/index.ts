@@ -4,7 +4,14 @@ export { detectFilesystem, type Filesystem } from './detect-filesystem.ts';
 export { diffTrees, type ChangedFact, type DiffTreesOptions, type TreeChange } from './diff-trees.ts';
 export type { ImageRange } from './erofs-inode.ts';
 export { planErofs, type ContentHasher, type ErofsPlan, type PlanErofsOptions } from './erofs-plan.ts';
-export { flattenImage, flattenTar, type FlattenedTree, type FlattenOptions } from './flatten.ts';
+export {
+  flattenImage,
+  flattenOverlay,
+  flattenTar,
+  type FlattenedTree,
+  type FlattenOptions,
+  type LayerArchive,
+} from './flatten.ts';
 export { DEFAULT_FLATTEN_LIMITS, type FlattenLimits } from './flatten-limits.ts';
 export { createScratch, type Scratch } from './scratch.ts';
 export {

@@ -8,7 +8,9 @@ import { publishArchive, publishStreaming, type PublishResult } from '@decant/pu
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
-import { filesystemFacts, imageResult, makeImage, publishContext, type FilesystemRequest } from './image-make.ts';
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
+import { imageResult, makeImage, publishContext } from './image-make.ts';
+import { rootOfOverlay } from './image-transfer-overlay.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
 import { openSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
@@ -18,8 +20,9 @@ import type { Session, WorkOptions } from './session.ts';
 
 export interface ImportImageRequest extends FilesystemRequest {
   /**
-   * `registry:REF`, `docker:REF`, `oci:DIR[:TAG]`, `docker-archive:FILE`, `tar:FILE` (a root filesystem), `dir:PATH`
-   * (the same in a directory) or `raw:FILE` (a disk).
+   * `registry:REF`; `docker:REF`, `podman:REF`, `buildah:REF` of an engine here; `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+   * `docker-archive:FILE[:NAME]`; `tar:FILE` (a root filesystem), `dir:PATH` (the same in a directory), `overlay2:PATH` (a
+   * directory of Docker's storage with those below it) or `raw:FILE` (a disk).
    */
   readonly source: string;
   /** `NAME[:TAG]`; default: from the source. */
@@ -68,7 +71,7 @@ async function importOci(
   options: ImportOptions,
 ) {
   const platform = parsePlatform(facts.platform);
-  await using image = await openSource(session, source, { ...options, platform });
+  await using image = await openSource(session, source, { ...options, platform, limits: facts.limits });
   // Awaited here: the image is given up when this function returns.
   return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
 }
@@ -80,7 +83,8 @@ async function importRoot(
   options: ImportOptions,
 ) {
   if (kind === 'raw') return importRaw(session, path, facts, options);
-  const root = kind === 'tar' ? rootOfTar(path) : await rootOfDirectory(path, options);
+  const root =
+    kind === 'tar' ? rootOfTar(path) : await (kind === 'dir' ? rootOfDirectory : rootOfOverlay)(path, options);
   return await makeImage(session, root, facts, options);
 }
 

@@ -28,7 +28,7 @@ const REQUEST_MS = 2 * 60 * 60 * 1000;
 /** Serves a data directory over HTTP until it is disposed of. @throws CONFIG_INVALID when the address cannot be had. */
 export async function listen(options: ListenOptions): Promise<ListeningServer> {
   await using scope = new Scope();
-  const server = scope.use(await openServer(options));
+  const server = scope.use(await openServer({ ...options, builder: { builds: 'tenant', ...options.builder } }));
   const http = createAdaptorServer({
     fetch: (request) => server.handle(request),
     serverOptions: { requestTimeout: REQUEST_MS },

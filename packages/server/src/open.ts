@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
+import { createNodeFetch } from '@decant/transport/node';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, Scope, type Fetch } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
@@ -9,7 +10,9 @@ import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@d
 import { createApp } from './app.ts';
 import { startImageBuilder } from './builder/image-builder.ts';
 import { DEFAULT_BUILDER_LIMITS, type BuilderLimits } from './builder/limits.ts';
+import { createImageSources, DEFAULT_BASE_REGISTRIES, type ImageSources } from './builder/image-sources.ts';
 import { createLocalRegistry } from './builder/local-registry.ts';
+import { isolatedRunner } from './builder/isolated-runner.ts';
 import { localRunner } from './builder/local-runner.ts';
 import type { BuildRunner } from './builder/runner.ts';
 import { SYSTEM_CLOCK, type BuildClock } from './builder/watchdog.ts';
@@ -19,6 +22,7 @@ import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import { createRegistry } from './registry/registry.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
+import { createSnapshotRegistrar } from './snapshots/register.ts';
 import { startWorker } from './worker.ts';
 
 export interface OpenOptions {
@@ -30,9 +34,14 @@ export interface OpenOptions {
 
 export interface BuilderOptions {
   readonly limits?: Partial<BuilderLimits> | undefined;
-  /** Default: builds of the operator only, on an engine of this machine. */
-  readonly runners?: Readonly<Partial<Record<BuildTrust, BuildRunner>>> | undefined;
+  /**
+   * Whose builds this process runs: the operator's on an engine of this machine, those of others confined. Default: the
+   * operator's, who is the only caller of an embedded server.
+   */
+  readonly builds?: BuildTrust | undefined;
   readonly clock?: BuildClock | undefined;
+  /** Hosts of registries that public images are pulled from; default the well-known ones. */
+  readonly baseRegistries?: readonly string[] | undefined;
 }
 
 /** The services of one data directory, running. Several processes may have the same directory open. */
@@ -79,13 +88,31 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
+  const registry = createLocalRegistry(createRegistry({ metadata, store }));
+  const http = createNodeFetch();
+  scope.defer(() => http.close());
+  const sources = createImageSources({
+    registry,
+    fetch: http.fetch,
+    baseRegistries: options.builder?.baseRegistries ?? DEFAULT_BASE_REGISTRIES,
+  });
+  const registrar = createSnapshotRegistrar({
+    metadata,
+    sources,
+    fetchAs: (namespace) => async (input, init) =>
+      app.fetch(new Request(input, init), { operator: { namespace, operator: false, keyId: null } }),
+    hash: () => (hash ??= loadNodeHashProvider()),
+    codec: createZstdCodec(),
+    scratchDirectory: scratch.path,
+  });
+  const limits = { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits };
   const builder = scope.use(
     startImageBuilder({
       metadata,
       store,
-      registry: createLocalRegistry(createRegistry({ metadata, store })),
-      runners: options.builder?.runners ?? { operator: localRunner() },
-      limits: { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits },
+      registry,
+      runners: runnersOf(options, sources, limits),
+      limits,
       clock: options.builder?.clock ?? SYSTEM_CLOCK,
       scratchDirectory: scratch.path,
       idleMs: IDLE_MS,
@@ -95,6 +122,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
   );
   const services: Services = {
     builder,
+    registrar,
     metadata,
     store,
     signerFor: (origin) =>
@@ -115,6 +143,15 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     handle: async (request, caller) => app.fetch(request, caller === 'operator' ? { operator: OPERATOR } : {}),
     [Symbol.asyncDispose]: () => resources[Symbol.asyncDispose](),
   };
+}
+
+function runnersOf(
+  { builder, dataDirectory }: OpenOptions,
+  sources: ImageSources,
+  limits: BuilderLimits,
+): Partial<Record<BuildTrust, BuildRunner>> {
+  if (builder?.builds !== 'tenant') return { operator: localRunner() };
+  return { tenant: isolatedRunner({ sources, limits, directory: join(dataDirectory, 'build-volumes') }) };
 }
 
 /** An embedded server: its handler as a `fetch`, for whoever holds the data directory. */

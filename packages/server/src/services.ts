@@ -3,6 +3,7 @@ import type { ObjectStore } from '@decant/core';
 
 import type { ImageBuilder } from './builder/image-builder.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import type { SnapshotRegistrar } from './snapshots/register.ts';
 
 /** What the routes work on. */
 export interface Services {
@@ -13,6 +14,7 @@ export interface Services {
   /** Serves the signed URLs of a store that has no HTTP of its own. */
   readonly gateway: (request: Request) => Promise<Response>;
   readonly builder: ImageBuilder;
+  readonly registrar: SnapshotRegistrar;
   /** Wakes the worker: there is a new job. */
   readonly poke: () => void;
 }

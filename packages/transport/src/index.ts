@@ -10,6 +10,7 @@ export {
   createHttpClient,
   DEFAULT_MAX_JSON_BYTES,
   MAX_RETRY_AFTER_MS,
+  retryAfterMs,
   type BodySchema,
   type HttpClient,
   type HttpClientOptions,

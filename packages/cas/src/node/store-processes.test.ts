@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 
+import { fromHex } from '@decant/core';
 import { chunkSourceContract } from '@decant/core/contract';
 import { afterEach, describe, expect, it } from 'vitest';
 
@@ -53,7 +54,7 @@ describe('a directory of packs as a chunk source', () => {
     await mkdir(packs);
     for (const part of [frames.slice(0, 170), frames.slice(170)]) {
       using writer = new PackWriter({ directory: store, prefix: `from-${part[0]!.id}`, hash, fsync: false });
-      for (const frame of part) writer.add(frame);
+      for (const frame of part) writer.add(fromHex(frame.id), frame);
       for (const { path, digest } of writer.finish()) await rename(path, join(packs, `${digest}.pack`));
     }
     return { source: await openPackDirectory(store, { hash }), [Symbol.asyncDispose]: () => Promise.resolve() };

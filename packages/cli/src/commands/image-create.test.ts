@@ -30,7 +30,7 @@ describe('diskBytesOf', () => {
 
 describe('filesystemOf', () => {
   test('nothing asked for', () => {
-    const nothing = { format: 'ext4', diskBytes: 0, ext4: undefined, sourceDateEpoch: undefined };
+    const nothing = { format: 'ext4', diskBytes: 0, ext4: undefined, sourceDateEpoch: undefined, limits: {} };
     expect(filesystemOf({}, {})).toEqual(nothing);
     expect(filesystemOf({}, { SOURCE_DATE_EPOCH: '' })).toEqual(nothing);
   });
@@ -46,6 +46,13 @@ describe('filesystemOf', () => {
     expect(() => filesystemOf({}, { SOURCE_DATE_EPOCH: text })).toThrow(
       expect.objectContaining({ code: 'CONFIG_INVALID', hint: expect.any(String) as string }),
     );
+  });
+
+  test('limits', () => {
+    expect(filesystemOf({ limit: ['depth=5', 'entries=7', 'depth=6'] }, {}).limits).toEqual({ depth: 6, entries: 7 });
+    for (const limit of ['depth', 'depth=', 'depth=-1', 'depth=1.5', '=4', 'depth=1 ']) {
+      expect(() => filesystemOf({ limit: [limit] }, {})).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    }
   });
 
   test('what an ext4 image is to be', () => {

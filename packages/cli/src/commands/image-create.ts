@@ -1,5 +1,5 @@
 import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
-import type { FilesystemRequest, ImageResult } from '@decant/sdk';
+import { buildSettings, type FilesystemRequest, type ImageResult } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -15,6 +15,7 @@ export interface FormatOptions extends CommonOptions {
   readonly label?: string;
   readonly uuid?: string;
   readonly sourceDateEpoch?: string;
+  readonly limit?: readonly string[];
 }
 
 export interface CreateOptions extends FormatOptions {
@@ -27,6 +28,7 @@ export interface CreateOptions extends FormatOptions {
 
 export function createAction(context: string, options: CreateOptions): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
+    const { local, architecture } = buildSettings();
     const result = await decant.images.create(
       {
         context,
@@ -36,6 +38,8 @@ export function createAction(context: string, options: CreateOptions): Promise<v
         buildArgs: buildArgsOf(options.buildArg),
         target: options.target,
         platform: options.platform,
+        local: options.local === true || local,
+        architecture,
       },
       { onEvent: progress.onEvent, signal },
     );
@@ -81,7 +85,21 @@ export function filesystemOf(options: FormatOptions, env: Environment = process.
   const ext4 =
     freeBytes === undefined && label === undefined && uuid === undefined ? undefined : { freeBytes, label, uuid };
   const sourceDateEpoch = sourceDateEpochOf(options, env);
-  return { format: formatOf(options, env), diskBytes: diskBytesOf(options), ext4, sourceDateEpoch };
+  const limits = limitsOf(options.limit);
+  return { format: formatOf(options, env), diskBytes: diskBytesOf(options), ext4, sourceDateEpoch, limits };
+}
+
+/** `NAME=NUMBER` each; which names there are, the SDK knows. @throws USAGE */
+function limitsOf(pairs: readonly string[] = []): Readonly<Record<string, number>> {
+  const limits: Record<string, number> = {};
+  for (const pair of pairs) {
+    const [, name, value] = /^([A-Za-z]+)=(\d{1,15})$/.exec(pair) ?? [];
+    if (name === undefined) {
+      throw new DecantError('USAGE', `Not a limit: ${quote(pair)}.`, { hint: 'Write --limit NAME=NUMBER.' });
+    }
+    limits[name] = Number(value);
+  }
+  return limits;
 }
 
 /** Bytes of the writable disk asked for, 0 when nothing was said. @throws USAGE */

@@ -50,7 +50,7 @@ export type CreateSnapshot = z.input<typeof createSnapshotSchema>;
 
 export const snapshotSchema = z.looseObject({
   id: z.string(),
-  organization_id: z.string().optional(),
+  organization_id: z.string().nullish(),
   project_id: z.string(),
   byte_size: z.number().int(),
   tags: z.record(z.string(), z.string()),

@@ -1,10 +1,11 @@
 import { DecantError, isDecantError, quote, retry, type Fetch, type OnEvent } from '@decant/core';
-import { readBody } from '@decant/transport';
+import { readBody, type SendOptions } from '@decant/transport';
 
 import { tooLarge, type BlobName, type BlobSource } from '../blob-source.ts';
 import { sha256 } from '../digest.ts';
 import type { CredentialLookup } from '../docker-config.ts';
 import type { OciImage, OpenImageOptions } from '../image.ts';
+import { treeFromIndex, type ImageTree } from '../image-tree.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from '../limits.ts';
 import {
   DOCKER_INDEX,
@@ -16,11 +17,11 @@ import {
   OCI_MANIFEST,
 } from '../media-types.ts';
 import { openFromIndex } from '../open-image.ts';
+import type { MirrorLookup } from '../registries-conf.ts';
 import { DOCKER_HUB, formatReference, type ImageReference } from '../reference.ts';
 import { RepositoryClient } from './client.ts';
 import { download } from './download.ts';
 import { FetchedLayers } from './fetch-layers.ts';
-import { mirrorOrigin } from './origin.ts';
 
 export interface RegistryOptions {
   readonly fetch: Fetch;
@@ -30,10 +31,10 @@ export interface RegistryOptions {
 
 export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImageOptions, 'tag'> {
   /**
-   * Registries to ask first, by the registry they stand for: `{ 'docker.io': ['mirror.example:5000'] }`. A mirror
-   * without the image, or that does not answer, is passed over. It is believed about tags, as docker does.
+   * Says where to ask, for example {@link containersMirrors}; default: the registry alone. A mirror without the
+   * image, or that does not answer, is passed over. It is believed about tags, as all engines do.
    */
-  readonly mirrors?: Readonly<Record<string, readonly string[]>> | undefined;
+  readonly mirrors?: MirrorLookup | undefined;
   /** Given, layers are downloaded once into files here, several at a time; else each read downloads anew. */
   readonly scratchDirectory?: string | undefined;
   /** Layers downloaded at a time; default 4. */
@@ -42,6 +43,8 @@ export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImag
 }
 
 const ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(', ');
+/** How long a mirror may take to answer before the next place is asked, in milliseconds. */
+const MIRROR_TIMEOUT_MS = 10_000;
 /** Most bytes of documents that are kept, so that they are fetched once only. */
 const KEPT_BYTES = 16 * 1024 * 1024;
 
@@ -78,10 +81,32 @@ export async function openRegistryImage(
       download: (blob, readOptions) => download(client, blob, readOptions),
     });
   }
-  const name = formatReference(reference);
+  return { ...image, ...namesOf(reference) };
+}
+
+/**
+ * All that a reference names, to be copied as it is: blobs are downloaded as they are read.
+ * @throws as {@link openRegistryImage}
+ */
+export async function openRegistryTree(
+  reference: ImageReference,
+  options: Omit<OpenRegistryImageOptions, 'platform' | 'scratchDirectory' | 'parallel' | 'onEvent'>,
+): Promise<ImageTree> {
+  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
+  const { client, top } = await resolve(reference, limits, options);
+  const kept = new Map<string, Uint8Array>([[top.descriptor.digest, top.bytes]]);
+  const source: BlobSource = {
+    sizeOf: ({ size }) => Promise.resolve(size),
+    read: documentSource(client, kept, limits),
+  };
+  const index = new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, manifests: [top.descriptor] }));
+  const tree = await treeFromIndex(source, index, limits, { signal: options.signal }, () => Promise.resolve());
+  return { ...tree, ...namesOf(reference) };
+}
+
+function namesOf(reference: ImageReference): { readonly reference: string; readonly tags: readonly string[] } {
   return {
-    ...image,
-    reference: name,
+    reference: formatReference(reference),
     tags: reference.tag === undefined ? [] : [formatReference({ ...reference, digest: undefined })],
   };
 }
@@ -123,18 +148,19 @@ interface Resolved {
 async function resolve(
   reference: ImageReference,
   limits: OciLimits,
-  options: OpenRegistryImageOptions,
+  options: Pick<OpenRegistryImageOptions, 'fetch' | 'credentials' | 'mirrors' | 'signal'>,
 ): Promise<Resolved> {
-  const { fetch, credentials, mirrors = {}, signal } = options;
-  const origins = (Object.hasOwn(mirrors, reference.registry) ? mirrors[reference.registry]! : []).map(mirrorOrigin);
-  for (const origin of [...origins, undefined]) {
-    const client = new RepositoryClient({ reference, origin, fetch, credentials, access: 'pull' });
+  const { fetch, credentials, signal } = options;
+  const places = (await options.mirrors?.(reference)) ?? [reference];
+  for (const [i, place] of places.entries()) {
+    const client = new RepositoryClient({ reference: place, fetch, credentials, access: 'pull' });
+    const isLast = i === places.length - 1;
     try {
-      const top = await retry(() => fetchTop(client, reference, limits, signal), { attempts: 3, signal });
-      return { client, top };
+      const ask = () => fetchTop(client, place, limits, { timeoutMs: isLast ? undefined : MIRROR_TIMEOUT_MS, signal });
+      return { client, top: await retry(ask, { attempts: isLast ? 3 : 1, signal }) };
     } catch (error) {
       signal?.throwIfAborted();
-      if (origin === undefined || !isDecantError(error)) throw error;
+      if (isLast || !isDecantError(error)) throw error;
     }
   }
   throw new DecantError('INTERNAL', 'There was no registry to ask.');
@@ -144,16 +170,17 @@ async function fetchTop(
   client: RepositoryClient,
   reference: ImageReference,
   limits: OciLimits,
-  signal: AbortSignal | undefined,
+  { timeoutMs, signal }: SendOptions,
 ): Promise<Resolved['top']> {
   const name = formatReference(reference);
   const response = await client.request('GET', client.url(`manifests/${reference.digest ?? reference.tag!}`), {
     headers: { accept: ACCEPT, 'accept-encoding': 'identity' },
     expect: [200],
     what: `the image ${name}`,
+    timeoutMs,
     signal,
   });
-  const bytes = await readBody(response, limits.documentBytes, { signal });
+  const bytes = await readBody(response, limits.documentBytes, { timeoutMs, signal });
   const digest = sha256(bytes);
   const declared = reference.digest ?? response.headers.get('docker-content-digest') ?? digest;
   if (declared.startsWith('sha256:') && declared !== digest) {

@@ -42,6 +42,8 @@ export interface ImageBuilderOptions {
 export interface NewBuild {
   readonly namespace: Namespace;
   readonly trust: BuildTrust;
+  /** By which the caller reached this server. */
+  readonly host: string;
   readonly fields: BuildFields;
   readonly contextFile: string;
   readonly contextBytes: number;
@@ -211,6 +213,7 @@ export function startImageBuilder(options: ImageBuilderOptions): ImageBuilder {
             id,
             namespace,
             trust: build.trust,
+            host: build.host,
             name,
             tag,
             cacheKey: fields.cache_key ?? name,

@@ -1,5 +1,12 @@
 import type { Fetch, ImageName, Namespace } from '@decant/core';
-import { openRegistryImage, parseReference, pushImage, type ImageReference, type OciImage } from '@decant/oci';
+import {
+  openRegistryImage,
+  parseReference,
+  pushImage,
+  type ImageReference,
+  type OciImage,
+  type Platform,
+} from '@decant/oci';
 
 import { OPERATOR } from '../auth.ts';
 import type { createRegistry } from '../registry/registry.ts';
@@ -9,8 +16,12 @@ import { EMBEDDED_HOST } from '../services.ts';
 export interface LocalRegistry {
   /** Puts an image into a namespace's repository of that name; returns the digest of its manifest. */
   push(image: OciImage, namespace: Namespace, name: ImageName, signal: AbortSignal): Promise<string>;
-  /** Opens an image of a repository of the namespace. @throws NOT_FOUND */
-  open(namespace: Namespace, place: RepositoryPlace, signal?: AbortSignal): Promise<OciImage>;
+  /** Opens an image of a repository of the namespace. @throws NOT_FOUND, OCI_PLATFORM_MISSING */
+  open(
+    namespace: Namespace,
+    place: RepositoryPlace,
+    options: { readonly platform?: Platform | undefined; readonly signal?: AbortSignal | undefined },
+  ): Promise<OciImage>;
 }
 
 export interface RepositoryPlace {
@@ -36,7 +47,7 @@ export function createLocalRegistry(registry: ReturnType<typeof createRegistry>)
       });
       return digest;
     },
-    open: (namespace, place, signal) => openRegistryImage(reference(namespace, place), { fetch, signal }),
+    open: (namespace, place, options) => openRegistryImage(reference(namespace, place), { fetch, ...options }),
   };
 }
 

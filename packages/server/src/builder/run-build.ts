@@ -97,6 +97,7 @@ async function execute(
       buildId: build.id,
       namespace: build.namespace,
       cacheKey: build.cacheKey,
+      hosts: [build.host],
       fields: build.fields,
       contextFile,
       dockerfile,

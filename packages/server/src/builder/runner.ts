@@ -7,6 +7,8 @@ export interface RunnerRequest {
   readonly buildId: string;
   readonly namespace: string;
   readonly cacheKey: string;
+  /** Hosts by which names of images mean this server's registry. */
+  readonly hosts: readonly string[];
   readonly fields: BuildFields;
   /** The context as a tar archive, as it is or compressed by gzip; it has been inspected. */
   readonly contextFile: string;

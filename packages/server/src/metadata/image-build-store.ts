@@ -20,6 +20,8 @@ export interface ImageBuildRow extends ImageName {
   readonly id: string;
   readonly namespace: Namespace;
   readonly trust: BuildTrust;
+  /** By which the caller reached this server: names of images in its registry begin with it. */
+  readonly host: string;
   readonly cacheKey: string;
   readonly fields: BuildFields;
   readonly contextBytes: number;
@@ -39,7 +41,7 @@ export interface ImageBuildRow extends ImageName {
 
 export type NewImageBuild = Pick<
   ImageBuildRow,
-  'id' | 'namespace' | 'trust' | 'name' | 'tag' | 'cacheKey' | 'fields' | 'contextBytes'
+  'id' | 'namespace' | 'trust' | 'host' | 'name' | 'tag' | 'cacheKey' | 'fields' | 'contextBytes'
 > & {
   readonly idempotencyKey: string | undefined;
   /** Of all that was submitted. */

@@ -5,6 +5,7 @@ export const IMAGE_BUILDS_MIGRATION = `
     id TEXT NOT NULL UNIQUE,
     namespace TEXT NOT NULL REFERENCES namespaces (name),
     trust TEXT NOT NULL,
+    host TEXT NOT NULL,
     idempotency_key TEXT,
     digest TEXT NOT NULL,
     name TEXT NOT NULL,

@@ -54,12 +54,13 @@ export class SqliteImageBuilds implements ImageBuildStore {
         build.namespace,
       );
       const row = this.#db.get(
-        `INSERT INTO image_builds (id, namespace, trust, idempotency_key, digest, name, tag, cache_key, fields,
+        `INSERT INTO image_builds (id, namespace, trust, host, idempotency_key, digest, name, tag, cache_key, fields,
            context_bytes, status, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ${NOW}) RETURNING *`,
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ${NOW}) RETURNING *`,
         build.id,
         build.namespace,
         build.trust,
+        build.host,
         key,
         build.digest,
         build.name,
@@ -320,6 +321,7 @@ function buildOf(row: Row): ImageBuildRow {
     id: String(row['id']),
     namespace: parseNamespace(String(row['namespace'])),
     trust: String(row['trust']) as BuildTrust,
+    host: String(row['host']),
     name: String(row['name']),
     tag: String(row['tag']),
     cacheKey: String(row['cache_key']),

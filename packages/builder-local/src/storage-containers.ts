@@ -8,7 +8,7 @@ import { processStart } from '@decant/core/node';
 /*
  * A mark names a build and the process it belongs to:
  *   decant-build-PID-START-RANDOM    START: when the process began, in clock ticks since boot; RANDOM: 8 hex digits
- * buildah writes it, as a secret's id, into the record of each working container:
+ * buildah and podman write it, as a secret's id, into the record of each working container:
  *   GRAPHROOT/DRIVER-containers/ID/userdata/buildah.json
  */
 const MARK = /"id=(decant-build-\d+-\d+-[0-9a-f]{8}),/;
@@ -25,9 +25,14 @@ export async function ownerIsGone(mark: string): Promise<boolean> {
   return (await processStart(Number(pid))) !== start;
 }
 
+/** Where a storage keeps the records of containers. */
+export function recordsDirectory(graphRoot: string, driver: string): string {
+  return join(graphRoot, `${driver}-containers`);
+}
+
 /** The working containers of decant's builds in a storage, with their marks. */
 export async function markedContainers(graphRoot: string, driver: string): Promise<{ id: string; mark: string }[]> {
-  const directory = join(graphRoot, `${driver}-containers`);
+  const directory = recordsDirectory(graphRoot, driver);
   const containers: { id: string; mark: string }[] = [];
   for (const id of await namesIn(directory)) {
     if (!/^[0-9a-f]{64}$/.test(id)) continue;
