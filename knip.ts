@@ -15,8 +15,8 @@ const config: KnipConfig = {
   },
   workspaces: {
     '.': {
-      entry: ['scripts/*.ts', 'bench/run.ts', 'e2e/**/*.ts'],
-      project: ['scripts/**/*.ts', 'e2e/**/*.ts', '*.ts'],
+      entry: ['scripts/*.ts', 'bench/run.ts', 'e2e/**/*.ts', 'fuzz/fuzz-worker.ts'],
+      project: ['scripts/**/*.ts', 'e2e/**/*.ts', 'fuzz/**/*.ts', '*.ts'],
       // Started by path from scripts/.
       ignoreDependencies: ['@arethetypeswrong/cli', 'turbo'],
     },

@@ -20,7 +20,13 @@ export default defineConfig({
         ...source,
         test: {
           name: 'unit',
-          include: ['packages/*/src/**/*.test.ts', 'scripts/**/*.test.ts', 'bench/*.test.ts', 'apps/*/*.test.ts'],
+          include: [
+            'packages/*/src/**/*.test.ts',
+            'scripts/**/*.test.ts',
+            'bench/*.test.ts',
+            'fuzz/*.test.ts',
+            'apps/*/*.test.ts',
+          ],
           exclude: [SYSTEM_TESTS, '**/node_modules/**'],
           sequence: { groupOrder: 0 },
         },

@@ -4,6 +4,8 @@ import { findProgram } from '../packages/core/src/node/index.ts';
 export const BACKENDS: Readonly<Record<string, { readonly programs: readonly string[]; readonly package: string }>> = {
   docker: { programs: ['docker', 'dockerd'], package: 'docker.io' },
   buildah: { programs: ['buildah'], package: 'buildah' },
+  podman: { programs: ['podman'], package: 'podman' },
+  'docker-registry': { programs: ['docker-registry', 'skopeo'], package: 'docker-registry skopeo' },
   'erofs-utils': { programs: ['mkfs.erofs', 'fsck.erofs'], package: 'erofs-utils' },
   e2fsprogs: { programs: ['mkfs.ext4', 'debugfs', 'e2fsck'], package: 'e2fsprogs' },
   libnbd: { programs: ['nbdinfo', 'nbdcopy', 'nbdfuse'], package: 'libnbd-bin' },
@@ -12,6 +14,7 @@ export const BACKENDS: Readonly<Record<string, { readonly programs: readonly str
   bubblewrap: { programs: ['bwrap'], package: 'bubblewrap' },
   umoci: { programs: ['umoci'], package: 'umoci' },
   tmux: { programs: ['tmux'], package: 'tmux' },
+  chromium: { programs: ['chromium'], package: 'chromium' },
   mmdebstrap: { programs: ['mmdebstrap'], package: 'mmdebstrap' },
 };
 

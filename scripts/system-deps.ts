@@ -17,6 +17,7 @@ export interface SystemDependency {
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test'] },
+  { name: 'podman', purpose: 'build engine without a daemon, and containers', groups: ['test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test'] },
   { name: 'uidmap', purpose: 'user id ranges for builds and sandboxes', groups: ['demo', 'test'] },
   { name: 'mmdebstrap', purpose: 'a Debian base image from the package mirror', groups: ['demo', 'test', 'bench'] },
@@ -35,6 +36,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
   { name: 'tmux', purpose: 'a real terminal', groups: ['test'] },
+  { name: 'chromium', purpose: 'runs the chunking core in a browser', groups: ['test'] },
   { name: 'qemu-system-x86', purpose: 'boots a guest from the block device', groups: ['test', 'bench'] },
   { name: 'qemu-utils', purpose: 'qemu-img reads the block device', groups: ['test'] },
   { name: 'busybox-static', purpose: 'a root filesystem of one file', groups: ['test', 'bench'] },

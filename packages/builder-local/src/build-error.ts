@@ -1,10 +1,41 @@
 import { DecantError, type ErrorCode } from '@decant/core';
 
 import type { FailureReport } from './output/reader.ts';
+import { maskText } from './secrets.ts';
 
 const LONGEST_COMMAND = 160;
 
+/** What registries and engines say to a login that is missing or wrong. */
+const NOT_AUTHORISED =
+  /\b401\b|\bunauthorized\b|authentication required|no basic auth credentials|invalid username\/password|incorrect username or password/i;
+
 const NO_SPACE = /no space left on device|disk quota exceeded/i;
+
+/** The report without the secrets of the build. */
+export function withoutSecrets(report: FailureReport, masked: readonly string[]): FailureReport {
+  const clean = (text: string) => maskText(text, masked);
+  return { ...report, reason: clean(report.reason), lastLines: report.lastLines.map(clean) };
+}
+
+/** The registry that a reference names. */
+export function registryOf(reference: string): string {
+  const slash = reference.indexOf('/');
+  const first = slash < 0 ? '' : reference.slice(0, slash);
+  return first === 'localhost' || /[.:]/.test(first) ? first : 'docker.io';
+}
+
+/** Whether an engine's words mean that a registry wants a login, or another one. */
+export function isUnauthorised(text: string): boolean {
+  return NOT_AUTHORISED.test(text);
+}
+
+/** @param what what was asked for there, as the beginning of a sentence. */
+export function unauthorised(host: string, what: string, details: Record<string, unknown>): DecantError {
+  return new DecantError('UNAUTHORIZED', sentence(`Not authorised for ${host}: ${what}`), {
+    hint: `Give a login for ${host}, or log in with docker login ${host}.`,
+    details: { ...details, registry: host },
+  });
+}
 
 /** The typed error for what an engine reported. `hidden` is a private directory that messages should not show. */
 export function buildError(engine: string, report: FailureReport, hidden: string): DecantError {
@@ -26,6 +57,10 @@ export function buildError(engine: string, report: FailureReport, hidden: string
       hint: hintOfStep(command, exitCode, lastLines),
       details: { ...details, step, command, exitCode: exitCode ?? null },
     });
+  }
+  if (report.kind === 'base' && isUnauthorised(reason)) {
+    const image = report.image ?? '';
+    return unauthorised(registryOf(image), `the base image ${image} could not be had`, { ...details, image });
   }
   const [code, message, hint] = OTHERS[report.kind]({ engine, image: report.image ?? '', reason });
   const image = report.image === undefined ? {} : { image: report.image };

@@ -8,6 +8,12 @@ const capabilities: BuilderCapabilities = {
   architecture: 'amd64',
   features: new Set(['RUN --mount'] as const),
   networks: ['default', 'host'],
+  cacheModes: ['use', 'ignore', 'refresh'],
+  secrets: true,
+  cacheMounts: true,
+  ownIgnoreFile: true,
+  reproducible: true,
+  outputs: ['docker-archive', 'oci-layout'],
   skipsUnusedStages: true,
   rootless: false,
 };

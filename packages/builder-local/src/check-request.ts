@@ -9,6 +9,7 @@ import {
 import { DecantError, quote } from '@decant/core';
 
 import type { BuilderCapabilities, BuildEvent, BuildRequest } from './driver.ts';
+import { checkLogins } from './registry-logins.ts';
 
 /** Build arguments that need no ARG line. */
 const PREDEFINED = /^((HTTP|HTTPS|FTP|NO|ALL)_PROXY|(http|https|ftp|no|all)_proxy|BUILDKIT_\w+|SOURCE_DATE_EPOCH)$/;
@@ -49,11 +50,18 @@ export function checkRequest(engine: string, capabilities: BuilderCapabilities, 
   const network = request.network ?? 'default';
   if (!capabilities.networks.includes(network)) {
     throw new DecantError('USAGE', `${engine} cannot build with the network mode ${network} here.`, {
-      hint: network === 'none' ? 'Install runc, which buildah needs for steps without a network.' : undefined,
+      hint: network === 'none' ? 'Install runc, which buildah and podman need for steps without a network.' : undefined,
       details: { network, supported: capabilities.networks },
     });
   }
-  checkSecrets(request, stages);
+  if (request.reproducible === true && !capabilities.reproducible) {
+    throw new DecantError('USAGE', `${engine} cannot give equal builds equal image ids.`, {
+      hint: 'Use buildah or podman, or leave it out: decant makes equal filesystems of equal files all the same.',
+      details: { engine },
+    });
+  }
+  if (request.auth !== undefined) checkLogins(request.auth);
+  checkSecrets(engine, capabilities, request, stages);
   return warningsOf(request, info);
 }
 
@@ -66,9 +74,9 @@ export function missingFeatures(capabilities: BuilderCapabilities, used: Readonl
 }
 
 function hintFor(feature: string): string {
-  if (feature === 'RUN --mount' || feature === 'COPY --chmod') return 'Use docker with BuildKit, or buildah.';
+  if (feature === 'RUN --mount' || feature === 'COPY --chmod') return 'Use docker with BuildKit, buildah or podman.';
   if (feature === 'heredoc')
-    return 'Write the lines with && and \\, or COPY a script; Docker 23 and buildah 1.33 have them.';
+    return 'Write the lines with && and \\, or COPY a script; Docker 23, buildah 1.33 and podman 4.9 have them.';
   return 'Leave it out, or use a newer engine.';
 }
 
@@ -114,8 +122,19 @@ function targetOf(request: BuildRequest, { stages }: DockerfileInfo): Dockerfile
   );
 }
 
-function checkSecrets(request: BuildRequest, stages: readonly DockerfileStage[]): void {
+function checkSecrets(
+  engine: string,
+  capabilities: BuilderCapabilities,
+  request: BuildRequest,
+  stages: readonly DockerfileStage[],
+): void {
   const given = new Set((request.secrets ?? []).map(({ id }) => id));
+  if (given.size > 0 && !capabilities.secrets) {
+    throw new DecantError('USAGE', `${engine} cannot give secrets to steps.`, {
+      hint: 'Use docker with BuildKit, buildah or podman.',
+      details: { engine },
+    });
+  }
   const missing = stages.flatMap(({ secrets }) => secrets).find(({ id }) => !given.has(id));
   if (missing === undefined) return;
   const { id, line, required } = missing;

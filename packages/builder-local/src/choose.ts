@@ -8,7 +8,7 @@ export interface BuilderWants {
   /** The only engine to use; `docker` also means BuildKit in docker. Default `auto`. */
   readonly engine?: 'auto' | BuilderName | undefined;
   /** What will be built: an engine that has all it needs is preferred. */
-  readonly request?: Pick<BuildRequest, 'context' | 'network'> | undefined;
+  readonly request?: Pick<BuildRequest, 'context' | 'network' | 'secrets' | 'reproducible'> | undefined;
 }
 
 export interface ChosenBuilder {
@@ -18,7 +18,7 @@ export interface ChosenBuilder {
 }
 
 /** Best first: BuildKit runs independent stages at once and skips unused ones; the classic builder lacks mounts. */
-const PREFERENCE: readonly BuilderName[] = ['docker-buildkit', 'buildah', 'docker'];
+const PREFERENCE: readonly BuilderName[] = ['docker-buildkit', 'buildah', 'podman', 'docker'];
 
 /**
  * The engine to build with.
@@ -34,8 +34,12 @@ export function chooseBuilder(detected: readonly DetectedBuilder[], wants: Build
   const dockerfile = wants.request?.context.dockerfile;
   const used = dockerfile && readDockerfileFeatures(dockerfile.bytes, { fileName: dockerfile.displayPath });
   const network = wants.request?.network ?? 'default';
+  const { secrets = [], reproducible = false } = wants.request ?? {};
   const suits = ({ capabilities }: BuilderDriver) =>
-    used === undefined || (missingFeatures(capabilities, used).length === 0 && capabilities.networks.includes(network));
+    (used === undefined || missingFeatures(capabilities, used).length === 0) &&
+    capabilities.networks.includes(network) &&
+    (secrets.length === 0 || capabilities.secrets) &&
+    (!reproducible || capabilities.reproducible);
   const driver = usable.find(suits) ?? usable[0];
   if (driver === undefined) throw noEngine(wanted, engine === 'auto' ? undefined : engine);
   return { driver, why: whyThis(driver, usable, engine) };

@@ -31,3 +31,14 @@ export async function inOwnNamespaces(command: CommandLine, enter: readonly stri
   const isolated = [unshare, '--pid', '--fork', '--kill-child', '--mount-proc', ...command];
   return enter.length === 0 ? [...tied, ...isolated] : [...tied, ...enter, ...tied, ...isolated];
 }
+
+/** Its standard output goes through a pipe to cat(1), and its exit status is what the whole ends with. */
+const PIPE = 'exec 4>&1; status=$({ { "$@" 4>&-; echo $? >&3; } | cat >&4; } 3>&1); exit "$status"';
+
+/**
+ * The command with a pipe as its standard output, for a program that opens `/dev/stdout`: Node gives its children a
+ * socket there, which cannot be opened by name.
+ */
+export function throughPipe(command: CommandLine): Promise<CommandLine> {
+  return dyingWithUs(['/bin/sh', '-c', PIPE, 'sh', ...command]);
+}

@@ -1,84 +1,30 @@
-import { chmod, cp, lstat, mkdir, mkdtemp, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises';
+import { lstat, mkdtemp, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 
-import { Scope, sleep } from '@decant/core';
-import { findProgram, run } from '@decant/core/node';
+import { Scope } from '@decant/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import type { BuilderDriver, BuildEvent, BuildRequest, BuildResult } from './driver.ts';
+import { cacheContract } from './contract-cache.ts';
+import { cancelContract } from './contract-cancel.ts';
+import {
+  BASE,
+  build as startBuild,
+  busyboxArchive,
+  exported as exportedOf,
+  failure as failureOf,
+  finish,
+  linesOf,
+  source,
+  type AnyRequest,
+  type DriverUnderTest,
+} from './contract-kit.ts';
+import { outputContract } from './contract-output.ts';
+import { registryContract } from './contract-registry.ts';
+import { secretContract } from './contract-secrets.ts';
+import type { BuildRequest, BuildResult } from './driver.ts';
 
-/** What the contract suite needs of one kind of driver. */
-export interface DriverUnderTest {
-  readonly driver: BuilderDriver;
-  /** Network of steps that works with this engine in a test. */
-  readonly network: 'default' | 'none';
-  /** Containers and mounts of the engine that exist now; empty when nothing is left over. */
-  leftovers(): Promise<string[]>;
-  /** A module's source that sets `driver`, for a process of its own. */
-  readonly openInChild: string;
-}
-
-export const BASE = 'decant-contract-base:latest';
-
-/** A root filesystem of one static busybox, as an archive. */
-export async function busyboxArchive(directory: string): Promise<string> {
-  const root = join(directory, 'base');
-  await mkdir(join(root, 'bin'), { recursive: true });
-  await mkdir(join(root, 'tmp'));
-  const busybox = (await findProgram('busybox'))!;
-  await cp(busybox, join(root, 'bin/busybox'), { dereference: true });
-  await chmod(join(root, 'bin/busybox'), 0o755);
-  for (const name of ['sh', 'cat', 'echo', 'ls', 'sleep', 'date', 'cp', 'true']) {
-    await symlink('busybox', join(root, 'bin', name));
-  }
-  const file = join(directory, 'base.tar');
-  await run('tar', ['-C', root, '--owner=0', '--group=0', '-cf', file, '.']);
-  return file;
-}
-
-/** Files in memory as a source. */
-export function source(dockerfile: string, files: Readonly<Record<string, string>> = {}): BuildRequest['context'] {
-  return {
-    dockerfile: { displayPath: 'Dockerfile', bytes: new TextEncoder().encode(dockerfile) },
-    async materialize(directory) {
-      for (const [path, content] of Object.entries(files)) {
-        await mkdir(dirname(join(directory, path)), { recursive: true });
-        await writeFile(join(directory, path), content);
-      }
-    },
-  };
-}
-
-async function finish(generator: AsyncGenerator<BuildEvent, BuildResult>) {
-  const events: BuildEvent[] = [];
-  for (;;) {
-    const step = await generator.next();
-    if (step.done === true) return { result: step.value, events };
-    events.push(step.value);
-  }
-}
-
-const linesOf = (events: readonly BuildEvent[]) =>
-  events.flatMap((event) => (event.type === 'log' ? [event.line] : []));
-
-/** Processes whose command line has the text. */
-async function processesWith(text: string): Promise<string[]> {
-  const { stdout } = await run('ps', ['-eo', 'pid,args']);
-  return stdout
-    .toString()
-    .split('\n')
-    .filter((line) => line.includes(text) && !line.includes('ps -eo'));
-}
-
-async function goneWithin(milliseconds: number, list: () => Promise<string[]>): Promise<string[]> {
-  const deadline = performance.now() + milliseconds;
-  for (;;) {
-    const left = await list();
-    if (left.length === 0 || performance.now() > deadline) return left;
-    await sleep(100);
-  }
-}
+export { busyboxArchive, type DriverUnderTest } from './contract-kit.ts';
 
 /** What every builder driver does, on a real engine. */
 export function builderContract(
@@ -90,13 +36,10 @@ export function builderContract(
     const scope = new Scope();
     let under: DriverUnderTest;
     let workDirectory: string;
-    const build = (request: Partial<BuildRequest> & Pick<BuildRequest, 'context'>, signal?: AbortSignal) =>
-      under.driver.build({ workDirectory, network: under.network, ...request }, { signal });
-    const failure = (request: Parameters<typeof build>[0]) =>
-      finish(build(request)).then(
-        () => expect.fail('the build should fail'),
-        (error: unknown) => error,
-      );
+    const bench = () => ({ under, workDirectory });
+    const build = (request: AnyRequest, signal?: AbortSignal) => startBuild(bench(), request, signal);
+    const failure = (request: AnyRequest) => failureOf(bench(), request);
+    const exported = (result: BuildResult) => exportedOf(bench(), result);
 
     beforeAll(async () => {
       workDirectory = await mkdtemp(join(tmpdir(), 'decant-builder-'));
@@ -107,25 +50,6 @@ export function builderContract(
     }, 60_000);
 
     afterAll(() => scope[Symbol.asyncDispose](), 60_000);
-
-    const exported = async (result: BuildResult) => {
-      const directory = await mkdtemp(join(workDirectory, 'out:'));
-      const { kind, file } = await result.exportImage(directory);
-      expect(kind).toBe('docker-archive');
-      const read = async (path: string) => (await run('tar', ['-xOf', file, path])).stdout;
-      const [entry] = JSON.parse((await read('manifest.json')).toString()) as { Config: string; Layers: string[] }[];
-      const layers: Buffer[] = [];
-      for (const layer of entry!.Layers) {
-        // A layer may be a link to another entry of the archive.
-        const unpacked = join(directory, 'unpacked');
-        await run('tar', ['-xf', file, '--one-top-level=unpacked'], { cwd: directory });
-        layers.push(await readFile(join(unpacked, layer)));
-      }
-      const config = JSON.parse((await read(entry!.Config)).toString()) as {
-        config: { Env: string[]; Shell?: string[] };
-      };
-      return { file, config, layers };
-    };
 
     it('builds, exports and removes what it exported', async () => {
       const { result, events } = await finish(
@@ -152,19 +76,6 @@ export function builderContract(
       expect(Buffer.concat(layers).includes('hello world, = "quoted"\n')).toBe(true);
       await result[Symbol.asyncDispose]();
       await expect(lstat(file)).rejects.toThrow(/ENOENT/);
-    });
-
-    it('gives the same image and layers again while nothing changed, and runs all steps when told to', async () => {
-      const context = () => source(`FROM ${BASE}\nCOPY a /a\nRUN date > /when; sleep 1\n`, { a: '1' });
-      const first = await finish(build({ context: context() }));
-      const second = await finish(build({ context: context() }));
-      expect(second.result.image).toBe(first.result.image);
-      expect(linesOf(second.events).filter((line) => line.startsWith('CACHED '))).toHaveLength(2);
-      const [one, two] = [await exported(first.result), await exported(second.result)];
-      expect(two.layers).toEqual(one.layers);
-      expect(two.config).toEqual(one.config);
-      const third = await finish(build({ context: context(), cache: 'ignore' }));
-      expect(third.result.image).not.toBe(first.result.image);
     });
 
     it('sees a change that keeps size and time', async () => {
@@ -272,26 +183,6 @@ export function builderContract(
       expect(linesOf(events)).toContain('interfaces: lo');
     });
 
-    it('mounts secrets for the step alone, or refuses', async () => {
-      const value = `s3cret-${Math.random()}`;
-      const file = join(workDirectory, 'secret');
-      await writeFile(file, value, { mode: 0o600 });
-      const context = source(
-        `FROM ${BASE}\nRUN --mount=type=secret,id=tok cat /run/secrets/tok > /tmp/x; ls -s /tmp/x; echo > /tmp/x\n`,
-      );
-      if (!under.driver.capabilities.features.has('RUN --mount')) {
-        expect(await failure({ context, secrets: [{ id: 'tok', file }] })).toMatchObject({
-          code: 'DOCKERFILE_UNSUPPORTED',
-        });
-        return;
-      }
-      expect(await failure({ context })).toMatchObject({ code: 'USAGE', details: { id: 'tok' } });
-      const { result, events } = await finish(build({ context, secrets: [{ id: 'tok', file }] }));
-      const { layers, config } = await exported(result);
-      expect(Buffer.concat(layers).includes(value)).toBe(false);
-      expect(JSON.stringify([config, events])).not.toContain(value);
-    });
-
     it('knows and removes images by name', async () => {
       const tag = 'decant-contract-named:v1';
       expect(await under.driver.imageExists(tag)).toBe(false);
@@ -305,61 +196,10 @@ export function builderContract(
       expect(await under.driver.imageExists(BASE)).toBe(true);
     });
 
-    const nothingLeft = async (mark: string) => {
-      expect(await goneWithin(5000, () => processesWith(mark))).toEqual([]);
-      expect(await goneWithin(5000, () => under.leftovers())).toEqual([]);
-    };
-
-    it('ends everything within five seconds when it is aborted', async () => {
-      const mark = `3${Date.now() % 1e6}`;
-      const controller = new AbortController();
-      const reason = new Error('enough');
-      const generator = build(
-        { context: source(`FROM ${BASE}\nRUN echo go; sleep ${mark} & sleep ${mark}\n`) },
-        controller.signal,
-      );
-      for (let step = await generator.next(); step.done !== true; step = await generator.next()) {
-        if (step.value.type === 'log' && step.value.line === 'go') break;
-      }
-      expect(await processesWith(`sleep ${mark}`)).not.toEqual([]);
-      const started = performance.now();
-      controller.abort(reason);
-      await expect(finish(generator)).rejects.toBe(reason);
-      await nothingLeft(`sleep ${mark}`);
-      expect(performance.now() - started).toBeLessThan(5000);
-    });
-
-    it('ends everything when its events are no longer taken', async () => {
-      const mark = `4${Date.now() % 1e6}`;
-      for await (const event of build({ context: source(`FROM ${BASE}\nRUN echo go; sleep ${mark}\n`) })) {
-        if (event.type === 'log' && event.line === 'go') break;
-      }
-      await nothingLeft(`sleep ${mark}`);
-    });
-
-    it('leaves no process when this process is killed, and cleans up the rest at the next start', async () => {
-      const mark = `5${Date.now() % 1e6}`;
-      const script = `${under.openInChild}
-        const bytes = new TextEncoder().encode(${JSON.stringify(`FROM ${BASE}\nRUN echo go; sleep ${mark} & sleep ${mark}\n`)});
-        const context = { dockerfile: { displayPath: 'Dockerfile', bytes }, materialize: async () => {} };
-        const request = { context, workDirectory: ${JSON.stringify(workDirectory)}, network: ${JSON.stringify(under.network)} };
-        for await (const event of driver.build(request)) if (event.line === 'go') process.kill(process.pid, 'SIGKILL');`;
-      const child = await run(
-        process.execPath,
-        ['--conditions=@decant/source', '--input-type=module', '--eval', script],
-        {
-          okCodes: [],
-          timeoutMs: 30_000,
-        },
-      ).catch((error: unknown) => error);
-      expect(child).toMatchObject({ details: { signalName: 'SIGKILL' } });
-      expect(await goneWithin(5000, () => processesWith(`sleep ${mark}`))).toEqual([]);
-      const removed = await under.driver.cleanUpLeftovers();
-      // A daemon removes its own; buildah has none, so its working container waits for us.
-      expect(removed).toBe(under.driver.name === 'buildah' ? 1 : 0);
-      await nothingLeft(`sleep ${mark}`);
-      const { result } = await finish(build({ context: source(`FROM ${BASE}\nRUN true\n`) }));
-      expect(result.image).toMatch(/^sha256:/);
-    });
+    cacheContract(bench);
+    secretContract(bench);
+    registryContract(bench, scope);
+    outputContract(bench);
+    cancelContract(bench);
   });
 }

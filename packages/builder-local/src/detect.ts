@@ -2,13 +2,14 @@ import { realpath } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 
 import { DecantError, isDecantError } from '@decant/core';
-import { findProgram, run } from '@decant/core/node';
+import { run } from '@decant/core/node';
 
-import { buildahCommand, buildahDriver, type BuildahOptions } from './buildah.ts';
 import { dockerDriver, type DockerFacts, type DockerOptions } from './docker.ts';
 import type { BuilderDriver, BuilderName, CallOptions } from './driver.ts';
 import { architectureOf } from './image-archive.ts';
+import { probeStorage } from './detect-storage.ts';
 import { lastLinesOf } from './process-output.ts';
+import { BUILDAH, PODMAN, type StorageOptions } from './storage-engine.ts';
 
 /** A build engine found on this machine: a driver, or why it cannot be used. */
 export type DetectedBuilder =
@@ -25,21 +26,23 @@ export type DetectedBuilder =
 export interface DetectOptions extends CallOptions {
   /** Variables for docker, for example DOCKER_HOST. */
   readonly docker?: { readonly env?: Readonly<Record<string, string>> | undefined } | undefined;
-  readonly buildah?: BuildahOptions | undefined;
+  readonly buildah?: StorageOptions | undefined;
+  readonly podman?: StorageOptions | undefined;
 }
 
 /** Milliseconds that each probe of an engine may take. */
 const PROBE_TIMEOUT_MS = 10_000;
 
-/** Every docker client and buildah on this machine, asked in a bounded time; nothing is built. */
+/** Every docker client, buildah and podman on this machine, asked in a bounded time; nothing is built. */
 export async function detectBuilders(options: DetectOptions = {}): Promise<DetectedBuilder[]> {
   const { signal } = options;
   const clients = await dockerClients();
-  const [dockers, buildah] = await Promise.all([
+  const [dockers, buildah, podman] = await Promise.all([
     Promise.all(clients.map((program) => probeDocker({ program, env: options.docker?.env }, { signal }))),
-    probeBuildah(options.buildah ?? {}, { signal }),
+    probeStorage(BUILDAH, options.buildah ?? {}, { signal }),
+    probeStorage(PODMAN, options.podman ?? {}, { signal }),
   ]);
-  return [...dockers.flat(), ...buildah];
+  return [...dockers.flat(), ...buildah, ...podman];
 }
 
 async function dockerClients(): Promise<string[]> {
@@ -117,64 +120,23 @@ function whyNoDaemon(error: unknown): { reason: string; hint?: string } {
   return { reason: `The docker client fails: ${text.split('\n').at(-1) ?? ''}` };
 }
 
-/** Whether buildah works here as this user, in the namespaces that its builds get. Empty when it is not installed. */
-export async function probeBuildah(options: BuildahOptions, { signal }: CallOptions = {}): Promise<DetectedBuilder[]> {
-  const program = options.program ?? (await findProgram('buildah'));
-  if (program === undefined) return [];
-  const env = { ...process.env, ...options.env };
-  const rootless = process.getuid?.() !== 0;
-  try {
-    const [command, ...args] = await buildahCommand(program, options, rootless, ['info']);
-    const { stdout } = await run(command, args, { env, timeoutMs: PROBE_TIMEOUT_MS, signal });
-    const info = JSON.parse(stdout.toString()) as {
-      host: { arch: string };
-      store: { GraphDriverName: string; GraphRoot: string };
-    };
-    const version = await run(program, ['--version'], { env, timeoutMs: PROBE_TIMEOUT_MS, signal });
-    const architecture = architectureOf(info.host.arch);
-    if (architecture === undefined) {
-      const reason = `decant does not build for the architecture ${info.host.arch}.`;
-      return [{ usable: false, name: 'buildah', program, reason }];
-    }
-    const facts = {
-      program,
-      version: /\d+\.\d+\.\d+/.exec(version.stdout.toString())?.[0] ?? 'unknown',
-      architecture,
-      graphRoot: info.store.GraphRoot,
-      graphDriver: info.store.GraphDriverName,
-      rootless,
-      runc: await findProgram('runc'),
-    };
-    return [{ usable: true, name: 'buildah', program, driver: buildahDriver(facts, options) }];
-  } catch (error) {
-    signal?.throwIfAborted();
-    return [{ usable: false, name: 'buildah', program, ...whyNoBuildah(error, rootless) }];
-  }
-}
-
-function whyNoBuildah(error: unknown, rootless: boolean): { reason: string; hint?: string | undefined } {
-  const text = lastLinesOf(error);
-  const last = text.split('\n').findLast((line) => line.trim() !== '') ?? '';
-  if (rootless && /subuid|subgid|newuidmap|newgidmap|user namespace|uid_map/i.test(text)) {
-    return {
-      reason: `buildah cannot map user ids: ${last}`,
-      hint: 'Install uidmap and give the user a range in /etc/subuid and /etc/subgid, or run as root.',
-    };
-  }
-  return { reason: `buildah does not work here: ${last}`, hint: isDecantError(error) ? error.hint : undefined };
-}
-
 /** The error for want of a usable engine, with what was found and what to do; `wanted` when only one would do. */
 export function noEngine(detected: readonly DetectedBuilder[], wanted?: BuilderName): DecantError {
   const unusable = detected.filter((builder) => !builder.usable);
   const reasons = unusable.map(({ program, reason }) => `${program}: ${reason}`);
-  const packages = { docker: 'docker.io', 'docker-buildkit': 'docker.io', buildah: 'buildah runc uidmap' };
+  const packages = {
+    docker: 'docker.io',
+    'docker-buildkit': 'docker.io',
+    buildah: 'buildah runc uidmap',
+    podman: 'podman runc uidmap',
+  };
   const install =
     process.platform === 'linux'
       ? `On Debian or Ubuntu: apt-get install -y --no-install-recommends ${packages[wanted ?? 'buildah']}`
       : 'Install Docker Desktop: https://docs.docker.com/desktop/';
   const hint = unusable.find((builder) => builder.hint !== undefined)?.hint ?? install;
-  const what = wanted === undefined ? 'No build engine (docker, buildah) can' : `The build engine ${wanted} cannot`;
+  const what =
+    wanted === undefined ? 'No build engine (docker, buildah, podman) can' : `The build engine ${wanted} cannot`;
   const message = [`${what} be used on this machine.`, ...reasons].join(' ');
   return new DecantError('BUILD_ENGINE_MISSING', message, { hint, details: { reasons } });
 }

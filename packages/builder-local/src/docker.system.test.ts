@@ -13,7 +13,7 @@ const [dockerd, docker, busybox] = await Promise.all(['dockerd', 'docker', 'busy
 const available = process.getuid?.() === 0 && dockerd !== undefined && docker !== undefined && busybox !== undefined;
 
 /** A daemon of our own: its own socket, images and state, no bridge and no firewall rules. */
-async function startDaemon(scope: Scope): Promise<string> {
+async function startDaemon(scope: Scope): Promise<{ readonly host: string; readonly directory: string }> {
   // Short, because the path of a socket has at most 107 bytes.
   const directory = await mkdtemp('/tmp/decant-dockerd-');
   scope.defer(() => rm(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
@@ -31,7 +31,7 @@ async function startDaemon(scope: Scope): Promise<string> {
   });
   for (let attempt = 0; attempt < 100 && daemon.exitCode === null; attempt++) {
     const answer = await run(docker!, ['-H', host, 'version'], { okCodes: [0, 1], timeoutMs: 5000 });
-    if (answer.exitCode === 0) return host;
+    if (answer.exitCode === 0) return { host, directory };
     await sleep(200);
   }
   throw new Error('the test daemon did not start');
@@ -39,7 +39,7 @@ async function startDaemon(scope: Scope): Promise<string> {
 
 function open(kind: 'docker-buildkit' | 'docker') {
   return async (scope: Scope): Promise<DriverUnderTest> => {
-    const host = await startDaemon(scope);
+    const { host, directory } = await startDaemon(scope);
     const env = { DOCKER_HOST: host };
     const before = (await readFile('/proc/mounts', 'utf8')).split('\n').length;
     const clients = [...new Set([docker!, '/usr/bin/docker'])];
@@ -50,6 +50,7 @@ function open(kind: 'docker-buildkit' | 'docker') {
     return {
       driver: builder.driver,
       network: 'none',
+      storage: directory,
       async leftovers() {
         const { stdout } = await run(docker!, ['ps', '--all', '--quiet'], { env: { ...process.env, ...env } });
         const mounts = (await readFile('/proc/mounts', 'utf8')).split('\n').length - before;

@@ -1,11 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { lstat, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import type { DockerfileFeature } from '@decant/context';
-import { DecantError } from '@decant/core';
+import { findStage, readDockerfile, withLineAfterFrom, type DockerfileFeature } from '@decant/context';
 import { run, type RunOptions, type RunResult } from '@decant/core/node';
 
-import { buildError } from './build-error.ts';
+import { buildError, withoutSecrets } from './build-error.ts';
 import { layBuildFiles, type BuildFiles } from './build-files.ts';
 import { checkRequest } from './check-request.ts';
 import { dyingWithUs } from './confine.ts';
@@ -18,12 +18,16 @@ import type {
   BuildResult,
   CallOptions,
 } from './driver.ts';
+import { CACHE_MARK, withoutCacheMark } from './cache-mark.ts';
 import { architectureOf, buildResult } from './image-archive.ts';
+import { startJanitor } from './janitor.ts';
 import { BuildkitReader } from './output/buildkit.ts';
 import { ClassicReader } from './output/classic.ts';
 import { succeeds } from './process-output.ts';
+import { writeDockerLogins } from './registry-logins.ts';
 import { removeTree } from './remove-tree.ts';
 import { runEngine } from './run-engine.ts';
+import { prepareSecrets } from './secrets.ts';
 
 export interface DockerOptions {
   /** Path of the docker client. */
@@ -71,6 +75,12 @@ export function dockerDriver(
     architecture: facts.architecture,
     features: buildkit ? buildkitFeatures(facts.serverVersion) : new Set(),
     networks: ['default', 'none', 'host'],
+    cacheModes: ['use', 'ignore', 'refresh'],
+    secrets: buildkit,
+    cacheMounts: buildkit,
+    ownIgnoreFile: buildkit,
+    reproducible: false,
+    outputs: ['docker-archive', 'oci-layout'],
     skipsUnusedStages: buildkit,
     rootless: false,
   };
@@ -84,22 +94,48 @@ export function dockerDriver(
   async function* build(request: BuildRequest, { signal }: CallOptions = {}): AsyncGenerator<BuildEvent, BuildResult> {
     signal?.throwIfAborted();
     yield* checkRequest(engine, capabilities, request);
-    const files = await layBuildFiles(request, { signal });
+    const secrets = await prepareSecrets(request.secrets);
+    const nonce = request.cache === 'ignore' ? randomBytes(8).toString('hex') : undefined;
+    const files = await layBuildFiles(request, {
+      signal,
+      onRoot: (root) => startJanitor({ root, env }),
+      ...(nonce === undefined || buildkit
+        ? {}
+        : { edit: (dockerfile) => withLineAfterFrom(dockerfile, `ARG ${CACHE_MARK}=${nonce}`) }),
+    });
+    const marks = stageCount(request);
     try {
       if (!buildkit) yield* withoutIgnoreFile(files);
-      const reader = buildkit ? new BuildkitReader() : new ClassicReader();
-      const args = dockerBuildArguments(request, files, buildkit ? facts.buildkitFlags : undefined);
+      const logins =
+        request.auth === undefined ? {} : await writeDockerLogins(join(files.root, 'docker'), request.auth, env);
+      const classic = () => (nonce === undefined ? new ClassicReader() : withoutCacheMark(new ClassicReader(), marks));
+      const reader = buildkit ? new BuildkitReader() : classic();
+      const flags = buildkit ? facts.buildkitFlags : undefined;
+      const args = dockerBuildArguments(request, files, { flags, secrets: secrets.flags, nonce });
       const command = await dyingWithUs([options.program, ...args]);
-      const exitCode = yield* runEngine(command, reader, { env, killAfterMs: 1000, signal });
-      if (exitCode !== 0) throw buildError(engine, reader.failure(), files.root);
+      const exitCode = yield* runEngine(command, reader, {
+        env: { ...env, ...logins, ...secrets.env },
+        killAfterMs: 1000,
+        masked: secrets.masked,
+        signal,
+      });
+      if (exitCode !== 0) throw buildError(engine, withoutSecrets(reader.failure(), secrets.masked), files.root);
       const image = (await readFile(files.imageIdFile, 'utf8')).trim();
       const { stdout } = await ask(['image', 'inspect', '--format', '{{.Architecture}}', image], { signal });
       const architecture = architectureOf(stdout.toString().trim()) ?? facts.architecture;
-      return buildResult({ image, architecture, engine }, async (directory, fileName, call) => {
-        await docker(['save', '-o', fileName, image], { cwd: directory, signal: call.signal });
-      });
+      return buildResult(
+        { image, architecture, engine },
+        {
+          env,
+          write: async (directory, fileName, call) => {
+            await docker(['save', '-o', fileName, image], { cwd: directory, signal: call.signal });
+          },
+          stream: await dyingWithUs([options.program, 'save', image]),
+        },
+      );
     } finally {
       await removeTree(files.root);
+      await files.janitor?.[Symbol.asyncDispose]();
     }
   }
 
@@ -122,6 +158,13 @@ export function dockerDriver(
   };
 }
 
+/** How many stages the classic builder runs. */
+function stageCount({ context, buildArgs, target }: BuildRequest): number {
+  const { bytes, displayPath: fileName } = context.dockerfile;
+  const { stages } = readDockerfile(bytes, { fileName, buildArgs });
+  return (findStage(stages, target)?.index ?? 0) + 1;
+}
+
 /**
  * The classic client obeys an ignore file in the context whatever `--file` says, and writes a random name into the
  * copy it sends, which would make every build a new one. So it must go, at the price of not being COPYable.
@@ -134,11 +177,20 @@ async function* withoutIgnoreFile(files: BuildFiles): AsyncGenerator<BuildEvent,
   yield { type: 'warning', stage: 'build', message };
 }
 
-/** The arguments of `docker build`; `flags` are those of the client's BuildKit, undefined for the classic builder. */
+export interface DockerBuild {
+  /** Flags of the client's BuildKit; undefined for the classic builder. */
+  readonly flags: ReadonlySet<string> | undefined;
+  /** Values of `--secret`. */
+  readonly secrets: readonly string[];
+  /** Random, for a build that leaves the cache as it is. */
+  readonly nonce: string | undefined;
+}
+
+/** The arguments of `docker build`. */
 export function dockerBuildArguments(
   request: BuildRequest,
   files: BuildFiles,
-  flags: ReadonlySet<string> | undefined,
+  { flags, secrets, nonce }: DockerBuild,
 ): string[] {
   const args = ['build', '--force-rm', '--iidfile', files.imageIdFile, '--file', files.dockerfile];
   if (flags !== undefined) {
@@ -147,20 +199,15 @@ export function dockerBuildArguments(
     if (flags.has('--load')) args.push('--load');
     if (flags.has('--provenance')) args.push('--provenance=false');
   }
-  if (request.cache === 'ignore') args.push('--no-cache');
+  // The results of such a build replace the ones before.
+  if (request.cache === 'refresh' || request.cache === 'ignore') args.push('--no-cache');
+  // Unless its steps are other steps to BuildKit: the names that a step can look up are part of their key.
+  if (nonce !== undefined && flags !== undefined) args.push('--add-host', `${nonce}.decant.invalid:127.0.0.1`);
   if (request.target !== undefined) args.push('--target', request.target);
   if ((request.network ?? 'default') !== 'default') args.push('--network', request.network!);
   for (const [name, value] of Object.entries(request.buildArgs ?? {})) args.push('--build-arg', `${name}=${value}`);
-  for (const secret of request.secrets ?? []) args.push('--secret', secretArgument(secret));
+  for (const secret of secrets) args.push('--secret', secret);
   if (request.tag !== undefined) args.push('--tag', request.tag);
   args.push(files.context);
   return args;
-}
-
-/** `id=…,src=…`; the engines split it at commas and not all of them know quotes. */
-export function secretArgument({ id, file }: { readonly id: string; readonly file: string }): string {
-  if (/[,"\n]/.test(id) || /[,"\n]/.test(file)) {
-    throw new DecantError('USAGE', 'The id or the file name of a secret has a comma, quote or line end.');
-  }
-  return `id=${id},src=${file}`;
 }

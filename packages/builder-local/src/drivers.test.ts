@@ -9,15 +9,23 @@ import { run } from '@decant/core/node';
 import { writeBaseArchive } from './base-archive.ts';
 import { buildError } from './build-error.ts';
 import { layBuildFiles } from './build-files.ts';
-import { markedContainers, newBuildMark, ownerIsGone } from './buildah-containers.ts';
-import { buildahBuildArguments, buildahFeatures, storageArguments, withHost } from './buildah.ts';
 import { chooseBuilder } from './choose.ts';
-import { flagsOf, probeBuildah, probeDocker, type DetectedBuilder } from './detect.ts';
-import { buildkitFeatures, dockerBuildArguments, dockerDriver, secretArgument } from './docker.ts';
+import { probeBuildah } from './detect-storage.ts';
+import { flagsOf, probeDocker, type DetectedBuilder } from './detect.ts';
+import { buildkitFeatures, dockerBuildArguments, dockerDriver } from './docker.ts';
 import type { BuilderDriver, BuildEvent, BuildRequest } from './driver.ts';
 import { EventQueue } from './event-queue.ts';
 import { removeTree } from './remove-tree.ts';
-import { dockerHubForShortNames } from './short-names.ts';
+import { secretArgument } from './secrets.ts';
+import {
+  BUILDAH,
+  buildahFeatures,
+  PODMAN,
+  podmanFeatures,
+  storageArguments,
+  storageBuildArguments,
+  withHost,
+} from './storage-engine.ts';
 
 let directory: string;
 beforeAll(async () => {
@@ -31,6 +39,7 @@ const files = {
   dockerfile: '/w/file/Dockerfile',
   imageIdFile: '/w/id',
   temporary: '/w/tmp',
+  janitor: undefined,
 };
 const context: BuildRequest['context'] = {
   dockerfile: { displayPath: 'Dockerfile', bytes: new TextEncoder().encode('FROM a\n') },
@@ -49,29 +58,37 @@ const full: BuildRequest = {
 
 describe('arguments', () => {
   it('of docker', () => {
-    expect(dockerBuildArguments({ context, workDirectory: '/w' }, files, undefined)).toEqual(
+    const plain = { flags: undefined, secrets: [], nonce: undefined };
+    expect(dockerBuildArguments({ context, workDirectory: '/w' }, files, plain)).toEqual(
       'build --force-rm --iidfile /w/id --file /w/file/Dockerfile /w/context'.split(' '),
     );
-    const args = dockerBuildArguments(full, files, new Set(['--secret', '--load', '--provenance']));
+    const flags = new Set(['--secret', '--load', '--provenance']);
+    const args = dockerBuildArguments(full, files, { flags, secrets: ['id=s,src=/s'], nonce: 'n' });
     expect(args.join('|')).toContain(
-      '--progress|plain|--load|--provenance=false|--no-cache|--target|t|--network|none|--build-arg|A=x y|--build-arg|B=|--secret|id=s,src=/s|--tag|app:1|/w/context',
+      '--progress|plain|--load|--provenance=false|--no-cache|--add-host|n.decant.invalid:127.0.0.1|--target|t|--network|none|--build-arg|A=x y|--build-arg|B=|--secret|id=s,src=/s|--tag|app:1|/w/context',
     );
-    expect(dockerBuildArguments(full, files, new Set(['--secret']))).not.toContain('--load');
+    expect(dockerBuildArguments(full, files, { ...plain, flags: new Set(['--secret']) })).not.toContain('--load');
+    const fresh = dockerBuildArguments({ ...full, cache: 'refresh' }, files, { ...plain, flags });
+    expect(fresh).toContain('--no-cache');
+    expect(fresh).not.toContain('--add-host');
   });
 
-  it('of buildah', () => {
-    const args = buildahBuildArguments(full, files, { rootless: false, runc: '/usr/sbin/runc' }, 'mark').join(' ');
-    expect(args).toContain('--isolation oci --runtime /usr/sbin/runc --network none --secret id=mark,src=/dev/null');
+  it('of buildah and podman', () => {
+    const facts = { rootless: false, runc: '/usr/sbin/runc' };
+    const prepared = { mark: 'mark', secrets: ['id=s,src=/s'], authFile: '/w/auth' };
+    const args = storageBuildArguments(BUILDAH, full, files, facts, prepared).join(' ');
+    expect(args).toMatch(/^bud --runtime \/usr\/sbin\/runc --format docker --layers /);
+    expect(args).toContain('--isolation oci --network none --secret id=mark,src=/dev/null');
     expect(args).toContain(
-      '--no-cache --target t --build-arg A=x y --build-arg B= --secret id=s,src=/s --tag localhost/app:1 /w/context',
+      '--no-cache --authfile /w/auth --target t --build-arg A=x y --build-arg B= --secret id=s,src=/s --tag localhost/app:1 /w/context',
     );
-    const plain = buildahBuildArguments(
-      { context, workDirectory: '/w' },
-      files,
-      { rootless: true, runc: undefined },
-      'mark',
+    const minimal = { context, workDirectory: '/w' };
+    const none = { mark: 'mark', secrets: [], authFile: undefined };
+    const plain = storageBuildArguments(PODMAN, minimal, files, { rootless: true, runc: undefined }, none).join(' ');
+    expect(plain).toContain('build --format docker --layers --force-rm --iidfile /w/id --isolation chroot');
+    expect(storageBuildArguments(PODMAN, full, files, { ...facts, rootless: true }, none).join(' ')).toMatch(
+      /^--runtime \/usr\/sbin\/runc build .*--isolation rootless/,
     );
-    expect(plain.join(' ')).toContain('--layers --force-rm --iidfile /w/id --isolation chroot');
     expect(storageArguments({ storageRoot: '/r', runRoot: '/u', storageDriver: 'vfs' })).toEqual(
       '--root /r --runroot /u --storage-driver vfs'.split(' '),
     );
@@ -98,6 +115,8 @@ describe('capabilities', () => {
     expect(buildkitFeatures('28.2.2').has('heredoc')).toBe(true);
     expect(buildahFeatures('1.28.2').has('heredoc')).toBe(false);
     expect(buildahFeatures('1.39.0').has('heredoc')).toBe(true);
+    expect(podmanFeatures('4.3.1').has('heredoc')).toBe(false);
+    expect(podmanFeatures('5.0.0').has('heredoc')).toBe(true);
   });
 
   it('are read from help texts', () => {
@@ -144,52 +163,6 @@ describe('a base as an archive', () => {
   });
 });
 
-describe('marks of buildah containers', () => {
-  it('say whether their process still runs', async () => {
-    const own = await newBuildMark();
-    expect(own).toMatch(/^decant-build-\d+-\d+-[0-9a-f]{8}$/);
-    expect(await ownerIsGone(own)).toBe(false);
-    expect(await ownerIsGone(own.replace(/-\d+(-[0-9a-f]{8})$/, '-1$1'))).toBe(true);
-    expect(await ownerIsGone('decant-build-4194305-77-00000000')).toBe(true);
-  });
-
-  it('are found in the records of a storage, whatever else lies there', async () => {
-    const mark = await newBuildMark();
-    const id = 'a'.repeat(64);
-    const containers = join(directory, 'overlay-containers');
-    for (const name of [id, 'b'.repeat(64), 'c'.repeat(64)])
-      await mkdir(join(containers, name, 'userdata'), { recursive: true });
-    await writeFile(
-      join(containers, id, 'userdata', 'buildah.json'),
-      `{"CommonBuildOpts":{"Secrets":["id=${mark},src=/dev/null"]}}`,
-    );
-    await writeFile(join(containers, 'b'.repeat(64), 'userdata', 'buildah.json'), '{"CommonBuildOpts":{"Secrets":[]}}');
-    await writeFile(join(containers, 'containers.json'), '[]');
-    expect(await markedContainers(directory, 'overlay')).toEqual([{ id, mark }]);
-    expect(await markedContainers(directory, 'vfs')).toEqual([]);
-  });
-});
-
-describe('short names', () => {
-  const withConf = async (name: string, text: string) => {
-    const home = join(directory, name);
-    await mkdir(join(home, '.config/containers'), { recursive: true });
-    await writeFile(join(home, '.config/containers/registries.conf'), text);
-    return dockerHubForShortNames(home, { HOME: home });
-  };
-
-  it('come from Docker Hub where no registry is configured for them', async () => {
-    const variables = await withConf('a', '# unqualified-search-registries = ["x"]\n[[registry]]\nlocation = "y"\n');
-    const text = await readFile(variables['CONTAINERS_REGISTRIES_CONF']!, 'utf8');
-    expect(text).toMatch(/^unqualified-search-registries = \["docker.io"\]\n#.*\n\[\[registry\]\]/);
-  });
-
-  it('come from where the configuration says otherwise', async () => {
-    expect(await withConf('b', 'unqualified-search-registries = ["x"]\n')).toEqual({});
-    expect(await dockerHubForShortNames(directory, { CONTAINERS_REGISTRIES_CONF: '/x' })).toEqual({});
-  });
-});
-
 describe('EventQueue', () => {
   const line = (text: string): BuildEvent => ({ type: 'log', stage: 'build', stream: 'stdout', line: text });
 
@@ -226,7 +199,7 @@ describe('EventQueue', () => {
 
 describe('chooseBuilder', () => {
   const usable = (
-    name: 'docker-buildkit' | 'docker' | 'buildah',
+    name: 'docker-buildkit' | 'docker' | 'buildah' | 'podman',
     features: readonly string[] = [],
   ): DetectedBuilder => {
     const capabilities = { architecture: 'amd64', features: new Set(features), networks: ['default'], rootless: false };
@@ -248,11 +221,11 @@ describe('chooseBuilder', () => {
     context: { ...context, dockerfile: { displayPath: 'D', bytes: new TextEncoder().encode(text) } },
   });
 
-  it('prefers BuildKit, then buildah, then the classic builder', () => {
-    const all = [usable('docker'), usable('buildah'), usable('docker-buildkit')];
+  it('prefers BuildKit, then buildah, then podman, then the classic builder', () => {
+    const all = [usable('docker'), usable('podman'), usable('buildah'), usable('docker-buildkit')];
     expect(chooseBuilder(all)).toMatchObject({
       driver: { name: 'docker-buildkit' },
-      why: expect.stringContaining('preferred to buildah, docker'),
+      why: expect.stringContaining('preferred to buildah, podman, docker'),
     });
     expect(chooseBuilder([broken, usable('docker'), usable('buildah')]).driver.name).toBe('buildah');
     expect(chooseBuilder([usable('docker')]).why).toContain('only engine');

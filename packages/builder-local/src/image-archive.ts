@@ -1,18 +1,27 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { DecantError, isDecantError } from '@decant/core';
+import { DecantError, errnoOf, isDecantError, toDecantError } from '@decant/core';
 
+import type { CommandLine } from './confine.ts';
+import type { Architecture, BuildResult, CallOptions, ExportedImage, ExportedLayout } from './driver.ts';
+import { engineStream } from './engine-stream.ts';
 import { lastLinesOf } from './process-output.ts';
-import type { Architecture, BuildResult, CallOptions, ExportedImage } from './driver.ts';
+import { saveLayout } from './save-layout.ts';
 
-/** Writes an image into a file that does not exist yet. */
-export type WriteArchive = (directory: string, fileName: string, options: CallOptions) => Promise<void>;
+/** How an engine hands an image out. */
+export interface ImageOutput {
+  /** Writes the image into a file that does not exist yet. */
+  readonly write: (directory: string, fileName: string, options: CallOptions) => Promise<void>;
+  /** The command that writes the same to its standard output. */
+  readonly stream: CommandLine;
+  readonly env: NodeJS.ProcessEnv;
+}
 
 /** A build's result that removes what it exported when it is disposed of. */
 export function buildResult(
   facts: { readonly image: string; readonly architecture: Architecture; readonly engine: string },
-  write: WriteArchive,
+  output: ImageOutput,
 ): BuildResult {
   const written = new Set<string>();
   return {
@@ -23,13 +32,21 @@ export function buildResult(
       await rm(file, { force: true });
       written.add(file);
       try {
-        await write(directory, fileName, options);
+        await output.write(directory, fileName, options);
       } catch (error) {
         await rm(file, { force: true });
         options.signal?.throwIfAborted();
         throw exportError(error, facts.engine);
       }
       return { kind: 'docker-archive', file };
+    },
+    async exportLayout(directory: string, options: CallOptions = {}): Promise<ExportedLayout> {
+      try {
+        return await saveLayout(engineStream(output.stream, { env: output.env, ...options }), directory, options);
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        throw exportError(error, facts.engine);
+      }
     },
     async [Symbol.asyncDispose]() {
       for (const file of written) await rm(file, { force: true });
@@ -39,6 +56,7 @@ export function buildResult(
 }
 
 function exportError(error: unknown, engine: string): unknown {
+  if (errnoOf(error) === 'ENOSPC' || errnoOf(error) === 'EDQUOT') return toDecantError(error);
   if (!isDecantError(error, 'PROCESS_FAILED')) return error;
   const reason = lastLinesOf(error);
   if (/no space left on device|disk quota exceeded/i.test(reason)) {

@@ -1,7 +1,8 @@
-export type { BuildahFacts, BuildahOptions } from './buildah.ts';
-export { buildahDriver } from './buildah.ts';
+export { buildError } from './build-error.ts';
+export { checkRequest } from './check-request.ts';
 export { chooseBuilder, type BuilderWants, type ChosenBuilder } from './choose.ts';
-export { detectBuilders, probeBuildah, probeDocker, type DetectedBuilder, type DetectOptions } from './detect.ts';
+export { probeBuildah, probePodman } from './detect-storage.ts';
+export { detectBuilders, probeDocker, type DetectedBuilder, type DetectOptions } from './detect.ts';
 export { dockerDriver, type DockerFacts, type DockerOptions } from './docker.ts';
 export type {
   Architecture,
@@ -13,7 +14,15 @@ export type {
   BuildResult,
   BuildSecret,
   BuildSource,
+  CacheMode,
   CallOptions,
   ExportedImage,
+  ExportedLayout,
   NetworkMode,
+  OutputForm,
+  RegistryLogin,
+  RegistryLogins,
 } from './driver.ts';
+export { BuildahReader } from './output/buildah.ts';
+export { storageDriver } from './storage-driver.ts';
+export { BUILDAH, PODMAN, type StorageDialect, type StorageFacts, type StorageOptions } from './storage-engine.ts';

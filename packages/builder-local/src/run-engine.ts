@@ -4,11 +4,14 @@ import type { CommandLine } from './confine.ts';
 import type { BuildEvent } from './driver.ts';
 import { EventQueue } from './event-queue.ts';
 import type { OutputReader } from './output/reader.ts';
+import { maskText } from './secrets.ts';
 
 export interface EngineRun {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Milliseconds from TERM to KILL when the build is aborted. */
   readonly killAfterMs: number;
+  /** Secrets that no event may show. */
+  readonly masked?: readonly string[] | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -31,7 +34,7 @@ export async function* runEngine(
     killAfterMs: options.killAfterMs,
     signal: AbortSignal.any(signals),
     onLine: (line, stream) => {
-      for (const event of reader.line(line, stream)) queue.push(event);
+      for (const event of reader.line(line, stream)) queue.push(hidden(event, options.masked));
     },
   }).finally(() => queue.end());
   // It is awaited below; until then a failure is not an unhandled one.
@@ -43,4 +46,10 @@ export async function* runEngine(
     left.abort();
     await ended.catch(() => undefined);
   }
+}
+
+function hidden(event: BuildEvent, masked: readonly string[] = []): BuildEvent {
+  if (masked.length === 0) return event;
+  if (event.type === 'log') return { ...event, line: maskText(event.line, masked) };
+  return event.type === 'warning' ? { ...event, message: maskText(event.message, masked) } : event;
 }

@@ -1,9 +1,9 @@
 import { MIB, PAGE_BYTES } from '@decant/core';
 import { describe, expect, it } from 'vitest';
 
-import { chunkImage } from './chunker.ts';
+import { chunkImage } from './chunk/chunker.ts';
 import { openImageCutter, type ImageChunk, type ImageCutter } from './image-cutter.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
+import { loadHashProvider } from './hash/load-hash-provider.ts';
 import { collect, randomBytes, randomPages } from './test-data.ts';
 
 const hash = await loadHashProvider();

@@ -1,13 +1,16 @@
 import { KIB, PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
-import { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './cut-rules.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './chunk/cut-rules.ts';
+import type { HashProvider } from './hash/hash-provider.ts';
 import type { PageHasher } from './page-hasher.ts';
 
 /** A stretch of an image, in image order. */
-export type ImageChunk =
+export type ImageChunk = Stretch<ChunkId>;
+
+/** A stretch of an image, its chunks named by an id or by the bytes of their digest. */
+export type Stretch<Name> =
   /** 1 to 256 pages of plain bytes, which belong to the chunker again once the next stretch is asked for. */
-  | { readonly type: 'chunk'; readonly id: ChunkId; readonly bytes: Uint8Array }
+  | { readonly type: 'chunk'; readonly id: Name; readonly bytes: Uint8Array }
   /** Zeros: a multiple of 4,096 bytes, at most 2^26 pages. */
   | { readonly type: 'hole'; readonly lengthBytes: number };
 
@@ -16,7 +19,7 @@ export type ImageChunk =
  * much with `filled`, or put `zeros`; then take stretches with `next` until there is none; at last `end`, and take
  * the rest. What comes out depends on the bytes and the hints only. Holds 4 MiB; dispose of it to let them be used again.
  */
-export interface ImageCutter extends Disposable {
+export interface ImageCutter<Name = ChunkId> extends Disposable {
   /**
    * Where the next bytes of the image go: at least 1 MiB once `next` has given undefined. Valid until the next call.
    * Portions of about 256 KiB are fastest: they are hashed while the processor's cache has them.
@@ -31,7 +34,7 @@ export interface ImageCutter extends Disposable {
   /** There are no more bytes; the last page is filled with zeros. */
   end(): void;
   /** The next stretch that is known, or undefined when more input is needed or everything has been given. */
-  next(): ImageChunk | undefined;
+  next(): Stretch<Name> | undefined;
 }
 
 /** When so much of the front of the buffer is done with, the rest is moved there. */
@@ -43,7 +46,16 @@ export interface ImageCutterOptions {
 }
 
 export async function openImageCutter({ layout, hash }: ImageCutterOptions): Promise<ImageCutter> {
-  return new Cutter(CUT_RULES[layout], await hash.createPageHasher());
+  return createImageCutter(layout, await hash.createPageHasher(), (digest) => toHex(digest) as ChunkId);
+}
+
+/** A cutter on a page hasher, which is disposed of with it; `nameOf` makes of a digest of 32 bytes what chunks are named by. */
+export function createImageCutter<Name>(
+  layout: ChunkLayout,
+  hasher: PageHasher,
+  nameOf: (digest: Uint8Array) => Name,
+): ImageCutter<Name> {
+  return new Cutter(CUT_RULES[layout], hasher, nameOf);
 }
 
 /**
@@ -51,9 +63,10 @@ export async function openImageCutter({ layout, hash }: ImageCutterOptions): Pro
  * then pages of which it is not yet known whether they are a hole (fewer than the minimum, all zeros), then pages not
  * looked at.
  */
-class Cutter implements ImageCutter {
+class Cutter<Name> implements ImageCutter<Name> {
   readonly #rules: CutRules;
   readonly #hasher: PageHasher;
+  readonly #nameOf: (digest: Uint8Array) => Name;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   #base = 0;
   #filled = 0;
@@ -71,9 +84,10 @@ class Cutter implements ImageCutter {
   #hints = 0;
   #ended = false;
 
-  constructor(rules: CutRules, hasher: PageHasher) {
+  constructor(rules: CutRules, hasher: PageHasher, nameOf: (digest: Uint8Array) => Name) {
     this.#rules = rules;
     this.#hasher = hasher;
+    this.#nameOf = nameOf;
     this.#buffer = hasher.buffer;
   }
 
@@ -131,7 +145,7 @@ class Cutter implements ImageCutter {
     this.#ended = true;
   }
 
-  next(): ImageChunk | undefined {
+  next(): Stretch<Name> | undefined {
     for (;;) {
       if (this.#holeEnded) return this.#takeHole();
       while (this.#decidedZeros > 0) {
@@ -153,7 +167,7 @@ class Cutter implements ImageCutter {
     }
   }
 
-  #zeroPages(count: number): ImageChunk | undefined {
+  #zeroPages(count: number): Stretch<Name> | undefined {
     if (this.#holePages > 0) {
       this.#holePages += count;
       this.#base += count * PAGE_BYTES;
@@ -176,7 +190,7 @@ class Cutter implements ImageCutter {
   }
 
   /** Moves one decided page into the open chunk; returns the chunk when that ends it, before or after the page. */
-  #addZeroPage(): ImageChunk | undefined {
+  #addZeroPage(): Stretch<Name> | undefined {
     if (this.#mustCut()) return this.#takeChunk();
     this.#hints >>>= 1;
     this.#decidedZeros--;
@@ -187,7 +201,7 @@ class Cutter implements ImageCutter {
   }
 
   /** At a page that is not zero: what comes before it first, then as many pages as the open chunk takes. */
-  #dataPages(at: number, available: number): ImageChunk | undefined {
+  #dataPages(at: number, available: number): Stretch<Name> | undefined {
     if (this.#holePages > 0) {
       // Looked at again once the hole has been taken.
       this.#holeEnded = true;
@@ -210,15 +224,15 @@ class Cutter implements ImageCutter {
     return this.#chunkPages > 0 && ((this.#hints & 1) === 1 || this.#position % STRIPE_PAGES === 0);
   }
 
-  #takeChunk(): ImageChunk {
+  #takeChunk(): Stretch<Name> {
     const bytes = this.#buffer.subarray(this.#base, this.#base + this.#chunkPages * PAGE_BYTES);
-    const id = toHex(this.#hasher.endChunk(this.#base, this.#chunkPages)) as ChunkId;
+    const id = this.#nameOf(this.#hasher.endChunk(this.#base, this.#chunkPages));
     this.#base += bytes.length;
     this.#chunkPages = 0;
     return { type: 'chunk', id, bytes };
   }
 
-  #takeHole(): ImageChunk {
+  #takeHole(): Stretch<Name> {
     const pages = Math.min(this.#holePages, MAX_HOLE_PAGES);
     this.#holePages -= pages;
     this.#position += pages;

@@ -1,7 +1,7 @@
 import { fromHex, toHex, type ChunkFrame } from '@decant/core';
 
-import { GrowingBytes, viewOf, writeU64 } from './bytes-reader.ts';
-import type { HashProvider } from './hash-provider.ts';
+import { GrowingBytes, viewOf, writeU64 } from './bytes/bytes-reader.ts';
+import type { HashProvider } from './hash/hash-provider.ts';
 import {
   frameProblem,
   MAX_PACK_BYTES,
@@ -12,8 +12,8 @@ import {
   PACK_ROW_BYTES,
   PACK_VERSION,
   writeRow,
-} from './pack-layout.ts';
-import { packTable, type PackTable } from './pack-table.ts';
+} from './pack/pack-layout.ts';
+import { packTable, type PackTable } from './pack/pack-table.ts';
 
 export interface FinishedPack {
   /** Table and footer: the last bytes of the pack. */
@@ -33,6 +33,8 @@ export interface PackBuilder {
   fits(storedBytes: number): boolean;
   /** Bytes to append for one more chunk, `frame.stored` itself among them. @throws RangeError when it does not fit or its lengths are impossible. */
   add(frame: ChunkFrame): Uint8Array[];
+  /** `add` for a chunk that is named by the 32 bytes of its digest. */
+  addDigest(digest: Uint8Array, frame: Omit<ChunkFrame, 'id'>): Uint8Array[];
   /** The end of the pack. @throws RangeError when it holds nothing or is finished. */
   finish(): FinishedPack;
 }
@@ -66,6 +68,18 @@ export function createPackBuilder(options: PackBuilderOptions): PackBuilder {
     return parts;
   };
 
+  const addDigest = (digest: Uint8Array, { encoding, plainBytes, stored }: Omit<ChunkFrame, 'id'>) => {
+    const problem = frameProblem(stored.length, plainBytes, encoding);
+    if (problem !== undefined) throw new RangeError(problem);
+    if (finished || !fits(stored.length)) throw new RangeError('the chunk does not fit into this pack');
+    const row = { offset: end, storedBytes: stored.length, plainBytes, encoding };
+    writeRow(rows.extend(PACK_ROW_BYTES), digest, row);
+    const parts = count === 0 ? [packHead(), stored] : [stored];
+    end += stored.length;
+    count++;
+    return append(parts);
+  };
+
   return {
     get count() {
       return count;
@@ -74,22 +88,8 @@ export function createPackBuilder(options: PackBuilderOptions): PackBuilder {
       return sizeWith(count, 0);
     },
     fits,
-    add(frame) {
-      const { encoding, plainBytes, stored } = frame;
-      const problem = frameProblem(stored.length, plainBytes, encoding);
-      if (problem !== undefined) throw new RangeError(problem);
-      if (finished || !fits(stored.length)) throw new RangeError('the chunk does not fit into this pack');
-      writeRow(rows.extend(PACK_ROW_BYTES), fromHex(frame.id), {
-        offset: end,
-        storedBytes: stored.length,
-        plainBytes,
-        encoding,
-      });
-      const parts = count === 0 ? [packHead(), stored] : [stored];
-      end += stored.length;
-      count++;
-      return append(parts);
-    },
+    add: (frame) => addDigest(fromHex(frame.id), frame),
+    addDigest,
     finish() {
       if (finished || count === 0) throw new RangeError('a pack is finished once and holds at least one chunk');
       finished = true;

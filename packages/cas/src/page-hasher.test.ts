@@ -3,8 +3,8 @@ import { blake3 as noble } from '@noble/hashes/blake3.js';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { CUT_RULES, pageHash } from './cut-rules.ts';
-import { createHashWasmBlake3 } from './hash-wasm-provider.ts';
+import { CUT_RULES, pageHash } from './chunk/cut-rules.ts';
+import { createHashWasmBlake3 } from './hash/hash-wasm-provider.ts';
 import { createKernelBlake3 } from './kernel/kernel-blake3.ts';
 import { randomBytes, randomPages } from './test-data.ts';
 

@@ -1,6 +1,6 @@
 import { MIB, PAGE_BYTES } from '@decant/core';
 
-import { isZeroPage, pageHash, type CutRules } from './cut-rules.ts';
+import { isZeroPage, pageHash, type CutRules } from './chunk/cut-rules.ts';
 
 /** What `dataPages` did: how many pages it took, and whether the last of them ends the chunk by its content. */
 export interface DataPages {

@@ -1,8 +1,8 @@
 import { PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
 import type { ImageChunk } from './image-cutter.ts';
-import type { HashProvider } from './hash-provider.ts';
-import type { ManifestFacts } from './manifest-layout.ts';
+import type { HashProvider } from './hash/hash-provider.ts';
+import type { ManifestFacts } from './manifest/manifest-layout.ts';
 
 /** Pseudo-random bytes that any language can make again: little-endian words of Marsaglia's xorshift32 (13, 17, 5). */
 export function randomBytes(seed: number, length: number): Uint8Array<ArrayBuffer> {

@@ -4,21 +4,21 @@ import { PAGE_BYTES, type ChunkId, type ImageConfig, type ImageId } from '@decan
 import { blake3 } from '@noble/hashes/blake3.js';
 import { describe, expect, it } from 'vitest';
 
-import { chunkImage } from './chunker.ts';
-import { pageHash, type ChunkLayout } from './cut-rules.ts';
-import { loadHashProvider } from './load-hash-provider.ts';
-import { canonicalConfig, configDigest } from './image-id.ts';
-import { encodeLocator, parseLocator, type LocatorRecord } from './locator.ts';
-import { encodeManifest, type ManifestStretch } from './manifest-builder.ts';
-import type { ManifestEntry } from './manifest-head.ts';
-import { parseManifest } from './manifest.ts';
-import { createMemoryRandomAccess } from './memory-random-access.ts';
+import { chunkImage } from './chunk/chunker.ts';
+import { pageHash, type ChunkLayout } from './chunk/cut-rules.ts';
+import { loadHashProvider } from './hash/load-hash-provider.ts';
+import { canonicalConfig, configDigest } from './manifest/image-id.ts';
+import { encodeLocator, parseLocator, type LocatorRecord } from './pack/locator.ts';
+import { encodeManifest, type ManifestStretch } from './manifest/manifest-builder.ts';
+import type { ManifestEntry } from './manifest/manifest-head.ts';
+import { parseManifest } from './manifest/manifest.ts';
+import { createMemoryRandomAccess } from './image/memory-random-access.ts';
 import { createZstdCodec } from './node/zstd-codec.ts';
-import { openChunk } from './open-chunk.ts';
+import { openChunk } from './chunk/open-chunk.ts';
 import { createPackBuilder } from './pack-builder.ts';
-import type { PackRow } from './pack-layout.ts';
-import { packFrame, readPackTable } from './pack-table.ts';
-import type { ImagePiece } from './piece.ts';
+import type { PackRow } from './pack/pack-layout.ts';
+import { packFrame, readPackTable } from './pack/pack-table.ts';
+import type { ImagePiece } from './chunk/piece.ts';
 import { collect, randomPages } from './test-data.ts';
 
 const folder = new URL('../vectors/', import.meta.url);

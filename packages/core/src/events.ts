@@ -10,7 +10,8 @@ export type Stage =
   | 'name'
   | 'fetch'
   | 'verify'
-  | 'export';
+  | 'export'
+  | 'diff';
 
 /** What long work reports while it runs; every event is plain JSON. */
 export type ProgressEvent =

@@ -1,5 +1,6 @@
 import {
   createImageReader,
+  createObjectSource,
   encodeLocator,
   openChunk,
   parseManifest,
@@ -7,15 +8,7 @@ import {
   type Manifest,
   type ManifestChunk,
 } from '@decant/cas';
-import {
-  DecantError,
-  isDecantError,
-  PAGE_BYTES,
-  STAGED,
-  type ChunkFrame,
-  type ChunkId,
-  type ChunkSource,
-} from '@decant/core';
+import { DecantError, isDecantError, PAGE_BYTES, STAGED, type ChunkId, type ChunkSource } from '@decant/core';
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkFilesystem } from './check-filesystem.ts';
@@ -143,22 +136,32 @@ async function locateReachable(
 
 /** The image as it will be, for the check of its filesystem; every chunk read through it is verified. */
 function checkingReader(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
-  const read = async (id: ChunkId): Promise<ChunkFrame> => {
+  const { hash, codec, store } = context;
+  const entryOf = (id: ChunkId) => {
     const entry = manifest.indexOf(id);
     if (entry === undefined) throw new DecantError('CAS_CHUNK_MISSING', `Chunk ${id} is not one of the image.`);
-    const place = locations.get(entry);
-    if (place === undefined) return staged.read(entry);
-    const { packKey, offset, storedBytes: lengthBytes, encoding } = place;
-    const stored = await context.store.get(packKey, { range: { offset, lengthBytes }, signal: context.signal });
-    return { id, encoding, plainBytes: manifest.entry(entry).pages * PAGE_BYTES, stored };
+    return entry;
   };
+  const locate = (id: ChunkId) => {
+    const entry = entryOf(id);
+    return { ...locations.get(entry)!, plainBytes: manifest.entry(entry).pages * PAGE_BYTES };
+  };
+  const atRest = createObjectSource({
+    store,
+    index: { locate: async (ids) => new Map(ids.map((id) => [id, locate(id)])) },
+  });
   const source: ChunkSource = {
     has: async (ids) => new Set(ids.filter((id) => manifest.indexOf(id) !== undefined)),
     async *get(ids) {
-      for (const id of ids) yield await read(id);
+      const rest: ChunkId[] = [];
+      for (const id of ids) {
+        const entry = entryOf(id);
+        if (locations.has(entry)) rest.push(id);
+        else yield await staged.read(entry);
+      }
+      yield* atRest.get(rest, { signal: context.signal });
     },
   };
-  const { hash, codec } = context;
   return createImageReader(manifest, source, { hash, codec });
 }
 

@@ -1,5 +1,15 @@
+export {
+  requireBuildCells,
+  runBuildCell,
+  type BuildCellOptions,
+  type BuildCellResult,
+  type CellLimit,
+} from './build-cell.ts';
+export { CELL_USER_NAMESPACE_FD } from './cell-program.ts';
+export type { GroupLimits } from './cgroup.ts';
 export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
 export { seccompFilter } from './seccomp.ts';
 export { resolveUser, type ImageUser } from './user.ts';
+export { createVolume } from './volume.ts';

@@ -1,7 +1,7 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -204,12 +204,35 @@ describe('openDockerArchive', () => {
     expect(await failure(gather(image.layers[0]!.open()))).toBe('OCI_DIGEST_MISMATCH');
   });
 
+  it('unpacks an archive that is compressed as a whole, and cleans up after it', async () => {
+    await save(good, [entry]);
+    const scratchDirectory = join(directory, 'scratch');
+    await mkdir(scratchDirectory);
+    const plain = await readFile(file);
+    for (const bytes of [gzipSync(plain), zstdCompressSync(plain)]) {
+      await writeFile(file, bytes);
+      await using image = await openDockerArchive(file, { scratchDirectory });
+      expect(await readdir(scratchDirectory)).toHaveLength(1);
+      expect((await gather(image.layers[0]!.open())).equals(ONE)).toBe(true);
+    }
+    expect(await readdir(scratchDirectory)).toEqual([]);
+  });
+
   it('says what to do with a compressed archive, and refuses what is none', async () => {
     await writeFile(file, gzipSync(ONE));
     await expect(openDockerArchive(file)).rejects.toMatchObject({
       code: 'OCI_UNSUPPORTED',
       hint: expect.stringContaining('gzip -d'),
     });
+    const scratchDirectory = join(directory, 'scratch');
+    await mkdir(scratchDirectory);
+    expect(await failure(openDockerArchive(file, { scratchDirectory }))).toBe('OCI_SOURCE_INVALID');
+    await writeFile(file, gzipSync(ONE).subarray(0, -9));
+    expect(await failure(openDockerArchive(file, { scratchDirectory }))).toBe('OCI_SOURCE_INVALID');
+    const bomb = { scratchDirectory, limits: { layerBytes: 1000 } };
+    await writeFile(file, gzipSync(Buffer.alloc(5000)));
+    expect(await failure(openDockerArchive(file, bomb))).toBe('LIMIT_EXCEEDED');
+    expect(await readdir(scratchDirectory)).toEqual([]);
     await writeFile(file, 'not a tar'.repeat(100));
     expect(await failure(openDockerArchive(file))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(directory))).toBe('OCI_SOURCE_INVALID');

@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto';
-import { open, type FileHandle } from 'node:fs/promises';
 
-import { DecantError, errnoOf, isDecantError, quote, Scope } from '@decant/core';
+import { DecantError, quote, Scope } from '@decant/core';
 
-import { ArchiveIndex, type Member } from './archive-index.ts';
+import { openArchiveFile, type OpenArchiveFileOptions } from './archive-file.ts';
+import type { ArchiveIndex, Member } from './archive-index.ts';
 import type { BlobSource } from './blob-source.ts';
-import { detectCompression } from './decompress.ts';
 import { digestHex, sha256 } from './digest.ts';
 import { archiveManifestSchema, parseDocument, type ArchiveManifest, type ConfigDocument } from './documents.ts';
 import {
@@ -17,6 +16,7 @@ import {
   type OciImage,
   type OpenImageOptions,
 } from './image.ts';
+import { treeFromIndex, type ImageTree } from './image-tree.ts';
 import { createLayer, type LayerBlob } from './layer.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
 import { LAYER_TYPES, OCI_CONFIG } from './media-types.ts';
@@ -24,83 +24,70 @@ import { checkLayoutFile, openFromIndex } from './open-image.ts';
 import { hostPlatform, matchesPlatform, platformMissing } from './platform.ts';
 import { tagMatch, tagMissing, tagNeeded } from './tags.ts';
 
+export type OpenArchiveOptions = OpenImageOptions & OpenArchiveFileOptions;
+
 /**
  * Opens an image in a tar file: what `docker save`, buildah, podman and skopeo write as a docker archive, or
- * an OCI layout in a tar. Nothing is extracted: the headers are read once, then data where it lies. The file
- * stays open until the image is disposed.
+ * an OCI layout in a tar. Nothing is extracted: the headers are read once, then data where it lies. An archive that
+ * is compressed as a whole is unpacked into the scratch directory first. The file stays open until the image is
+ * disposed.
  * @throws OCI_SOURCE_INVALID when the file is no such archive or holds several images and no tag says which,
- * OCI_PLATFORM_MISSING, OCI_INVALID, OCI_DIGEST_MISMATCH, OCI_UNSUPPORTED, LIMIT_EXCEEDED.
+ * OCI_PLATFORM_MISSING, OCI_INVALID, OCI_DIGEST_MISMATCH, OCI_UNSUPPORTED, LIMIT_EXCEEDED, DISK_FULL.
  */
-export async function openDockerArchive(path: string, options: OpenImageOptions = {}): Promise<OciImage> {
-  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
-  options.signal?.throwIfAborted();
-  await using scope = new Scope();
-  const file = await openFile(path);
-  scope.defer(() => file.close());
-  const archive = await buildIndex(file, path, limits, options.signal);
-  const manifest = archive.find('manifest.json');
-  const image =
-    manifest === undefined
-      ? await openLayoutArchive(archive, path, limits, options)
-      : await openSaved(archive, await archive.readSmall(manifest, limits.documentBytes, options), limits, options);
-  const kept = scope.move();
-  return { ...image, [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose]() };
-}
-
-async function openFile(path: string): Promise<FileHandle> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} cannot be read: ${errnoOf(error) ?? String(error)}.`, {
-      cause: error,
-    });
-  }
-  if ((await file.stat()).isFile()) return file;
-  await file.close();
-  throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is not a file.`, {
-    hint: 'A directory with an oci-layout file is opened as an OCI layout.',
+export function openDockerArchive(path: string, options: OpenArchiveOptions = {}): Promise<OciImage> {
+  return inArchive(path, options, async (archive, limits) => {
+    const manifest = archive.find('manifest.json');
+    if (manifest !== undefined) {
+      return openSaved(archive, await archive.readSmall(manifest, limits.documentBytes, options), limits, options);
+    }
+    const { source, index } = await layoutIn(archive, path, limits, options);
+    return openFromIndex(source, index, limits, options, () => Promise.resolve());
   });
 }
 
-async function buildIndex(
-  file: FileHandle,
-  path: string,
-  limits: OciLimits,
-  signal: AbortSignal | undefined,
-): Promise<ArchiveIndex> {
-  const start = Buffer.alloc(4);
-  await file.read(start, 0, 4, 0);
-  const compression = detectCompression(start);
-  if (compression !== 'none') {
-    throw new DecantError('OCI_UNSUPPORTED', `${quote(path)} is compressed with ${compression} as a whole.`, {
-      hint: `Decompress it first (${compression} -d); its data must be readable at any place.`,
-    });
-  }
-  try {
-    return await ArchiveIndex.build(file, (await file.stat()).size, limits, signal);
-  } catch (error) {
-    if (!isDecantError(error, 'LAYER_INVALID')) throw error;
-    throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is no tar archive that can be read. ${error.message}`, {
-      details: error.details,
-      cause: error,
-    });
-  }
+/**
+ * All that a name stands for in a tar file with an OCI layout, to be copied as it is.
+ * @throws as {@link openDockerArchive}; OCI_SOURCE_INVALID for a docker archive without a layout
+ */
+export function openArchiveTree(path: string, options: Omit<OpenArchiveOptions, 'platform'> = {}): Promise<ImageTree> {
+  return inArchive(path, options, async (archive, limits) => {
+    const { source, index } = await layoutIn(archive, path, limits, options);
+    return treeFromIndex(source, index, limits, options, () => Promise.resolve());
+  });
 }
 
-/** An archive without `manifest.json`, which is an OCI layout or nothing we know. */
-async function openLayoutArchive(
+async function inArchive<T extends AsyncDisposable>(
+  path: string,
+  options: OpenArchiveOptions,
+  action: (archive: ArchiveIndex, limits: OciLimits) => Promise<T>,
+): Promise<T> {
+  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
+  options.signal?.throwIfAborted();
+  await using scope = new Scope();
+  const archive = scope.use(await openArchiveFile(path, limits, options));
+  const opened = await action(archive.index, limits);
+  const kept = scope.move();
+  return { ...opened, [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose]() };
+}
+
+/** The blobs and the index of an OCI layout that the archive holds. */
+async function layoutIn(
   archive: ArchiveIndex,
   path: string,
   limits: OciLimits,
   options: OpenImageOptions,
-): Promise<OciImage> {
+): Promise<{ readonly source: BlobSource; readonly index: Uint8Array }> {
   const layout = archive.find('oci-layout');
   const index = archive.find('index.json');
   if (layout === undefined || index === undefined) {
-    throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is no archive of an image: it has no manifest.json.`, {
-      hint: 'Make one with docker save, or with skopeo copy to docker-archive: or oci-archive:.',
-    });
+    const saved = archive.find('manifest.json') !== undefined;
+    throw new DecantError(
+      'OCI_SOURCE_INVALID',
+      saved
+        ? `${quote(path)} is a docker archive without an index.`
+        : `${quote(path)} is no archive of an image: it has no manifest.json.`,
+      { hint: 'Make one with docker save, or with skopeo copy to docker-archive: or oci-archive:.' },
+    );
   }
   checkLayoutFile(await archive.readSmall(layout, limits.documentBytes, options));
   const source: BlobSource = {
@@ -108,8 +95,7 @@ async function openLayoutArchive(
     read: ({ digest }, readOptions) =>
       archive.read(required(archive, `blobs/sha256/${digestHex(digest)}`), readOptions),
   };
-  const bytes = await archive.readSmall(index, limits.documentBytes, options);
-  return openFromIndex(source, bytes, limits, options, () => Promise.resolve());
+  return { source, index: await archive.readSmall(index, limits.documentBytes, options) };
 }
 
 interface Saved {

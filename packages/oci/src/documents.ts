@@ -1,6 +1,8 @@
 import { DecantError } from '@decant/core';
 import { z } from 'zod';
 
+import { jsonFault } from './strict-json.ts';
+
 const sizeSchema = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const annotationsSchema = z.record(z.string(), z.string()).nullish();
 
@@ -85,10 +87,18 @@ export type ArchiveManifest = z.infer<typeof archiveManifestSchema>[number];
 /** Reads a JSON document of an image. @throws OCI_INVALID naming the document and the member at fault. */
 export function parseDocument<T>(bytes: Uint8Array, schema: z.ZodType<T>, what: string): T {
   let json: unknown;
+  let text: string;
   try {
-    json = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    json = JSON.parse(text);
   } catch (error) {
     throw new DecantError('OCI_INVALID', `${what} is not JSON.`, { cause: error });
+  }
+  const fault = jsonFault(text);
+  if (fault !== undefined) {
+    throw new DecantError('OCI_INVALID', `${what} has ${fault.what}, at character ${fault.offset}.`, {
+      details: { offset: fault.offset },
+    });
   }
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;

@@ -1,14 +1,21 @@
 export type { ReadOptions } from './blob-source.ts';
-export { openDockerArchive } from './docker-archive.ts';
+export { openArchiveTree, openDockerArchive, type OpenArchiveOptions } from './docker-archive.ts';
 export { dockerCredentials, type CredentialLookup, type RegistryCredentials } from './docker-config.ts';
 export type { HistoryEntry, ImageDocument, OciImage, OpenImageOptions } from './image.ts';
 export type { LayerBlob } from './layer.ts';
-export { openOciLayout } from './layout.ts';
+export type { ImageTree } from './image-tree.ts';
+export { openOciLayout, openOciLayoutTree } from './layout.ts';
 export { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
 export { formatPlatform, hostPlatform, type Platform } from './platform.ts';
 export { readPlainArchive } from './plain-archive.ts';
 export { formatReference, parseReference, type ImageReference } from './reference.ts';
-export { openRegistryImage, type OpenRegistryImageOptions, type RegistryOptions } from './registry/pull.ts';
+export { containersMirrors, type MirrorLookup } from './registries-conf.ts';
+export {
+  openRegistryImage,
+  openRegistryTree,
+  type OpenRegistryImageOptions,
+  type RegistryOptions,
+} from './registry/pull.ts';
 export { pushImage, type PushedImage, type PushImageOptions } from './registry/push.ts';
 export {
   createRegistryHandler,
@@ -30,4 +37,4 @@ export {
 } from './tar-entry.ts';
 export { showBytes } from './tar-errors.ts';
 export { readTar, type ReadTarOptions } from './tar-reader.ts';
-export { writeOciLayout } from './write-layout.ts';
+export { writeOciLayout, type WriteLayoutOptions } from './write-layout.ts';

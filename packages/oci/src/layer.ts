@@ -1,7 +1,7 @@
 import { DecantError, formatBytes, isDecantError } from '@decant/core';
 
 import type { ReadOptions } from './blob-source.ts';
-import { decompress, type Compression } from './decompress.ts';
+import { decompress, detectCompression, type Compression } from './decompress.ts';
 import { checked, digestHex } from './digest.ts';
 import { RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
 
@@ -24,6 +24,9 @@ export interface LayerBlob {
   /** The bytes as stored; size and digest are checked on the way. @throws OCI_DIGEST_MISMATCH */
   read(options?: ReadOptions): AsyncIterable<Uint8Array>;
 }
+
+/** Bytes that tell a compression. */
+const MAGIC_BYTES = 4;
 
 export interface LayerSource {
   readonly digest: string;
@@ -76,13 +79,41 @@ async function* openLayer(
     yield* stored();
     return;
   }
-  const plain = decompress(stored(), compression, { zstdWindowBytes: limits.zstdWindowBytes, signal: options.signal });
+  const plain = decompressAs(stored(), { zstdWindowBytes: limits.zstdWindowBytes, signal: options.signal });
   try {
     yield* checked(capped(plain, capBytes, digest), { digest: diffId, what: `The unpacked layer ${digest}` });
   } catch (error) {
     // Damage in the stored bytes mostly shows as broken compression first; the digest tells which it is.
     if (isDecantError(error, 'LAYER_INVALID')) await exhaust(stored());
     throw error;
+  }
+}
+
+/**
+ * Decompresses by how the bytes begin and not by what they are called: some builders write zstd under the media type
+ * of gzip, or leave layers plain, and every engine takes them. The diff id tells in the end whether it was right.
+ */
+async function* decompressAs(
+  stored: AsyncIterable<Uint8Array>,
+  options: Parameters<typeof decompress>[2],
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const pieces = stored[Symbol.asyncIterator]();
+  const start: Uint8Array[] = [];
+  try {
+    let length = 0;
+    while (length < MAGIC_BYTES) {
+      const next = await pieces.next();
+      if (next.done === true) break;
+      start.push(next.value.slice());
+      length += next.value.length;
+    }
+    async function* all(): AsyncGenerator<Uint8Array> {
+      yield* start;
+      yield* { [Symbol.asyncIterator]: () => pieces };
+    }
+    yield* decompress(all(), detectCompression(Buffer.concat(start)), options);
+  } finally {
+    await pieces.return?.();
   }
 }
 

@@ -7,6 +7,7 @@ import { tooLarge, type BlobSource } from './blob-source.ts';
 import { digestHex } from './digest.ts';
 import { readRange } from './file-range.ts';
 import type { OciImage, OpenImageOptions } from './image.ts';
+import { treeFromIndex, type ImageTree } from './image-tree.ts';
 import { DEFAULT_OCI_LIMITS } from './limits.ts';
 import { checkLayoutFile, openFromIndex } from './open-image.ts';
 
@@ -22,6 +23,21 @@ export async function openOciLayout(directory: string, options: OpenImageOptions
   checkLayoutFile(await readSmall(directory, 'oci-layout', limits.documentBytes));
   const index = await readSmall(directory, 'index.json', limits.documentBytes);
   return openFromIndex(directorySource(directory), index, limits, options, () => Promise.resolve());
+}
+
+/**
+ * All that a name in an OCI image layout stands for, to be copied as it is.
+ * @throws as {@link openOciLayout}
+ */
+export async function openOciLayoutTree(
+  directory: string,
+  options: Omit<OpenImageOptions, 'platform'> = {},
+): Promise<ImageTree> {
+  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
+  options.signal?.throwIfAborted();
+  checkLayoutFile(await readSmall(directory, 'oci-layout', limits.documentBytes));
+  const index = await readSmall(directory, 'index.json', limits.documentBytes);
+  return treeFromIndex(directorySource(directory), index, limits, options, () => Promise.resolve());
 }
 
 async function readSmall(directory: string, name: string, limitBytes: number): Promise<Uint8Array> {

@@ -13,6 +13,9 @@ export const isIndexType = (type: string) => type === OCI_INDEX || type === DOCK
 export const isManifestType = (type: string) => type === OCI_MANIFEST || type === DOCKER_MANIFEST;
 export const isConfigType = (type: string) => type === OCI_CONFIG || type === DOCKER_CONFIG;
 
+/** Layers whose bytes are by agreement not in registries. */
+export const isForeignType = (type: string) => /nondistributable|foreign/.test(type);
+
 const LAYERS: Readonly<Record<string, Compression>> = {
   'application/vnd.oci.image.layer.v1.tar': 'none',
   'application/vnd.oci.image.layer.v1.tar+gzip': 'gzip',
@@ -32,10 +35,9 @@ export const LAYER_TYPES: Readonly<Record<Compression, string>> = {
 export function layerCompression(mediaType: string): Compression {
   const compression = Object.hasOwn(LAYERS, mediaType) ? LAYERS[mediaType] : undefined;
   if (compression !== undefined) return compression;
-  const foreign = /nondistributable|foreign/.test(mediaType);
   throw new DecantError(
     'OCI_UNSUPPORTED',
-    foreign
+    isForeignType(mediaType)
       ? `A layer is of the type ${quote(mediaType)}: its bytes are not part of the image.`
       : `Layers of the type ${quote(mediaType)} are not supported.`,
     { details: { mediaType } },

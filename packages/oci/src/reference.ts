@@ -61,7 +61,8 @@ function splitRegistry(name: string): { readonly registry: string; readonly path
   return { registry, path: name.slice(slash + 1) };
 }
 
-function isHost(text: string): boolean {
+/** `HOST[:PORT]`. */
+export function isHost(text: string): boolean {
   return HOST.test(text) && text.length <= 255 && URL.canParse(`https://${text}`);
 }
 

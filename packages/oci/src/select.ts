@@ -8,8 +8,8 @@ import { isConfigType, isIndexType, isManifestType } from './media-types.ts';
 import { hostPlatform, matchesPlatform, platformMissing, type Platform } from './platform.ts';
 import { tagMatch, tagMissing, tagNeeded } from './tags.ts';
 
-const MAX_DEPTH = 4;
-const MAX_DOCUMENTS = 512;
+export const MAX_DEPTH = 4;
+export const MAX_DOCUMENTS = 512;
 const REF_NAME = 'org.opencontainers.image.ref.name';
 /** The whole name, where containerd and BuildKit put only the tag into the ref name. */
 const FULL_NAME = 'io.containerd.image.name';
@@ -27,15 +27,23 @@ export async function chooseManifest(
   limits: OciLimits,
   options: OpenImageOptions,
 ): Promise<Chosen> {
-  const top = chooseByTag(index.manifests, options.tag);
+  const { entries, tags, reference } = chooseEntries(index, options.tag);
   const candidates: Candidate[] = [];
   const budget = { documents: MAX_DOCUMENTS };
-  for (const descriptor of top) await collect(source, descriptor, limits, options, candidates, budget, 0);
+  for (const descriptor of entries) await collect(source, descriptor, limits, options, candidates, budget, 0);
   const descriptor = chooseByPlatform(candidates, options.platform);
-  const tags = namesOf(index.manifests.filter((each) => top.some((chosen) => chosen.digest === each.digest)));
-  const reference =
-    options.tag === undefined ? tags[0] : (tags.find((tag) => tagMatch(tag, options.tag!) > 0) ?? options.tag);
   return { descriptor, tags, reference };
+}
+
+/** The entries of an index that a name stands for, and their names. */
+export function chooseEntries(
+  index: Index,
+  tag: string | undefined,
+): Omit<Chosen, 'descriptor'> & { readonly entries: readonly Descriptor[] } {
+  const entries = chooseByTag(index.manifests, tag);
+  const tags = namesOf(index.manifests.filter((each) => entries.some((chosen) => chosen.digest === each.digest)));
+  const reference = tag === undefined ? tags[0] : (tags.find((name) => tagMatch(name, tag) > 0) ?? tag);
+  return { entries, tags, reference };
 }
 
 /** The names of one entry, the full one first. */
@@ -172,7 +180,7 @@ export async function readManifest(
 }
 
 /** A document that says it is something else than its reference says could be read in two ways. */
-function expectMediaType(own: string | undefined, declared: string, what: string): void {
+export function expectMediaType(own: string | undefined, declared: string, what: string): void {
   if (own !== undefined && own !== declared) {
     throw new DecantError('OCI_INVALID', `${what} is declared as ${quote(declared)} and calls itself ${quote(own)}.`);
   }

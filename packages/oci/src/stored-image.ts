@@ -3,6 +3,7 @@ import { DecantError } from '@decant/core';
 import type { ReadOptions } from './blob-source.ts';
 import { sha256 } from './digest.ts';
 import type { ImageDocument, OciImage } from './image.ts';
+import type { ImageTree } from './image-tree.ts';
 import { OCI_MANIFEST } from './media-types.ts';
 
 export interface StoredBlob {
@@ -12,14 +13,16 @@ export interface StoredBlob {
   read(options?: ReadOptions): AsyncIterable<Uint8Array>;
 }
 
-/** An image as something to copy: its manifest and every blob that the manifest names, each once. */
-export interface StoredImage {
-  readonly manifest: ImageDocument & { readonly digest: string };
-  readonly blobs: readonly StoredBlob[];
+export interface StoredDocument extends ImageDocument {
+  readonly digest: string;
 }
 
+/** Something to copy: a manifest or index, what it names, and every blob they name, each once. */
+export type StoredImage = Pick<ImageTree, 'top' | 'inner' | 'blobs'>;
+
 /** A docker archive has no manifest; it gets one that names its layers as they are. */
-export function storedImage(image: OciImage): StoredImage {
+export function storedImage(image: OciImage | ImageTree): StoredImage {
+  if ('top' in image) return image;
   const { manifest: own, config } = image.documents;
   const manifest = own ?? makeManifest(image);
   const blobs = new Map<string, StoredBlob>();
@@ -35,7 +38,7 @@ export function storedImage(image: OciImage): StoredImage {
   if (image.manifestDigest !== undefined && image.manifestDigest !== digest) {
     throw new DecantError('INTERNAL', `The manifest ${image.manifestDigest} was not kept as it is.`);
   }
-  return { manifest: { ...manifest, digest }, blobs: [...blobs.values()] };
+  return { top: { ...manifest, digest }, inner: [], blobs: [...blobs.values()] };
 }
 
 function makeManifest(image: OciImage): ImageDocument {

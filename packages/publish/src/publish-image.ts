@@ -8,7 +8,9 @@ import {
   flattenImage,
   planErofs,
   writeExt4,
+  type Ext4Options,
   type FlattenedTree,
+  type FlattenLimits,
   type FlattenOptions,
 } from '@decant/rootfs';
 
@@ -22,6 +24,12 @@ export interface PublishFacts {
   readonly format: RootfsFormat;
   /** Bytes of the writable disk the image asks for; 0 when nothing was said. */
   readonly diskBytes: number;
+  /** Seconds since 1970: later modification times are stored as this one. Default: none is changed. */
+  readonly sourceDateEpoch?: number | undefined;
+  /** Bounds on what the layers may hold, instead of the default ones. */
+  readonly limits?: Partial<FlattenLimits> | undefined;
+  /** Of an `ext4` image: its label, its UUID and the room to leave in it. */
+  readonly ext4?: Pick<Ext4Options, 'freeBytes' | 'label' | 'uuid'> | undefined;
   readonly dockerfile?: string | undefined;
   readonly baseImage?: string | undefined;
 }
@@ -40,14 +48,15 @@ export async function publishImage(
 ): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
   const { hash, scratchDirectory, onEvent, signal } = context;
   const name = formatImageName(parseImageName(facts.name));
+  const { sourceDateEpoch } = facts;
   const architecture = architectureOf(image.config);
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
-  const flattening = { scratch, onEvent, signal };
+  const flattening = { scratch, limits: facts.limits, onEvent, signal };
   const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
   if (facts.format === 'cas-streaming') {
     const plan = await stage(onEvent, 'layout', async (finish) => {
-      const planned = await planErofs(root, { hash, signal });
+      const planned = await planErofs(root, { hash, sourceDateEpoch, signal });
       finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
       return planned;
     });
@@ -71,8 +80,10 @@ export async function publishImage(
   const { contentBytes } = await stage(onEvent, 'layout', async (finish) => {
     const { diskBytes } = facts;
     const written = await writeExt4(root, {
+      ...facts.ext4,
       outFile: file,
       ...(diskBytes === 0 ? {} : { diskBytes }),
+      sourceDateEpoch,
       tempDir: scratchDirectory,
       signal,
     });

@@ -19,6 +19,7 @@ import {
 import { crc32c } from './crc32c.ts';
 import { chunkCount, listing, nidOf, type MetadataLayout, type PlacedInode } from './erofs-layout.ts';
 import { pagesOf } from './file-storage.ts';
+import { storedTime } from './source-date.ts';
 
 /** Writes the inode with its xattrs, inline data, chunk map and directory blocks into the metadata zone. */
 export function encodeInode(
@@ -37,9 +38,9 @@ export function encodeInode(
   zone.writeUInt32LE(unionField(placed), at + 16);
   zone.writeUInt32LE(meta.uid, at + 24);
   zone.writeUInt32LE(meta.gid, at + 28);
-  const late = latestSeconds !== undefined && meta.mtimeSeconds >= latestSeconds;
-  zone.writeBigInt64LE(BigInt(late ? latestSeconds : meta.mtimeSeconds), at + 32);
-  zone.writeUInt32LE(late ? 0 : meta.mtimeNanoseconds, at + 40);
+  const time = storedTime(meta, latestSeconds);
+  zone.writeBigInt64LE(BigInt(time.mtimeSeconds), at + 32);
+  zone.writeUInt32LE(time.mtimeNanoseconds, at + 40);
   zone.writeUInt32LE(inode.links, at + 44);
   zone.set(xattrs, at + INODE_BYTES);
   const behind = at + INODE_BYTES + xattrs.length;
@@ -91,7 +92,7 @@ function encodeChunkMap({ sizeBytes, storage, firstBlock }: PlacedInode, at: num
 /** Writes the superblock; its checksum covers the rest of block 0, so this comes last. */
 export function encodeSuperblock(
   zone: Buffer,
-  image: { rootNid: number; inodes: number; blocks: number; chunked: boolean },
+  image: { rootNid: number; inodes: number; blocks: number; sharedBlock: number; chunked: boolean },
   makeUuid: (zone: Buffer) => Uint8Array,
 ): void {
   const at = SUPERBLOCK_OFFSET;
@@ -101,6 +102,7 @@ export function encodeSuperblock(
   zone.writeUInt16LE(image.rootNid, at + 14);
   zone.writeBigUInt64LE(BigInt(image.inodes), at + 16);
   zone.writeUInt32LE(image.blocks, at + 36);
+  zone.writeUInt32LE(image.sharedBlock, at + 44);
   zone.writeUInt32LE(image.chunked ? INCOMPAT_CHUNKED_FILE : 0, at + 80);
   zone.set(makeUuid(zone), at + 48);
   zone.writeUInt32LE(crc32c(zone.subarray(at, BLOCK_BYTES)), at + 4);

@@ -15,6 +15,7 @@ import {
 } from './erofs-format.ts';
 import { planStorage, type FileStorage } from './file-storage.ts';
 import { pathOf, unsupported, type Child, type Inode } from './inventory.ts';
+import { planSharedXattrs, type SharedXattrs } from './shared-xattrs.ts';
 import type { ByteString, FileNode } from './tree.ts';
 import { encodeXattrs } from './xattr-area.ts';
 
@@ -42,6 +43,9 @@ export interface MetadataLayout {
   readonly placed: readonly PlacedInode[];
   /** Blocks of the whole metadata zone, the superblock's included. */
   readonly blocks: number;
+  /** First block of the shared extended attributes; 0 when there are none. */
+  readonly sharedBlock: number;
+  readonly sharedXattrs: Uint8Array;
 }
 
 export function nidOf(placed: PlacedInode): number {
@@ -50,14 +54,16 @@ export function nidOf(placed: PlacedInode): number {
 
 /**
  * Lays out the metadata zone: superblock, inodes in order with their xattrs, chunk maps, short directories and links
- * behind them, then the whole blocks of long directories. No file data, so that an edit of a file moves nothing here.
+ * behind them, then the whole blocks of long directories, then the shared xattrs. No file data, so that an edit of a file moves nothing here.
  */
 export async function layOutMetadata(inodes: readonly Inode[], cooperation: Cooperation): Promise<MetadataLayout> {
   let at = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
   const placed: PlacedInode[] = [];
+  const refuseFor = (inode: Inode) => (what: string) => unsupported(pathOf(inode), what);
+  const shared = planSharedXattrs(inodes, refuseFor);
   for (const inode of inodes) {
     await cooperation.step();
-    const one = place(inode, at);
+    const one = place(inode, at, shared);
     placed.push(one.placed);
     at = one.end;
   }
@@ -68,7 +74,10 @@ export async function layOutMetadata(inodes: readonly Inode[], cooperation: Coop
     one.firstBlock = blocks;
     blocks += count;
   }
-  return { placed, blocks };
+  // On a block of its own and last, so that no reference changes when the tree grows.
+  const sharedBlock = shared.area.length === 0 ? 0 : blocks;
+  blocks += Math.ceil(shared.area.length / BLOCK_BYTES);
+  return { placed, blocks, sharedBlock, sharedXattrs: shared.area };
 }
 
 /** Whole blocks of directory or link data that do not lie behind the inode. */
@@ -77,9 +86,9 @@ export function metadataBlocksOf({ inode, layout, sizeBytes }: PlacedInode): num
   return layout === LAYOUT_INLINE ? Math.floor(sizeBytes / BLOCK_BYTES) : Math.ceil(sizeBytes / BLOCK_BYTES);
 }
 
-function place(inode: Inode, from: number): { placed: PlacedInode; end: number } {
+function place(inode: Inode, from: number, shared: SharedXattrs): { placed: PlacedInode; end: number } {
   const { node } = inode;
-  const xattrs = encodeXattrs(node.meta.xattrs, (what) => unsupported(pathOf(inode), what));
+  const xattrs = encodeXattrs(node.meta.xattrs, shared, (what) => unsupported(pathOf(inode), what));
   const headBytes = INODE_BYTES + xattrs.length;
   const shape = node.kind === 'directory' ? shapeDirectory(listing(inode).map(({ name }) => name)) : undefined;
   const storage = node.kind === 'file' ? planStorage(node) : undefined;

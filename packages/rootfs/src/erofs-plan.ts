@@ -70,10 +70,12 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
     await cooperation.step();
     encodeInode(placed, layout, sourceDateEpoch, zone);
   }
+  zone.set(layout.sharedXattrs, layout.sharedBlock * BLOCK_BYTES);
   const image = {
     rootNid: nidOf(layout.placed[0]!),
     inodes: layout.placed.length,
     blocks,
+    sharedBlock: layout.sharedBlock,
     chunked: layout.placed.some((placed) => placed.layout === LAYOUT_CHUNKS),
   };
   encodeSuperblock(zone, image, (bytes) => uuidOf(bytes, hash));

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { isDecantError } from '@decant/core';
@@ -15,8 +15,18 @@ import { fileAccess } from './file-access.fixture.ts';
 import { privateFolder } from './private-folder.ts';
 import { runToolDirectly } from './run-tool.ts';
 import { compareMount, everything, withMount } from './mounted.fixture.ts';
-import { anyTree, collect, describeImage, directory, file, memoryAccess, noise, testHash } from './trees.fixture.ts';
-import type { DirectoryNode, TreeNode } from './tree.ts';
+import {
+  anyTree,
+  collect,
+  describeImage,
+  directory,
+  file,
+  memoryAccess,
+  meta,
+  noise,
+  testHash,
+} from './trees.fixture.ts';
+import type { BlobReader, DirectoryNode, TreeNode } from './tree.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -25,6 +35,14 @@ const mkfs = await findProgram('mkfs.erofs');
 const mount = await findProgram('mount');
 const getfattr = await findProgram('getfattr');
 const isRoot = process.getuid?.() === 0;
+
+const MARK_BYTES = 65_536;
+const MANY = file('one of many');
+const MIB_OF_ZEROS = Buffer.alloc(2 ** 20);
+
+function isZero(bytes: Uint8Array): boolean {
+  return MIB_OF_ZEROS.subarray(0, bytes.length).equals(bytes);
+}
 
 async function write(root: DirectoryNode): Promise<Buffer> {
   return (await collect((await planErofs(root, { hash: testHash })).pieces())).bytes;
@@ -108,5 +126,58 @@ describe.skipIf(mount === undefined || getfattr === undefined || !isRoot)('[back
     const path = join(folder.path, 'image');
     await writeFile(path, await write(everything(9000)));
     await withMount('erofs', path, (target) => compareMount(everything(9000), target));
+  });
+
+  it('shows a file over 4 GiB, with and without holes, and a directory of 100,000 names', async () => {
+    await using folder = await privateFolder();
+    const sizeBytes = 4 * 2 ** 30 + 70_001;
+    // Zeros but for marks that say where they are.
+    const marks: BlobReader = {
+      readSync(target, position) {
+        target.fill(0);
+        for (let at = Math.ceil(position / MARK_BYTES) * MARK_BYTES; at < position + target.length; at += MARK_BYTES) {
+          Buffer.from(`${at}`.padEnd(20, '.')).copy(target, at - position);
+        }
+        return target.length;
+      },
+    };
+    const whole = { fileOffset: 0, lengthBytes: sizeBytes, blob: marks, blobOffset: 0 };
+    const end = { ...whole, fileOffset: sizeBytes - 70_001, lengthBytes: 70_001, blobOffset: sizeBytes - 70_001 };
+    const names = Array.from({ length: 100_000 }, (_, i): [string, TreeNode] => [
+      `entry-${(i * 7919) % 100_000}`,
+      MANY,
+    ]);
+    const root = directory({
+      whole: { kind: 'file', meta: meta(), sizeBytes, extents: [whole] },
+      holes: { kind: 'file', meta: meta(), sizeBytes, extents: [end] },
+      many: directory(names),
+    });
+    const path = join(folder.path, 'image');
+    const plan = await planErofs(root, { hash: testHash });
+    await using image = await open(path, 'wx');
+    await image.truncate(plan.sizeBytes);
+    let position = 0;
+    for await (const piece of plan.pieces()) {
+      if (piece.type === 'zeros') position += piece.lengthBytes;
+      if (piece.type !== 'data') continue;
+      if (!isZero(piece.bytes)) await image.write(piece.bytes, 0, piece.bytes.length, position);
+      position += piece.bytes.length;
+    }
+    await image.close();
+    await withMount('erofs', path, async (target) => {
+      for (const name of ['whole', 'holes']) {
+        await using source = await fileAccess(join(target, name));
+        expect(source.sizeBytes).toBe(sizeBytes);
+        for (const offset of [0, 2 ** 31 - 4096, 2 ** 32 - 4096, 2 ** 32, sizeBytes - 70_001, sizeBytes - 4096]) {
+          const wanted = new Uint8Array(4096);
+          if (name === 'whole' || offset >= end.fileOffset) marks.readSync(wanted, offset);
+          const found = await source.read(offset, 4096);
+          expect(Buffer.from(found).equals(wanted), `${name} at ${offset}`).toBe(true);
+        }
+      }
+      const found = await readdir(join(target, 'many'));
+      expect(found.sort()).toEqual(names.map(([name]) => name).sort());
+      expect((await stat(join(target, 'many/entry-99999'))).nlink).toBe(100_000);
+    });
   });
 });

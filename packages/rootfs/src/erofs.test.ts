@@ -70,6 +70,34 @@ describe('planErofs and readErofs', () => {
     await roundTrip(directory({ a: file('a', { xattrs }), b: file('b') }, { xattrs }));
   });
 
+  it('store extended attributes once that many inodes have', async () => {
+    const value = noise(1, 5000);
+    const acl = { name: 'system.posix_acl_access', value: noise(2, 44) };
+    const large = { name: 'user.large', value };
+    const names = Array.from({ length: 400 }, (_, i): [string, TreeNode] => [
+      `f${i}`,
+      file('x', { xattrs: [acl, large, { name: 'user.own', value: Buffer.from(`${i}`) }] }),
+    ]);
+    const { plan, image } = await roundTrip(directory(names, { xattrs: [acl] }));
+    expect(plan.metadataBytes).toBeLessThan(400 * 150);
+    // The shared ones are metadata like the rest: a checker has to see them.
+    expect(image.metadataBlocks).toContain(plan.metadataBytes / 4096 - 1);
+  });
+
+  it('share no more attributes of one inode than its count can say', async () => {
+    const xattrs = Array.from({ length: 400 }, (_, i) => ({ name: `user.${i}`, value: noise(i + 1, 40) }));
+    xattrs.sort((a, b) => (a.name < b.name ? -1 : 1));
+    await roundTrip(directory({ a: file('a', { xattrs }), b: file('b', { xattrs }) }));
+  });
+
+  it('leave attributes with their inode that take less room there', async () => {
+    const one = await write(directory({ a: file('', { xattrs: [{ name: 'user.a', value: noise(1, 3000) }] }) }));
+    expect(one.plan.metadataBytes).toBe(2 * 4096);
+    const tiny = { xattrs: [{ name: 'user.a', value: Buffer.from('') }] };
+    const two = await write(directory({ a: file('', tiny), b: file('', tiny) }));
+    expect(two.plan.metadataBytes).toBe(4096);
+  });
+
   it('give equal bytes for equal trees, whatever order the entries were added in', async () => {
     const one = directory({ a: file('1'), b: file('2'), c: directory({ d: file('3') }) });
     const other = directory({ c: directory({ d: file('3') }), b: file('2'), a: file('1') });

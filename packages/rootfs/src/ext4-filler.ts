@@ -43,25 +43,27 @@ export class Ext4Filler {
   #directory: Ext4Command | undefined;
   #printedBytes = 0;
 
+  readonly staging: Staging;
+
   constructor(outFile: string, folder: string, options: WriteExt4Options) {
     this.#outFile = outFile;
     this.#folder = folder;
     this.#options = options;
     this.#run = options.runTool ?? runToolDirectly;
+    this.staging = {
+      latestSeconds: options.sourceDateEpoch,
+      file: (node) =>
+        this.#stage((descriptor) => {
+          ftruncateSync(descriptor, node.sizeBytes);
+          copyExtents(node, this.#buffer, (bytes, position) => {
+            options.signal?.throwIfAborted();
+            this.#stagedBytes += bytes.length;
+            writeAll(descriptor, bytes, position);
+          });
+        }),
+      value: (bytes) => this.#stage((descriptor) => writeAll(descriptor, bytes, 0)),
+    };
   }
-
-  readonly staging: Staging = {
-    file: (node) =>
-      this.#stage((descriptor) => {
-        ftruncateSync(descriptor, node.sizeBytes);
-        copyExtents(node, this.#buffer, (bytes, position) => {
-          this.#options.signal?.throwIfAborted();
-          this.#stagedBytes += bytes.length;
-          writeAll(descriptor, bytes, position);
-        });
-      }),
-    value: (bytes) => this.#stage((descriptor) => writeAll(descriptor, bytes, 0)),
-  };
 
   #stage(fill: (descriptor: number) => void): Promise<string> {
     const path = join(this.#folder, String(this.#nextFile++));
@@ -78,10 +80,13 @@ export class Ext4Filler {
   async format(inventory: Inventory, sizeBytes: number): Promise<boolean> {
     const config = join(this.#folder, 'mke2fs.conf');
     await writeFile(config, MKE2FS_CONFIG);
-    const { diskBytes, label = '' } = this.#options;
-    const seed = seedOf(inventory, sizeBytes, label);
+    const { diskBytes, freeBytes = 0, label = '', sourceDateEpoch } = this.#options;
+    const seed = seedOf(inventory, { sizeBytes, label, latestSeconds: sourceDateEpoch });
     const own = Math.ceil(inventory.inodes.length * 1.1) + 32;
-    const inodes = diskBytes === undefined ? own : Math.max(own, Math.floor(sizeBytes / BYTES_PER_INODE));
+    const inodes =
+      diskBytes === undefined
+        ? own + Math.floor(freeBytes / BYTES_PER_INODE)
+        : Math.max(own, Math.floor(sizeBytes / BYTES_PER_INODE));
     const extended = `hash_seed=${uuidFrom(seed, 16)},root_owner=0:0,lazy_itable_init=0`;
     const size = [String(sizeBytes / PAGE_BYTES)];
     const numbers = ['-b', String(PAGE_BYTES), '-I', String(INODE_BYTES), '-m', '0', '-N', String(inodes)];

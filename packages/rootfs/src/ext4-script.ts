@@ -2,6 +2,7 @@ import { bytesOf } from './byte-string.ts';
 import { encodeDevice, MODE_TYPES, XATTR_PREFIXES, XATTR_WHOLE_NAMES } from './erofs-format.ts';
 import { FileCursor } from './file-bytes.ts';
 import { pathOf, unsupported, type Inode } from './inventory.ts';
+import { storedTime } from './source-date.ts';
 import type { ByteString, FileNode, Metadata } from './tree.ts';
 
 /** One request to debugfs, as bytes. */
@@ -13,8 +14,10 @@ export interface Ext4Command {
   readonly allocates: number | undefined;
 }
 
-/** Where file data and attribute values wait for debugfs; gives back absolute paths. */
+/** Where file data and attribute values wait for debugfs, as absolute paths. */
 export interface Staging {
+  /** Later modification times are stored as this one. */
+  readonly latestSeconds?: number | undefined;
   file(node: FileNode): Promise<string>;
   value(bytes: Uint8Array): Promise<string>;
 }
@@ -142,7 +145,7 @@ async function* describe(inode: Inode, target: string, staging: Staging): AsyncG
   yield field('mode', `0${(MODE_TYPES[node.kind] | meta.mode).toString(8)}`);
   if (meta.uid !== 0) yield field('uid', meta.uid);
   if (meta.gid !== 0) yield field('gid', meta.gid);
-  const { low, extra } = ext4Time(meta);
+  const { low, extra } = ext4Time(storedTime(meta, staging.latestSeconds));
   for (const name of ['atime', 'ctime', 'mtime', 'crtime']) {
     yield field(name, `@${low}`);
     // debugfs takes @low as a positive number and puts what is over 31 bits into the extra field.
@@ -183,7 +186,7 @@ async function* describeXattrs(
  * A time as ext4 keeps it: 32 bits of seconds, and nanoseconds above 2 bits that add 2^32 seconds each. Times before
  * 1901 and after 2446 become the first and last that fit, as they do when Linux writes them.
  */
-export function ext4Time(meta: Metadata): { low: number; extra: number } {
+export function ext4Time(meta: Pick<Metadata, 'mtimeSeconds' | 'mtimeNanoseconds'>): { low: number; extra: number } {
   const first = -(2 ** 31);
   const last = 2 ** 34 - 2 ** 31 - 1;
   const seconds = Math.min(Math.max(meta.mtimeSeconds, first), last);

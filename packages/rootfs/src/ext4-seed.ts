@@ -1,14 +1,19 @@
 import { createHash } from 'node:crypto';
 
 import type { Inventory } from './inventory.ts';
+import { storedTime } from './source-date.ts';
 
 /** 32 bytes from the names and metadata of a tree, and from what else makes a filesystem of it. */
-export function seedOf({ inodes }: Inventory, sizeBytes: number, label: string): Buffer {
+export function seedOf(
+  { inodes }: Inventory,
+  { sizeBytes, label, latestSeconds }: { sizeBytes: number; label: string; latestSeconds: number | undefined },
+): Buffer {
   const hash = createHash('sha256').update(JSON.stringify([sizeBytes, label]));
   for (const { node, children } of inodes) {
     const { xattrs, ...meta } = node.meta;
     const attributes = xattrs.map(({ name, value }) => [name, Buffer.from(value).toString('hex')]);
     const names = children.map(({ name, inode }) => [name, inode.index]);
+    const time = storedTime(node.meta, latestSeconds);
     const own = node.kind === 'file' ? node.sizeBytes : node.kind === 'symlink' ? node.target : '';
     hash.update(
       JSON.stringify([
@@ -16,8 +21,8 @@ export function seedOf({ inodes }: Inventory, sizeBytes: number, label: string):
         meta.mode,
         meta.uid,
         meta.gid,
-        meta.mtimeSeconds,
-        meta.mtimeNanoseconds,
+        time.mtimeSeconds,
+        time.mtimeNanoseconds,
         attributes,
         own,
         names,

@@ -6,21 +6,18 @@ import { DecantError, errnoOf, formatBytes, PAGE_BYTES, roundUp, toDecantError }
 import { Cooperation } from './cooperate.ts';
 import { Ext4Filler } from './ext4-filler.ts';
 import { countExt4, ext4SizeFor } from './ext4-size.ts';
+import { checkExt4Options, type Ext4Options } from './ext4-options.ts';
 import { ext4Commands } from './ext4-script.ts';
 import { takeInventory, type Inventory } from './inventory.ts';
 import { privateFolder } from './private-folder.ts';
 import type { RunTool } from './run-tool.ts';
 import type { DirectoryNode } from './tree.ts';
 
-export interface WriteExt4Options {
+export interface WriteExt4Options extends Ext4Options {
   /** A file that does not exist yet. It is removed again when writing fails. */
   readonly outFile: string;
-  /** Size of the filesystem in bytes, rounded down to 4,096; default: what the tree needs and a little more. */
-  readonly diskBytes?: number | undefined;
-  /** Up to 16 bytes of printable ASCII; default none. */
-  readonly label?: string | undefined;
-  /** Default: derived from the names and metadata of the tree. */
-  readonly uuid?: string | undefined;
+  /** Seconds since 1970: later modification times are stored as this one. Default: none is changed. */
+  readonly sourceDateEpoch?: number | undefined;
   /** How `mkfs.ext4` and `debugfs` are started; default: without confinement. */
   readonly runTool?: RunTool | undefined;
   /** Where file data waits for debugfs, 128 MiB or one file at a time; default: the system's temporary folder. */
@@ -33,9 +30,15 @@ export interface Ext4Written {
   readonly sizeBytes: number;
   /** Blocks and inodes that the tree takes. */
   readonly contentBytes: number;
+  /** Blocks that no file has: what a user of the mounted filesystem may still write. */
+  readonly freeBytes: number;
+  /** How often it was written until the tree and the free room fitted. */
+  readonly tries: number;
 }
 
 const MOST_TRIES = 8;
+/** Its length, and where it begins. */
+const SUPERBLOCK_BYTES = 1024;
 
 /**
  * Writes a tree as a raw ext4 image without root and without mounting: an empty filesystem of `mkfs.ext4`, filled by
@@ -44,31 +47,20 @@ const MOST_TRIES = 8;
  * PROCESS_MISSING without e2fsprogs, DISK_FULL
  */
 export async function writeExt4(root: DirectoryNode, options: WriteExt4Options): Promise<Ext4Written> {
-  const { signal, diskBytes } = options;
+  const { signal, diskBytes, freeBytes = 0 } = options;
   signal?.throwIfAborted();
-  checkOptions(options);
+  checkExt4Options(options);
   const inventory = await takeInventory(root, new Cooperation(2000, signal));
   checkLostFound(root);
   const contentBytes = countExt4(inventory.inodes);
-  let sizeBytes = diskBytes === undefined ? ext4SizeFor(contentBytes) : diskBytes - (diskBytes % PAGE_BYTES);
+  let sizeBytes =
+    diskBytes === undefined ? ext4SizeFor(contentBytes + freeBytes) : diskBytes - (diskBytes % PAGE_BYTES);
   if (sizeBytes < contentBytes) throw noSpace(sizeBytes, contentBytes);
-  for (let attempt = 1; ; attempt++) {
+  for (let tries = 1; ; tries++) {
     const made = await writeOnce(inventory, sizeBytes, options);
-    if (made === 'written') return { sizeBytes, contentBytes };
-    if (diskBytes !== undefined || attempt === MOST_TRIES) throw noSpace(sizeBytes, contentBytes);
+    if (made !== 'no-space') return { sizeBytes, contentBytes, freeBytes: made.freeBytes, tries };
+    if (diskBytes !== undefined || tries === MOST_TRIES) throw noSpace(sizeBytes, contentBytes + freeBytes);
     sizeBytes = roundUp(Math.ceil(sizeBytes * 1.05), PAGE_BYTES);
-  }
-}
-
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
-function checkOptions({ label = '', uuid, diskBytes }: WriteExt4Options): void {
-  if (!/^[\x20-\x7e]{0,16}$/.test(label)) {
-    throw new DecantError('USAGE', 'A label of an ext4 filesystem is up to 16 printable ASCII characters.');
-  }
-  if (uuid !== undefined && !UUID.test(uuid)) throw new DecantError('USAGE', 'The UUID is not one.');
-  if (diskBytes !== undefined && !(Number.isSafeInteger(diskBytes) && diskBytes > 0)) {
-    throw new DecantError('USAGE', 'A disk size is a positive number of bytes.');
   }
 }
 
@@ -96,7 +88,7 @@ async function writeOnce(
   inventory: Inventory,
   sizeBytes: number,
   options: WriteExt4Options,
-): Promise<'written' | 'no-space'> {
+): Promise<{ readonly freeBytes: number } | 'no-space'> {
   const outFile = resolve(options.outFile);
   await using folder = await privateFolder(options.tempDir);
   const file = await open(outFile, 'wx', 0o600);
@@ -110,12 +102,22 @@ async function writeOnce(
       if (!(await filler.add(command))) return 'no-space';
     }
     if (!(await filler.flush())) return 'no-space';
+    const freeBytes = await readFreeBytes(outFile);
+    if (freeBytes < (options.freeBytes ?? 0)) return 'no-space';
     done = true;
-    return 'written';
+    return { freeBytes };
   } catch (error) {
     throw errnoOf(error) === undefined ? error : toDecantError(error);
   } finally {
     await file.close();
     if (!done) await rm(outFile, { force: true });
   }
+}
+
+/** What the superblock says: 32 bits at 12 and, with the 64bit feature, 32 more at 344 (`struct ext4_super_block`). */
+async function readFreeBytes(path: string): Promise<number> {
+  await using file = await open(path, 'r');
+  const superblock = Buffer.alloc(SUPERBLOCK_BYTES);
+  await file.read(superblock, 0, SUPERBLOCK_BYTES, SUPERBLOCK_BYTES);
+  return (superblock.readUInt32LE(12) + superblock.readUInt32LE(344) * 2 ** 32) * PAGE_BYTES;
 }

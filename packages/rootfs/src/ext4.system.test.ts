@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, open, stat } from 'node:fs/promises';
+import { access, open, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { findProgram, run } from '@decant/core/node';
@@ -14,8 +14,8 @@ import { fileAccess } from './file-access.fixture.ts';
 import { compareMount, everything, withMount } from './mounted.fixture.ts';
 import { privateFolder } from './private-folder.ts';
 import { runToolDirectly } from './run-tool.ts';
-import { anyTree, directory, file, meta, noise } from './trees.fixture.ts';
-import type { TreeNode } from './tree.ts';
+import { anyTree, directory, file, memoryBlob, meta, noise } from './trees.fixture.ts';
+import type { DirectoryNode, TreeNode } from './tree.ts';
 
 vi.setConfig({ testTimeout: 60_000 });
 
@@ -112,6 +112,131 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
     expect(stdout.toString()).toContain(uuid);
     const shown = await run('debugfs', ['-R', 'cat /lost+found/x', path]);
     expect(shown.stdout.toString()).toBe('found');
+  });
+
+  it('leaves the free room that is asked for, blocks and inodes', async () => {
+    await using folder = await privateFolder();
+    const root = directory({ a: file(noise(1, 3 * MIB)), d: directory({ b: file('b') }) });
+    for (const freeBytes of [1, 8 * MIB, 700 * MIB]) {
+      const path = join(folder.path, `free-${freeBytes}`);
+      const written = await writeExt4(root, { outFile: path, freeBytes });
+      expect(written.freeBytes).toBeGreaterThanOrEqual(freeBytes);
+      expect(written.sizeBytes).toBeLessThan((4 * MIB + freeBytes) * 1.06 + 5 * MIB);
+      expect(written.tries).toBeLessThanOrEqual(2);
+      await checkExt4(path, runToolDirectly);
+      const shown = (await run('dumpe2fs', ['-h', path])).stdout.toString();
+      const [, free] = /^Free blocks: +(\d+)$/m.exec(shown)!;
+      expect(Number(free) * 4096).toBe(written.freeBytes);
+      const [, inodes] = /^Free inodes: +(\d+)$/m.exec(shown)!;
+      expect(Number(inodes)).toBeGreaterThan(freeBytes / 16_384);
+    }
+  });
+
+  it('finds a size at the first or second try for trees of every kind', async () => {
+    const many = (count: number, bytes: number) =>
+      directory(Array.from({ length: count }, (_, i): [string, TreeNode] => [`file-${i}`, file(noise(i, bytes))]));
+    const deep = (levels: number): DirectoryNode => (levels === 0 ? directory() : directory({ d: deep(levels - 1) }));
+    const sparse = (sizeBytes: number, step: number): TreeNode => ({
+      kind: 'file',
+      meta: meta(),
+      sizeBytes,
+      extents: Array.from({ length: Math.floor(sizeBytes / step) }, (_, i) => ({
+        fileOffset: i * step,
+        lengthBytes: 4096,
+        blob: memoryBlob(noise(i, 4096)),
+        blobOffset: 0,
+      })),
+    });
+    const attribute = (bytes: number) => [{ name: 'user.x', value: noise(3, bytes) }];
+    const trees: Record<string, DirectoryNode> = {
+      empty: directory(),
+      'one empty file': directory({ a: file('') }),
+      'one byte': directory({ a: file('a') }),
+      '1,000 empty files': many(1000, 0),
+      '1,000 small files': many(1000, 100),
+      '500 files of a page': many(500, 4096),
+      '500 files just over a page': many(500, 4097),
+      'one of 3 MiB': directory({ a: file(noise(1, 3 * MIB)) }),
+      'one of 60 MiB': directory({ a: file(noise(1, 60 * MIB)) }),
+      'a hole of 1 TiB': directory({ a: { kind: 'file', meta: meta(), sizeBytes: 2 ** 40, extents: [] } }),
+      'every second page a hole': directory({ a: sparse(8 * MIB, 8192) }),
+      'far pages': directory({ a: sparse(2 ** 33, 2 ** 24) }),
+      '500 folders': directory(
+        Array.from({ length: 500 }, (_, i): [string, TreeNode] => [`d${i}`, directory({ x: file('x') })]),
+      ),
+      '250 levels': deep(250),
+      'long names': directory(
+        Array.from({ length: 700 }, (_, i): [string, TreeNode] => [`${i}`.padEnd(255, 'n'), file('')]),
+      ),
+      'long links': directory(
+        Array.from({ length: 500 }, (_, i): [string, TreeNode] => [
+          `l${i}`,
+          { kind: 'symlink', meta: meta(), target: 't'.repeat(1000) },
+        ]),
+      ),
+      'short links': directory(
+        Array.from({ length: 1000 }, (_, i): [string, TreeNode] => [
+          `l${i}`,
+          { kind: 'symlink', meta: meta(), target: 't' },
+        ]),
+      ),
+      'large attributes': directory(
+        Array.from({ length: 200 }, (_, i): [string, TreeNode] => [`x${i}`, file('', { xattrs: attribute(3000) })]),
+      ),
+      'small attributes': directory(
+        Array.from({ length: 200 }, (_, i): [string, TreeNode] => [`x${i}`, file('', { xattrs: attribute(20) })]),
+      ),
+      'devices and pipes': directory(
+        Array.from({ length: 200 }, (_, i): [string, TreeNode] => [
+          `n${i}`,
+          i % 2 === 0
+            ? { kind: 'fifo', meta: meta() }
+            : { kind: 'character-device', meta: meta(), major: 4095, minor: 1_048_575 },
+        ]),
+      ),
+    };
+    expect(Object.keys(trees)).toHaveLength(20);
+    await using folder = await privateFolder();
+    for (const [name, tree] of Object.entries(trees)) {
+      const path = join(folder.path, 'image');
+      const { tries, sizeBytes, contentBytes } = await writeExt4(tree, { outFile: path });
+      expect(tries, name).toBeLessThanOrEqual(2);
+      expect(sizeBytes, name).toBeLessThan(contentBytes * 1.1 + 5 * MIB);
+      await checkExt4(path, runToolDirectly);
+      await rm(path);
+    }
+  }, 120_000);
+
+  it('stores later times as the given one', async () => {
+    await using folder = await privateFolder();
+    const root = directory(
+      { late: file('l', { mtimeSeconds: 60, mtimeNanoseconds: 7 }), old: file('o', { mtimeSeconds: 40 }) },
+      { mtimeSeconds: 10 },
+    );
+    const [one, two] = [join(folder.path, 'one'), join(folder.path, 'two')];
+    await writeExt4(root, { outFile: one, sourceDateEpoch: 50 });
+    const later = directory({ ...Object.fromEntries(root.entries), late: file('l', { mtimeSeconds: 99 }) }, root.meta);
+    await writeExt4(later, { outFile: two, sourceDateEpoch: 50 });
+    expect(await digest(one)).toBe(await digest(two));
+    const time = async (name: string) =>
+      /mtime: 0x([0-9a-f]+):([0-9a-f]+)/.exec((await run('debugfs', ['-R', `stat /${name}`, one])).stdout.toString());
+    expect((await time('late'))!.slice(1)).toEqual(['00000032', '00000000']);
+    expect((await time('old'))![1]).toBe('00000028');
+  });
+
+  it('ignores how this machine configures mke2fs', async () => {
+    await using folder = await privateFolder();
+    const config = join(folder.path, 'mke2fs.conf');
+    await writeFile(config, '[defaults]\n\tbase_features = has_journal\n\tinode_size = 128\n\treserved_ratio = 40\n');
+    const [one, two] = [join(folder.path, 'one'), join(folder.path, 'two')];
+    await writeExt4(directory({ a: file('a') }), { outFile: one });
+    vi.stubEnv('MKE2FS_CONFIG', config);
+    try {
+      await writeExt4(directory({ a: file('a') }), { outFile: two });
+    } finally {
+      vi.unstubAllEnvs();
+    }
+    expect(await digest(one)).toBe(await digest(two));
   });
 
   it('refuses a disk that is too small, and leaves no file', async () => {

@@ -3,15 +3,12 @@ import { setImmediate } from 'node:timers/promises';
 import type { TarEntry } from '@decant/oci';
 
 import type { FlattenLimits } from './flatten-limits.ts';
+import { splitMarks, type Mark, type Planned, type Whiteouts } from './flatten-marks.ts';
 import { componentsOf, entryError, entryLimitError, MAX_PATH_BYTES } from './flatten-path.ts';
 import { newDirectory, walk, type GrowingDirectory, type GrowingNode } from './flatten-tree.ts';
 import { keptXattrs } from './flatten-xattrs.ts';
-import type { BlobReader, ByteString, Extent, FileNode, Metadata } from './tree.ts';
+import type { BlobReader, Extent, FileNode, Metadata } from './tree.ts';
 
-const WHITEOUT = '.wh.';
-/** Names that begin like this are the storage driver's own; only the opaque mark has a meaning in an image. */
-const DRIVER = '.wh..wh.';
-const OPAQUE = '.wh..wh..opq';
 const MAX_ID = 2 ** 32 - 2;
 /** Linux device numbers: 12 bits of major, 20 of minor. */
 const MAX_MAJOR = 2 ** 12 - 1;
@@ -22,16 +19,11 @@ export interface LayerContext {
   readonly blob: BlobReader;
   /** Where the layer begins in the blob. */
   readonly blobBase: number;
+  readonly whiteouts: Whiteouts;
   readonly warn: (entry: TarEntry, what: string) => void;
   /** Called for each directory that is made without an entry of its own. */
   readonly onImplicit: () => void;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** An entry whose name is checked and taken apart. */
-export interface Planned {
-  readonly entry: TarEntry;
-  readonly components: readonly ByteString[];
 }
 
 /** Entries applied between two looks at the signal. */
@@ -44,7 +36,7 @@ export function planEntry(entry: TarEntry, limits: FlattenLimits): Planned {
   }
   if (entry.linkPath.includes('\0')) throw entryError(entry, 'has a NUL in its link target');
   if (entry.sizeBytes > limits.fileBytes)
-    throw entryLimitError(entry, `has ${entry.sizeBytes} bytes`, limits.fileBytes);
+    throw entryLimitError(entry, `has ${entry.sizeBytes} bytes`, limits, 'fileBytes');
   if (entry.uid > MAX_ID || entry.gid > MAX_ID) throw entryError(entry, `has the owner ${entry.uid}:${entry.gid}`);
   return { entry, components: componentsOf(entry.path, entry, limits) };
 }
@@ -59,16 +51,7 @@ export async function applyLayer(
   entries: readonly Planned[],
   context: LayerContext,
 ): Promise<void> {
-  const planned: Planned[] = [];
-  const marks: Planned[] = [];
-  for (const { entry, components } of entries) {
-    const name = components.at(-1);
-    if (components.some((part) => part.startsWith(DRIVER) && part !== OPAQUE)) continue;
-    if (components.slice(0, -1).some((part) => part.startsWith(WHITEOUT))) {
-      throw entryError(entry, 'lies below a whiteout');
-    }
-    (name?.startsWith(WHITEOUT) === true ? marks : planned).push({ entry, components });
-  }
+  const { planned, marks } = splitMarks(entries, context.whiteouts);
   if (marks.length > 0) applyMarks(root, marks, planned, context);
   for (const [i, each] of planned.entries()) {
     if (i % BATCH_ENTRIES === BATCH_ENTRIES - 1) {
@@ -81,26 +64,20 @@ export async function applyLayer(
 
 function applyMarks(
   root: GrowingDirectory,
-  marks: readonly Planned[],
+  marks: readonly Mark[],
   planned: readonly Planned[],
   context: LayerContext,
 ): void {
   const directories = new Set<string>();
   for (const { entry, components } of planned) if (entry.type === 'directory') directories.add(components.join('/'));
-  for (const { entry, components } of marks) {
-    const mark = components.at(-1)!;
-    const target = mark.slice(WHITEOUT.length);
-    if (mark !== OPAQUE && (target === '' || target === '.' || target === '..')) {
-      throw entryError(entry, 'is a whiteout of no name');
-    }
-    const parents = components.slice(0, -1);
+  for (const { entry, parents, target } of marks) {
     const parent = walk(root, parents, {
       place: entry,
       limits: context.limits,
       // A link below that this layer replaces by a directory: the mark is about that new directory.
       follow: (depth) => !directories.has(parents.slice(0, depth).join('/')),
     });
-    if (mark === OPAQUE) parent?.entries.clear();
+    if (target === undefined) parent?.entries.clear();
     else parent?.entries.delete(target);
   }
 }

@@ -19,9 +19,16 @@ export function entryError(place: Place, what: string): DecantError {
   return new DecantError('LAYER_INVALID', `The entry ${showBytes(place.path)} ${what}.`, { details: details(place) });
 }
 
-export function entryLimitError(place: Place, what: string, limit: number): DecantError {
+/** An entry over one of the limits. */
+export function entryLimitError(
+  place: Place,
+  what: string,
+  limits: FlattenLimits,
+  limitName: keyof FlattenLimits,
+): DecantError {
+  const limit = limits[limitName];
   return new DecantError('LIMIT_EXCEEDED', `The entry ${showBytes(place.path)} ${what}; the limit is ${limit}.`, {
-    details: { ...details(place), limit },
+    details: { ...details(place), limit, limitName },
   });
 }
 
@@ -48,7 +55,7 @@ export function componentsOf(path: ByteString, place: Place, limits: FlattenLimi
     components.push(part);
   }
   if (components.length > limits.depth) {
-    throw entryLimitError(place, `is ${components.length} levels deep`, limits.depth);
+    throw entryLimitError(place, `is ${components.length} levels deep`, limits, 'depth');
   }
   if (bytes - 1 > MAX_PATH_BYTES) throw entryError(place, `has a path of ${bytes - 1} bytes`);
   return components;

@@ -78,7 +78,7 @@ export function walk(
       throw entryError(place, 'lies below something that is not a directory');
     }
     if (stack.length - 1 > limits.depth) {
-      throw entryLimitError(place, `resolves to more than ${limits.depth} levels`, limits.depth);
+      throw entryLimitError(place, `resolves to more than ${limits.depth} levels`, limits, 'depth');
     }
   }
   return stack.at(-1)!;

@@ -26,7 +26,7 @@ export function keptXattrs(
   for (const { name, value } of entry.xattrs) {
     bytes += name.length + value.length;
     if (bytes > limits.xattrBytes) {
-      throw entryLimitError(entry, `has ${bytes} bytes or more of extended attributes`, limits.xattrBytes);
+      throw entryLimitError(entry, `has ${bytes} bytes or more of extended attributes`, limits, 'xattrBytes');
     }
     if (SILENTLY_DROPPED.test(name)) continue;
     if (name.length > MAX_NAME_BYTES || value.length > MAX_VALUE_BYTES) {

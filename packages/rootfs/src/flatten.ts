@@ -1,8 +1,9 @@
 import { DecantError, formatBytes, isDecantError, stage, type OnEvent } from '@decant/core';
 import { readTar, showBytes, type OciImage, type TarEntry } from '@decant/oci';
 
-import { applyLayer, planEntry, type Planned } from './flatten-layer.ts';
+import { applyLayer, planEntry } from './flatten-layer.ts';
 import { DEFAULT_FLATTEN_LIMITS, type FlattenLimits } from './flatten-limits.ts';
+import type { Planned, Whiteouts } from './flatten-marks.ts';
 import { newDirectory, type GrowingDirectory } from './flatten-tree.ts';
 import type { Scratch } from './scratch.ts';
 import type { DirectoryNode } from './tree.ts';
@@ -22,7 +23,8 @@ export interface FlattenedTree {
 }
 
 /** One tar archive of changes, opened when its turn comes. */
-interface LayerInput {
+export interface LayerArchive {
+  /** For messages. */
   readonly name: string;
   open(): AsyncIterable<Uint8Array>;
 }
@@ -42,21 +44,34 @@ export function flattenImage(image: Pick<OciImage, 'layers'>, options: FlattenOp
     name: `layer ${i + 1} of ${image.layers.length}, ${layer.digest}`,
     open: () => layer.open({ signal: options.signal }),
   }));
-  return flatten(inputs, options);
+  return flatten(inputs, 'oci', options);
 }
 
-/** The same for one plain tar archive of a root filesystem. */
+/** The same for one plain tar archive of a root filesystem. It has no whiteouts: names like theirs are names. */
 export function flattenTar(archive: AsyncIterable<Uint8Array>, options: FlattenOptions): Promise<FlattenedTree> {
-  return flatten([{ name: 'the archive', open: () => archive }], options);
+  return flatten([{ name: 'the archive', open: () => archive }], 'none', options);
 }
 
-function flatten(inputs: readonly LayerInput[], options: FlattenOptions): Promise<FlattenedTree> {
+/**
+ * The same for archives of the upper directories of an overlay filesystem, bottom to top, with its whiteouts.
+ * @throws OCI_UNSUPPORTED for directories that were renamed, which refer to names below.
+ */
+export function flattenOverlay(layers: readonly LayerArchive[], options: FlattenOptions): Promise<FlattenedTree> {
+  return flatten(layers, 'overlay', options);
+}
+
+function flatten(
+  inputs: readonly LayerArchive[],
+  whiteouts: Whiteouts,
+  options: FlattenOptions,
+): Promise<FlattenedTree> {
   const limits = { ...DEFAULT_FLATTEN_LIMITS, ...options.limits };
   return stage(options.onEvent, 'layers', async (finish) => {
     const root = newDirectory();
     const state: State = {
       root,
       limits,
+      whiteouts,
       options,
       entries: 0,
       metadataBytes: 0,
@@ -78,6 +93,7 @@ function flatten(inputs: readonly LayerInput[], options: FlattenOptions): Promis
 
 interface State {
   readonly root: GrowingDirectory;
+  readonly whiteouts: Whiteouts;
   readonly limits: FlattenLimits;
   readonly options: FlattenOptions;
   readonly totalLayers: number;
@@ -87,7 +103,7 @@ interface State {
   bytes: number;
 }
 
-async function addLayer(input: LayerInput, done: number, state: State): Promise<void> {
+async function addLayer(input: LayerArchive, done: number, state: State): Promise<void> {
   const { limits, options } = state;
   const blobBase = options.scratch.sizeBytes;
   const planned: Planned[] = [];
@@ -101,6 +117,7 @@ async function addLayer(input: LayerInput, done: number, state: State): Promise<
     limits,
     blob: options.scratch,
     blobBase,
+    whiteouts: state.whiteouts,
     warn: (entry, what) => warn(state, entry, what),
     onImplicit: () => countEntry(state),
     signal: options.signal,
@@ -118,7 +135,7 @@ async function addLayer(input: LayerInput, done: number, state: State): Promise<
 function countEntry(state: State): void {
   if (++state.entries > state.limits.entries) {
     throw new DecantError('LIMIT_EXCEEDED', `The layers have more than ${state.limits.entries} entries.`, {
-      details: { limit: state.limits.entries },
+      details: { limit: state.limits.entries, limitName: 'entries' },
     });
   }
 }
@@ -132,7 +149,7 @@ function countMetadata(entry: TarEntry, state: State): void {
   const limit = state.limits.totalMetadataBytes;
   if (state.metadataBytes > limit) {
     throw new DecantError('LIMIT_EXCEEDED', `The names and attributes in the layers have more than ${limit} bytes.`, {
-      details: { limit },
+      details: { limit, limitName: 'totalMetadataBytes' },
     });
   }
 }
@@ -146,7 +163,7 @@ async function* keep(source: AsyncIterable<Uint8Array>, done: number, state: Sta
     state.bytes += piece.length;
     if (state.bytes > limits.layerBytes) {
       throw new DecantError('LIMIT_EXCEEDED', `The layers unpack to more than ${formatBytes(limits.layerBytes)}.`, {
-        details: { limit: limits.layerBytes },
+        details: { limit: limits.layerBytes, limitName: 'layerBytes' },
       });
     }
     await options.scratch.append(piece);
@@ -168,7 +185,7 @@ function warn(state: State, entry: TarEntry, what: string): void {
 }
 
 /** The same error with the layer it happened in. */
-function inLayer(error: unknown, input: LayerInput, index: number): unknown {
+function inLayer(error: unknown, input: LayerArchive, index: number): unknown {
   if (!isDecantError(error, 'LAYER_INVALID') && !isDecantError(error, 'LIMIT_EXCEEDED')) return error;
   return new DecantError(error.code, error.message.replace(/\.$/, ` (${input.name}).`), {
     hint: error.hint,

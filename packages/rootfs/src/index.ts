@@ -1,9 +1,17 @@
 export { checkErofs, type CheckErofsOptions, type ErofsCheck } from './check-erofs.ts';
 export { checkExt4 } from './check-ext4.ts';
 export { detectFilesystem, type Filesystem } from './detect-filesystem.ts';
+export { diffTrees, type ChangedFact, type DiffTreesOptions, type TreeChange } from './diff-trees.ts';
 export type { ImageRange } from './erofs-inode.ts';
 export { planErofs, type ContentHasher, type ErofsPlan, type PlanErofsOptions } from './erofs-plan.ts';
-export { flattenImage, flattenTar, type FlattenedTree, type FlattenOptions } from './flatten.ts';
+export {
+  flattenImage,
+  flattenOverlay,
+  flattenTar,
+  type FlattenedTree,
+  type FlattenOptions,
+  type LayerArchive,
+} from './flatten.ts';
 export { DEFAULT_FLATTEN_LIMITS, type FlattenLimits } from './flatten-limits.ts';
 export { createScratch, type Scratch } from './scratch.ts';
 export {
@@ -15,6 +23,7 @@ export {
   type ImageNode,
   type ReadErofsOptions,
 } from './erofs-read.ts';
+export { checkExt4Options, type Ext4Options } from './ext4-options.ts';
 export { writeExt4, type Ext4Written, type WriteExt4Options } from './ext4-write.ts';
 export { runToolDirectly, type RunTool, type RunToolOptions, type ToolResult } from './run-tool.ts';
 export {

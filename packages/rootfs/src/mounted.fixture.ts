@@ -41,6 +41,8 @@ export function everything(largeBytes: number): DirectoryNode {
       late: file('late', { mtimeSeconds: 7_258_118_400, mtimeNanoseconds: 999_999_999 }),
       big: file(noise(7, 3_000_000), { uid: 4_000_000_000, gid: 3_000_000_000 }),
       caps: file('caps', { xattrs }),
+      'more-caps': file('more', { xattrs }),
+      'other-caps': file('other', { xattrs: xattrs.slice(0, 1), mode: 0o755 }),
       link: { kind: 'symlink', meta: meta({ mode: 0o777, uid: 5 }), target: `/${'t'.repeat(200)}` },
       longlink: { kind: 'symlink', meta: meta({ mode: 0o777 }), target: 'u'.repeat(4095) },
       cdev: { kind: 'character-device', meta: meta({ mode: 0o666 }), major: 4095, minor: 1_048_575 },

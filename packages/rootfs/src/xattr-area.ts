@@ -4,40 +4,50 @@ import type { Xattr } from './tree.ts';
 /** Most 4-byte units a u16 can count, after the header's one. */
 const MOST_BYTES = XATTR_HEADER_BYTES + (0xffff - 1) * 4;
 
-/**
- * The extended attributes of one inode as EROFS keeps them behind it; empty when there are none.
- * `refuse` makes the error for what the format cannot express.
- */
-export function encodeXattrs(xattrs: readonly Xattr[], refuse: (what: string) => Error): Uint8Array {
+/** Makes the error for what the format cannot express. */
+export type Refuse = (what: string) => Error;
+
+/** What is stored once for several inodes, as far as one of them needs to know. */
+export interface XattrSharing {
+  /** Reference to the shared entry; undefined for an attribute of this inode's own. */
+  find(xattr: Xattr): number | undefined;
+}
+
+/** Most references of one inode: their number is one byte. */
+const MOST_SHARED = 255;
+
+/** The extended attributes of one inode as EROFS keeps them behind it; empty when there are none. */
+export function encodeXattrs(xattrs: readonly Xattr[], sharing: XattrSharing, refuse: Refuse): Uint8Array {
   if (xattrs.length === 0) return new Uint8Array(0);
-  const sorted = [...xattrs].sort((a, b) => (a.name < b.name ? -1 : 1));
-  const entries = sorted.map(({ name, value }) => ({ name: splitName(name, refuse), value }));
-  let lengthBytes = XATTR_HEADER_BYTES;
-  for (const {
-    name: { suffix },
-    value,
-  } of entries) {
-    if (value.length > 0xffff) throw refuse(`has an extended attribute of ${value.length} bytes, over 65,535`);
-    lengthBytes += pad(XATTR_ENTRY_BYTES + suffix.length + value.length);
+  const references: number[] = [];
+  const entries: Uint8Array[] = [];
+  for (const xattr of [...xattrs].sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const reference = references.length < MOST_SHARED ? sharing.find(xattr) : undefined;
+    if (reference === undefined) entries.push(encodeXattrEntry(xattr, refuse));
+    else references.push(reference);
   }
-  if (lengthBytes > MOST_BYTES) throw refuse('has more extended attributes than an inode can hold');
-  const area = Buffer.alloc(lengthBytes);
-  let at = XATTR_HEADER_BYTES;
-  for (const {
-    name: { index, suffix },
-    value,
-  } of entries) {
-    area[at] = suffix.length;
-    area[at + 1] = index;
-    area.writeUInt16LE(value.length, at + 2);
-    area.write(suffix, at + XATTR_ENTRY_BYTES, 'latin1');
-    area.set(value, at + XATTR_ENTRY_BYTES + suffix.length);
-    at += pad(XATTR_ENTRY_BYTES + suffix.length + value.length);
-  }
+  const head = Buffer.alloc(XATTR_HEADER_BYTES + 4 * references.length);
+  head[4] = references.length;
+  for (const [i, reference] of references.entries()) head.writeUInt32LE(reference, XATTR_HEADER_BYTES + 4 * i);
+  const area = Buffer.concat([head, ...entries]);
+  if (area.length > MOST_BYTES) throw refuse('has more extended attributes than an inode can hold');
   return area;
 }
 
-function splitName(name: string, refuse: (what: string) => Error): { index: number; suffix: string } {
+/** One attribute as it lies behind an inode or among the shared ones, padded to 4 bytes. */
+export function encodeXattrEntry({ name, value }: Xattr, refuse: Refuse): Uint8Array {
+  const { index, suffix } = splitName(name, refuse);
+  if (value.length > 0xffff) throw refuse(`has an extended attribute of ${value.length} bytes, over 65,535`);
+  const entry = Buffer.alloc(pad(XATTR_ENTRY_BYTES + suffix.length + value.length));
+  entry[0] = suffix.length;
+  entry[1] = index;
+  entry.writeUInt16LE(value.length, 2);
+  entry.write(suffix, XATTR_ENTRY_BYTES, 'latin1');
+  entry.set(value, XATTR_ENTRY_BYTES + suffix.length);
+  return entry;
+}
+
+function splitName(name: string, refuse: Refuse): { index: number; suffix: string } {
   for (const [index, prefix] of XATTR_PREFIXES) {
     if (XATTR_WHOLE_NAMES.has(index)) {
       if (name === prefix) return { index, suffix: '' };

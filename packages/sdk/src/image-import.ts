@@ -1,22 +1,16 @@
 import { stat } from 'node:fs/promises';
 
 import { openFileRandomAccess } from '@decant/cas/node';
-import {
-  DecantError,
-  errnoOf,
-  formatImageName,
-  MIB,
-  parseImageName,
-  type ImageConfig,
-  type RootfsFormat,
-} from '@decant/core';
+import { DecantError, errnoOf, formatImageName, MIB, parseImageName, type ImageConfig } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import type { OciImage } from '@decant/oci';
 import { publishArchive, publishStreaming, type PublishResult } from '@decant/publish';
 import { detectFilesystem } from '@decant/rootfs';
 import type { ImagePiece, RandomAccess } from '@decant/cas';
 
+import { filesystemFacts, type FilesystemRequest } from './filesystem-request.ts';
 import { imageResult, makeImage, publishContext } from './image-make.ts';
+import { rootOfOverlay } from './image-transfer-overlay.ts';
 import { rootOfDirectory, rootOfTar } from './image-transfer-root.ts';
 import { openSource } from './image-transfer-source.ts';
 import { parsePlatform } from './image-transfer.ts';
@@ -24,16 +18,15 @@ import { isLayered, nameOfPath, parseSource, type LayeredSource, type RootSource
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
-export interface ImportImageRequest {
+export interface ImportImageRequest extends FilesystemRequest {
   /**
-   * `registry:REF`, `docker:REF`, `oci:DIR[:TAG]`, `docker-archive:FILE`, `tar:FILE` (a root filesystem), `dir:PATH`
-   * (the same in a directory) or `raw:FILE` (a disk).
+   * `registry:REF`; `docker:REF`, `podman:REF`, `buildah:REF` of an engine here; `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`,
+   * `docker-archive:FILE[:NAME]`; `tar:FILE` (a root filesystem), `dir:PATH` (the same in a directory), `overlay2:PATH` (a
+   * directory of Docker's storage with those below it) or `raw:FILE` (a disk).
    */
   readonly source: string;
   /** `NAME[:TAG]`; default: from the source. */
   readonly name?: string | undefined;
-  readonly format: RootfsFormat;
-  readonly diskBytes?: number | undefined;
   /** Of an image for several platforms; default: Linux on this machine's processor. */
   readonly platform?: string | undefined;
 }
@@ -46,7 +39,8 @@ export async function importImage(
 ): Promise<ImageResult> {
   const started = performance.now();
   const source = parseSource(request.source);
-  const facts = { format: request.format, diskBytes: request.diskBytes ?? 0 };
+  const facts = filesystemFacts(request);
+  if (source.kind === 'raw') checkRaw(request);
   if (request.name !== undefined) parseImageName(request.name);
   await using scratch = await openScratchDirectory(session.paths.scratch);
   const options = { scratchDirectory: scratch.path, onEvent, signal };
@@ -57,9 +51,13 @@ export async function importImage(
   return imageResult(session, made.published, { build: 0, layout: made.layoutMs, total }, signal);
 }
 
-interface ImportFacts {
-  readonly format: RootfsFormat;
-  readonly diskBytes: number;
+type ImportFacts = ReturnType<typeof filesystemFacts>;
+
+function checkRaw({ ext4 }: FilesystemRequest): void {
+  if (ext4 === undefined) return;
+  throw new DecantError('USAGE', 'A disk image is taken as it is: it gets no other label, UUID or free room.', {
+    hint: 'Leave them out.',
+  });
 }
 
 interface ImportOptions extends WorkOptions {
@@ -73,7 +71,7 @@ async function importOci(
   options: ImportOptions,
 ) {
   const platform = parsePlatform(facts.platform);
-  await using image = await openSource(source, { ...options, platform });
+  await using image = await openSource(session, source, { ...options, platform, limits: facts.limits });
   // Awaited here: the image is given up when this function returns.
   return await makeImage(session, image, { ...facts, name: facts.name ?? nameOfImage(image, source) }, options);
 }
@@ -85,7 +83,8 @@ async function importRoot(
   options: ImportOptions,
 ) {
   if (kind === 'raw') return importRaw(session, path, facts, options);
-  const root = kind === 'tar' ? rootOfTar(path) : await rootOfDirectory(path, options);
+  const root =
+    kind === 'tar' ? rootOfTar(path) : await (kind === 'dir' ? rootOfDirectory : rootOfOverlay)(path, options);
   return await makeImage(session, root, facts, options);
 }
 

@@ -1,5 +1,6 @@
 import { createFileChunkStore } from '@decant/cas/node';
 import {
+  createHttpRanges,
   createPackSource,
   parseLocator,
   parseManifest,
@@ -18,7 +19,7 @@ import {
   type Fetch,
   type ImageDetail,
 } from '@decant/core';
-import { errorOfResponse, readBody, send } from '@decant/transport';
+import { errorOfResponse, send } from '@decant/transport';
 import { join } from 'node:path';
 
 import { imagePath, inspectImage } from './image-names.ts';
@@ -29,6 +30,8 @@ export interface StreamingSource {
   readonly detail: ImageDetail;
   readonly manifest: Manifest;
   readonly source: ChunkSource;
+  /** How many bytes each chunk takes at rest, among others. */
+  readonly locator: Locator;
   /** Verified chunks of earlier reads; undefined when none are kept. */
   readonly cache: ChunkStore | undefined;
 }
@@ -62,25 +65,27 @@ export async function openStreamingSource(
   }
   const locator = parseLocator(await session.client.bytes(`${path}/locator`, limits));
   const urls = new PackUrls(session, path, locator);
+  const readRange = createHttpRanges({
+    fetch: (url, init) => fetchPack(session.fetch, url as string, init ?? {}),
+    url: (pack, options) => urls.of(pack, options.signal),
+    timeoutMs: RANGE_TIMEOUT_MS,
+  });
   const source = createPackSource({
     manifest,
     locator,
-    readRange: async (pack, offset, lengthBytes, options) => {
-      const read = async () =>
-        readRange(session.fetch, await urls.of(pack, options.signal), offset, lengthBytes, options.signal);
-      return retry(read, {
+    readRange: (pack, offset, lengthBytes, options) =>
+      retry(() => readRange(pack, offset, lengthBytes, options), {
         signal: options.signal,
         when: (error) => isDecantError(error) && (error.retryable || error.code === 'FORBIDDEN'),
         attempts: 3,
-      });
-    },
+      }),
   });
   const { cacheBytes = 0 } = session.options;
   const cache =
     cacheBytes === 0
       ? undefined
       : createFileChunkStore({ directory: join(session.paths.cache, 'chunks'), maxBytes: cacheBytes, hash });
-  return { detail, manifest, source, cache };
+  return { detail, manifest, source, locator, cache };
 }
 
 /** Signed URLs of an image's packs, asked for in batches and again before they end. */
@@ -134,24 +139,14 @@ class PackUrls {
   }
 }
 
-async function readRange(
-  fetch: Fetch,
-  url: string,
-  offset: number,
-  lengthBytes: number,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
-  const headers = { range: `bytes=${offset}-${offset + lengthBytes - 1}` };
-  const options = { timeoutMs: RANGE_TIMEOUT_MS, signal };
-  const response = await send(fetch, url, { headers }, options);
-  if (!response.ok) {
-    const error = await errorOfResponse(response, options);
-    // The image is there, or its locator would not be: what is missing is a part of it.
-    if (response.status !== 404) throw error;
-    throw new DecantError('CAS_CHUNK_MISSING', 'A pack of the image is not in the store.', { cause: error });
-  }
-  if (response.status !== 206 && !(response.status === 200 && offset === 0)) {
-    throw new DecantError('HTTP_BODY_INVALID', `The store answered a range with status ${response.status}.`);
-  }
-  return readBody(response, lengthBytes, options);
+/** An answer with what was asked for, or the error that the server described. */
+async function fetchPack(fetch: Fetch, url: string, init: RequestInit): Promise<Response> {
+  const { signal, ...rest } = init;
+  const options = { timeoutMs: RANGE_TIMEOUT_MS, signal: signal ?? undefined };
+  const response = await send(fetch, url, rest, options);
+  if (response.ok) return response;
+  const error = await errorOfResponse(response, options);
+  // The image is there, or its locator would not be: what is missing is a part of it.
+  if (response.status !== 404) throw error;
+  throw new DecantError('CAS_CHUNK_MISSING', 'A pack of the image is not in the store.', { cause: error });
 }

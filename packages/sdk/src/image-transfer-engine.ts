@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import { DecantError, isDecantError, quote, stage } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 
+import type { EngineSource } from './import-source.ts';
 import type { WorkOptions } from './session.ts';
 
 interface Engine {
-  readonly program: string;
+  readonly program: EngineSource['kind'];
   /** Succeeds when the engine has the image. */
   readonly has: (reference: string) => readonly string[];
   readonly save: (reference: string, file: string) => readonly string[];
@@ -34,12 +35,13 @@ const ASK_TIMEOUT_MS = 30_000;
 const SAVE_TIMEOUT_MS = 60 * 60 * 1000;
 
 /**
- * Saves an image of the first engine of this machine that has it, docker before podman before buildah, into the
- * scratch directory, and returns the archive's path. Nothing is pulled.
+ * Saves an image of an engine of this machine into the scratch directory, and returns the archive's path. For `docker`
+ * it is the first of docker, podman and buildah that has it, since what they build is called docker images; the others
+ * are asked alone. Nothing is pulled.
  * @throws NOT_FOUND when none has it, NAME_INVALID, DISK_FULL, PROCESS_FAILED
  */
 export async function saveFromEngine(
-  reference: string,
+  { kind, reference }: EngineSource,
   options: WorkOptions & { readonly scratchDirectory: string },
 ): Promise<string> {
   const { scratchDirectory, onEvent, signal } = options;
@@ -50,7 +52,8 @@ export async function saveFromEngine(
     });
   }
   const asked: string[] = [];
-  for (const { program, has, save } of ENGINES) {
+  const engines = ENGINES.filter(({ program }) => kind === 'docker' || program === kind);
+  for (const { program, has, save } of engines) {
     if ((await findProgram(program)) === undefined) continue;
     asked.push(program);
     if (!(await succeeds(program, has(reference), signal))) continue;
@@ -63,7 +66,7 @@ export async function saveFromEngine(
   throw new DecantError(
     'NOT_FOUND',
     asked.length === 0
-      ? 'There is no docker, podman or buildah on this machine.'
+      ? `There is no ${kind === 'docker' ? 'docker, podman or buildah' : kind} on this machine.`
       : `No engine of this machine has the image ${quote(reference)}; asked: ${asked.join(', ')}.`,
     { details: { reference, asked }, hint: 'Give the whole name, or take it from a registry with registry:REF.' },
   );

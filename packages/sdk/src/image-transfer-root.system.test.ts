@@ -40,6 +40,7 @@ describe.skipIf(tar === undefined)('[backend:tar] root filesystems in directorie
     await symlink('/etc/a', join(root, 'link'));
     await writeFile(Buffer.concat([Buffer.from(`${root}/`), Buffer.from([0xff, 0x0a, 0x2d])]), 'odd');
     await writeFile(join(root, '-rf'), '');
+    await writeFile(join(root, '.wh.etc'), '');
     await writeFile(join(root, 'sparse'), 'x');
     await truncate(join(root, 'sparse'), 50_000_000);
     await chmod(join(root, 'etc/a'), 0o4751);
@@ -50,7 +51,7 @@ describe.skipIf(tar === undefined)('[backend:tar] root filesystems in directorie
     await chmod(root, 0o711);
     const source = await rootOfDirectory(root, { scratchDirectory: directory });
     const tree = (await source.flatten({ scratch })).root;
-    expect([...tree.entries.keys()].sort()).toEqual(['-rf', 'etc', 'link', 'sparse', '\u00ff\n-']);
+    expect([...tree.entries.keys()].sort()).toEqual(['-rf', '.wh.etc', 'etc', 'link', 'sparse', '\u00ff\n-']);
     expect(tree.meta.mode).toBe(0o711);
     const etc = tree.entries.get('etc') as DirectoryNode;
     const file = etc.entries.get('a') as FileNode;

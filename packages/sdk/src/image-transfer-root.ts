@@ -42,28 +42,38 @@ export async function rootOfDirectory(
   );
   if (!isDirectory) throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is not a directory.`);
   const file = join(scratchDirectory, 'directory.tar');
+  await stage(onEvent, 'fetch', () => archiveDirectory(directory, file, { signal }));
+  return rootOfTar(file);
+}
+
+/**
+ * Archives a directory with GNU tar as it is on disk. @throws OCI_SOURCE_INVALID when it cannot be read in full or
+ * changes meanwhile; PROCESS_MISSING, DISK_FULL
+ */
+export async function archiveDirectory(
+  directory: string,
+  file: string,
+  { signal }: Pick<WorkOptions, 'signal'>,
+): Promise<void> {
   const args = [
     ...['--create', '--file', file, '--format=posix', '--pax-option=delete=atime,delete=ctime', '--sort=name'],
     ...['--numeric-owner', '--sparse', '--xattrs', '--xattrs-include=*', '--one-file-system'],
     ...[`--directory=${directory}`, '.'],
   ];
-  await stage(onEvent, 'fetch', async () => {
-    try {
-      await run('tar', args, {
-        env: { ...process.env, LC_ALL: 'C', TAR_OPTIONS: '' },
-        timeoutMs: TAR_TIMEOUT_MS,
-        signal,
-      });
-    } catch (error) {
-      if (!isDecantError(error, 'PROCESS_FAILED')) throw error;
-      // GNU tar's status 1: files changed while they were read.
-      const changed = error.details['exitCode'] === 1;
-      throw new DecantError(
-        'OCI_SOURCE_INVALID',
-        changed ? `${quote(path)} changed while it was read.` : `${quote(path)} cannot be read in full.`,
-        { details: error.details, cause: error, hint: changed ? 'Try again while nothing writes there.' : undefined },
-      );
-    }
-  });
-  return rootOfTar(file);
+  try {
+    await run('tar', args, {
+      env: { ...process.env, LC_ALL: 'C', TAR_OPTIONS: '' },
+      timeoutMs: TAR_TIMEOUT_MS,
+      signal,
+    });
+  } catch (error) {
+    if (!isDecantError(error, 'PROCESS_FAILED')) throw error;
+    // GNU tar's status 1: files changed while they were read.
+    const changed = error.details['exitCode'] === 1;
+    throw new DecantError(
+      'OCI_SOURCE_INVALID',
+      changed ? `${quote(directory)} changed while it was read.` : `${quote(directory)} cannot be read in full.`,
+      { details: error.details, cause: error, hint: changed ? 'Try again while nothing writes there.' : undefined },
+    );
+  }
 }

@@ -16,7 +16,9 @@ describe('parseSource', () => {
     expect(parseSource('oci:a:b/c')).toEqual({ kind: 'oci', path: 'a:b/c', tag: undefined });
     expect(parseSource('registry:localhost:5000/a:b')).toEqual({ kind: 'registry', reference: 'localhost:5000/a:b' });
     expect(parseSource('docker:a:b')).toEqual({ kind: 'docker', reference: 'a:b' });
-    for (const kind of ['docker-archive', 'tar', 'dir', 'raw']) {
+    expect(parseSource('podman:a:b')).toEqual({ kind: 'podman', reference: 'a:b' });
+    expect(parseSource('buildah:a@sha256:' + 'a'.repeat(64))).toMatchObject({ kind: 'buildah' });
+    for (const kind of ['docker-archive', 'oci-archive', 'tar', 'dir', 'overlay2', 'raw']) {
       expect(parseSource(`${kind}:a:\nb`)).toEqual({ kind, path: 'a:\nb' });
     }
   });
@@ -40,6 +42,8 @@ describe('parsePlatform', () => {
 });
 
 describe('saveFromEngine', () => {
+  const image = (kind: 'docker' | 'podman' | 'buildah', reference = 'app:1') => ({ kind, reference });
+
   it('asks every engine there is, in order, and never with an option for a name', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'engines-'));
     const before = process.env['PATH'];
@@ -53,18 +57,27 @@ describe('saveFromEngine', () => {
       await program('podman', 'exit 0');
       await program('buildah', 'exit 0');
       process.env['PATH'] = `${directory}:${before}`;
-      const file = await saveFromEngine('app:1', { scratchDirectory: directory });
+      const file = await saveFromEngine(image('docker'), { scratchDirectory: directory });
       expect(await readFile(join(directory, 'calls'), 'utf8')).toBe(
         `docker image inspect --format {{.Id}} app:1\npodman image exists app:1\npodman save --quiet --format docker-archive --output ${file} app:1\n`,
       );
       for (const bad of ['-x', '--all', '', 'a b', '/etc', 'a;b']) {
-        await expect(saveFromEngine(bad, { scratchDirectory: directory })).rejects.toEqual(refused('NAME_INVALID'));
+        await expect(saveFromEngine(image('docker', bad), { scratchDirectory: directory })).rejects.toEqual(
+          refused('NAME_INVALID'),
+        );
       }
       for (const name of ['podman', 'buildah']) await program(name, 'exit 1');
-      await expect(saveFromEngine('app:1', { scratchDirectory: directory })).rejects.toMatchObject({
+      await expect(saveFromEngine(image('docker'), { scratchDirectory: directory })).rejects.toMatchObject({
         code: 'NOT_FOUND',
         details: { asked: ['docker', 'podman', 'buildah'] },
       });
+      for (const kind of ['podman', 'buildah'] as const) {
+        await program('docker', 'exit 0');
+        await expect(saveFromEngine(image(kind), { scratchDirectory: directory })).rejects.toMatchObject({
+          code: 'NOT_FOUND',
+          details: { asked: [kind] },
+        });
+      }
     } finally {
       process.env['PATH'] = before;
       await rm(directory, { recursive: true, force: true });

@@ -3,12 +3,18 @@ import { problemResponse } from '@decant/transport';
 import { Hono } from 'hono';
 
 import { authenticate } from './auth.ts';
+import { builderErrorResponse, hasBuilderErrors } from './builder/builder-error.ts';
+import { builderRoutes } from './builder/routes.ts';
+import { contextFileRoutes } from './builder/context-files-routes.ts';
 import type { ServerEnv } from './http.ts';
+import { credentialRoutes } from './registry/credentials.ts';
+import { createRegistry } from './registry/registry.ts';
 import { blobSignRoutes } from './routes/blob-sign.ts';
 import { imageRoutes } from './routes/images.ts';
 import { keyRoutes } from './routes/keys.ts';
 import { nameRoutes } from './routes/names.ts';
 import { platformRoutes } from './routes/platform.ts';
+import { snapshotRoutes } from './snapshots/routes.ts';
 import { OBJECTS_PATH, type Services } from './services.ts';
 
 export interface AppOptions {
@@ -22,12 +28,15 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
 
   app.onError((thrown, c) => {
     const error = toDecantError(thrown);
-    const response = problemResponse(error);
+    const response = hasBuilderErrors(c.req.path) ? builderErrorResponse(error) : problemResponse(error);
     // Whoever has gone away is told nothing, and nothing failed.
     if (response.status >= 500 && !c.req.raw.signal.aborted) options.onError?.(error, c.req.raw);
     return response;
   });
-  app.notFound((c) => problemResponse(new DecantError('NOT_FOUND', `Nothing answers ${c.req.method} ${c.req.path}.`)));
+  app.notFound((c) => {
+    const error = new DecantError('NOT_FOUND', `Nothing answers ${c.req.method} ${c.req.path}.`);
+    return hasBuilderErrors(c.req.path) ? builderErrorResponse(error) : problemResponse(error);
+  });
 
   app.get('/healthz', (c) => c.json({ status: 'ok' }));
   app.get('/readyz', async (c) => {
@@ -37,15 +46,24 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   // Signed URLs carry their own authority.
   app.all(`${OBJECTS_PATH}/*`, (c) => services.gateway(c.req.raw));
 
+  // Docker's clients prove who they are in their own way, and want errors in their own form.
+  const registry = createRegistry(services, { onError: options.onError });
+  app.all('/v2', (c) => registry(c.req.raw, c.env?.operator));
+  app.all('/v2/*', (c) => registry(c.req.raw, c.env?.operator));
+
   app.use('*', async (c, next) => {
     c.set('services', services);
     c.set('principal', c.env?.operator ?? (await authenticate(services.metadata, c.req.header('authorization'))));
     await next();
   });
+  app.route('/builds/contexts', contextFileRoutes());
+  app.route('/builds', builderRoutes());
   app.route('/platform/v1', platformRoutes());
   app.route('/api/v1/blob', blobSignRoutes());
   app.route('/v1/keys', keyRoutes());
+  app.route('/v1/container-registries', credentialRoutes());
   app.route('/v1/names', nameRoutes());
+  app.route('/v1', snapshotRoutes());
   app.route('/v1', imageRoutes());
   return app;
 }

@@ -8,11 +8,13 @@ import type { KeyRow, MetadataStore } from './metadata/store.ts';
 export interface Principal {
   readonly namespace: Namespace;
   readonly operator: boolean;
+  /** Id of the API key that was shown; null for an operator. */
+  readonly keyId: string | null;
 }
 
 export const DEFAULT_NAMESPACE = parseNamespace('default');
 
-export const OPERATOR: Principal = { namespace: DEFAULT_NAMESPACE, operator: true };
+export const OPERATOR: Principal = { namespace: DEFAULT_NAMESPACE, operator: true, keyId: null };
 
 /** `dk_<12 hex id>_<43 base64url characters>`; only a SHA-256 of the secret, 256 random bits, is stored. */
 const KEY_FORM = /^dk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})$/;
@@ -35,18 +37,29 @@ export async function authenticate(metadata: MetadataStore, authorization: strin
       hint: 'Send "Authorization: Bearer KEY"; decant reads the key from DECANT_API_KEY.',
     });
   }
-  const [, id, secret] = KEY_FORM.exec(token) ?? [];
-  const row = id === undefined ? undefined : await metadata.findKey(id);
-  const matches =
-    row !== undefined && timingSafeEqual(Buffer.from(row.secretHash, 'hex'), Buffer.from(hashOf(secret ?? ''), 'hex'));
-  if (!matches || row.revokedAt !== null) {
+  const principal = await principalOfKey(metadata, token);
+  if (principal === undefined) {
     throw new DecantError('UNAUTHORIZED', 'The API key is not valid.', {
       hint: 'Create one with: decant key create',
     });
   }
-  return { namespace: row.namespace, operator: false };
+  return principal;
 }
 
-function hashOf(secret: string): string {
+/** Whose key this is; undefined when it is malformed, unknown or revoked. */
+export async function principalOfKey(metadata: MetadataStore, key: string): Promise<Principal | undefined> {
+  const [, id, secret] = KEY_FORM.exec(key) ?? [];
+  const row = id === undefined ? undefined : await metadata.findKey(id);
+  if (row === undefined || row.revokedAt !== null || !hasHash(secret ?? '', row.secretHash)) return undefined;
+  return { namespace: row.namespace, operator: false, keyId: row.id };
+}
+
+/** Whether a secret has this hash, in constant time. */
+export function hasHash(secret: string, hash: string): boolean {
+  return timingSafeEqual(Buffer.from(hash, 'hex'), Buffer.from(hashOf(secret), 'hex'));
+}
+
+/** SHA-256 in hexadecimal: for secrets of 256 random bits, which need no slow hash. */
+export function hashOf(secret: string): string {
   return createHash('sha256').update(secret).digest('hex');
 }

@@ -3,12 +3,12 @@ import type { BlobSigner } from '@decant/dataplane';
 import type { Context } from 'hono';
 import type { z } from 'zod';
 
-import { OPERATOR, type Principal } from './auth.ts';
+import type { Principal } from './auth.ts';
 import type { Services } from './services.ts';
 
-/** What a request carries through the routes. `operator` is set only by an embedded caller, in process. */
+/** What a request carries through the routes. `operator` is set only by callers in this process: it is who they say. */
 export interface ServerEnv {
-  Bindings: { operator?: typeof OPERATOR };
+  Bindings: { operator?: Principal };
   Variables: { principal: Principal; services: Services };
 }
 

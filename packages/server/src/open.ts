@@ -1,22 +1,47 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 
+import { createNodeFetch } from '@decant/transport/node';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, Scope, type Fetch } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
 
 import { createApp } from './app.ts';
+import { startImageBuilder } from './builder/image-builder.ts';
+import { DEFAULT_BUILDER_LIMITS, type BuilderLimits } from './builder/limits.ts';
+import { createImageSources, DEFAULT_BASE_REGISTRIES, type ImageSources } from './builder/image-sources.ts';
+import { createLocalRegistry } from './builder/local-registry.ts';
+import { isolatedRunner } from './builder/isolated-runner.ts';
+import { localRunner } from './builder/local-runner.ts';
+import type { BuildRunner } from './builder/runner.ts';
+import { SYSTEM_CLOCK, type BuildClock } from './builder/watchdog.ts';
 import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
+import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
-import { OBJECTS_PATH, type Services } from './services.ts';
+import { createRegistry } from './registry/registry.ts';
+import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
+import { createSnapshotRegistrar } from './snapshots/register.ts';
 import { startWorker } from './worker.ts';
 
 export interface OpenOptions {
   /** Holds the metadata and the objects; created when absent, readable by its owner only. */
   readonly dataDirectory: string;
   readonly onError?: ((error: DecantError) => void) | undefined;
+  readonly builder?: BuilderOptions | undefined;
+}
+
+export interface BuilderOptions {
+  readonly limits?: Partial<BuilderLimits> | undefined;
+  /**
+   * Whose builds this process runs: the operator's on an engine of this machine, those of others confined. Default: the
+   * operator's, who is the only caller of an embedded server.
+   */
+  readonly builds?: BuildTrust | undefined;
+  readonly clock?: BuildClock | undefined;
+  /** Hosts of registries that public images are pulled from; default the well-known ones. */
+  readonly baseRegistries?: readonly string[] | undefined;
 }
 
 /** The services of one data directory, running. Several processes may have the same directory open. */
@@ -30,6 +55,8 @@ const REGION = 'local';
 const BUCKET = 'decant';
 /** How often a process looks for jobs that another one left, in milliseconds. */
 const IDLE_MS = 2000;
+/** How long a claimed build waits for a worker that was killed, in milliseconds. */
+const BUILD_LEASE_MS = 15_000;
 
 export async function openServer(options: OpenOptions): Promise<OpenServer> {
   const { dataDirectory, onError } = options;
@@ -61,7 +88,41 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
+  const registry = createLocalRegistry(createRegistry({ metadata, store }));
+  const http = createNodeFetch();
+  scope.defer(() => http.close());
+  const sources = createImageSources({
+    registry,
+    fetch: http.fetch,
+    baseRegistries: options.builder?.baseRegistries ?? DEFAULT_BASE_REGISTRIES,
+  });
+  const registrar = createSnapshotRegistrar({
+    metadata,
+    sources,
+    fetchAs: (namespace) => async (input, init) =>
+      app.fetch(new Request(input, init), { operator: { namespace, operator: false, keyId: null } }),
+    hash: () => (hash ??= loadNodeHashProvider()),
+    codec: createZstdCodec(),
+    scratchDirectory: scratch.path,
+  });
+  const limits = { ...DEFAULT_BUILDER_LIMITS, ...options.builder?.limits };
+  const builder = scope.use(
+    startImageBuilder({
+      metadata,
+      store,
+      registry,
+      runners: runnersOf(options, sources, limits),
+      limits,
+      clock: options.builder?.clock ?? SYSTEM_CLOCK,
+      scratchDirectory: scratch.path,
+      idleMs: IDLE_MS,
+      leaseMs: BUILD_LEASE_MS,
+      onError,
+    }),
+  );
   const services: Services = {
+    builder,
+    registrar,
     metadata,
     store,
     signerFor: (origin) =>
@@ -84,14 +145,22 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
   };
 }
 
+function runnersOf(
+  { builder, dataDirectory }: OpenOptions,
+  sources: ImageSources,
+  limits: BuilderLimits,
+): Partial<Record<BuildTrust, BuildRunner>> {
+  if (builder?.builds !== 'tenant') return { operator: localRunner() };
+  return { tenant: isolatedRunner({ sources, limits, directory: join(dataDirectory, 'build-volumes') }) };
+}
+
 /** An embedded server: its handler as a `fetch`, for whoever holds the data directory. */
 export interface EmbeddedServer extends AsyncDisposable {
   readonly fetch: Fetch;
   readonly baseUrl: string;
 }
 
-/** A host that no resolver knows (RFC 6761): requests to it can only mean the handler in this process. */
-const EMBEDDED_URL = 'http://decant.invalid';
+const EMBEDDED_URL = `http://${EMBEDDED_HOST}`;
 
 export async function openEmbeddedServer(options: OpenOptions): Promise<EmbeddedServer> {
   const server = await openServer(options);

@@ -1,7 +1,9 @@
 import type { BlobSigner } from '@decant/dataplane';
 import type { ObjectStore } from '@decant/core';
 
+import type { ImageBuilder } from './builder/image-builder.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import type { SnapshotRegistrar } from './snapshots/register.ts';
 
 /** What the routes work on. */
 export interface Services {
@@ -11,9 +13,14 @@ export interface Services {
   readonly signerFor: (origin: string) => BlobSigner;
   /** Serves the signed URLs of a store that has no HTTP of its own. */
   readonly gateway: (request: Request) => Promise<Response>;
+  readonly builder: ImageBuilder;
+  readonly registrar: SnapshotRegistrar;
   /** Wakes the worker: there is a new job. */
   readonly poke: () => void;
 }
 
 /** Path under which the object gateway answers. */
 export const OBJECTS_PATH = '/objects';
+
+/** A host that no resolver knows (RFC 6761): requests to it can only mean a handler in the caller's own process. */
+export const EMBEDDED_HOST = 'decant.invalid';

@@ -8,7 +8,19 @@ import { dockerAnswers, startDockerd, whyNoDockerd } from './dockerd.ts';
 import { temporaryDirectory } from './temporary-directory.ts';
 
 const TOOLS = [
-  ...['buildah', 'bwrap', 'busybox', 'cpio', 'debugfs', 'docker', 'dockerd', 'e2fsck', 'fsck.erofs', 'fusermount3'],
+  ...[
+    'buildah',
+    'bwrap',
+    'busybox',
+    'chromium',
+    'cpio',
+    'debugfs',
+    'docker',
+    'dockerd',
+    'e2fsck',
+    'fsck.erofs',
+    'fusermount3',
+  ],
   ...['getfattr', 'mkfs.erofs', 'mkfs.ext4', 'mmdebstrap', 'nbdcopy', 'nbdfuse', 'nbdinfo', 'qemu-img'],
   ...['qemu-system-x86_64', 'runc', 'skopeo', 'tar', 'umoci', 'zstd'],
 ];

@@ -150,7 +150,7 @@ function initOf(client: HttpClientOptions, method: HttpMethod, request: RequestO
 }
 
 /** Milliseconds the server asks to wait, at most {@link MAX_RETRY_AFTER_MS} (RFC 9110, 10.2.3: seconds or a date). */
-function retryAfterMs(response: Response): number {
+export function retryAfterMs(response: Response): number {
   const text = response.headers.get('retry-after')?.trim() ?? '';
   const wanted = /^\d{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
   return Number.isFinite(wanted) ? Math.min(MAX_RETRY_AFTER_MS, Math.max(0, wanted)) : 0;

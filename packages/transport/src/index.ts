@@ -1,7 +1,16 @@
 export {
+  followEvents,
+  MAX_EVENT_CHARACTERS,
+  readEvents,
+  type FollowOptions,
+  type ReadEventsOptions,
+  type ServerSentEvent,
+} from './event-stream.ts';
+export {
   createHttpClient,
   DEFAULT_MAX_JSON_BYTES,
   MAX_RETRY_AFTER_MS,
+  retryAfterMs,
   type BodySchema,
   type HttpClient,
   type HttpClientOptions,

@@ -1,4 +1,4 @@
-import { INITIAL_VALUE, SCHEDULE } from '../blake3-constants.ts';
+import { INITIAL_VALUE, SCHEDULE } from '../hash/blake3-constants.ts';
 import type { Callable, ModuleWriter, V128 } from './assembler.ts';
 import { i32, i32x4, v128 } from './instructions.ts';
 import { NODE, NODE_BLOCK, OUT } from './memory-map.ts';

@@ -1,8 +1,8 @@
 import { PAGE_BYTES } from '@decant/core';
 
-import { LEAF_BYTES } from '../blake3-constants.ts';
-import { PLAIN_MODE, blake3Whole, createBlake3Stream } from '../blake3-tree.ts';
-import type { Blake3Functions } from '../hash-provider.ts';
+import { LEAF_BYTES } from '../hash/blake3-constants.ts';
+import { PLAIN_MODE, blake3Whole, createBlake3Stream } from '../hash/blake3-tree.ts';
+import type { Blake3Functions } from '../hash/hash-provider.ts';
 import { PAGE_BUFFER_BYTES, type PageHasher } from '../page-hasher.ts';
 import { createKernelCore, WINDOW_BYTES } from './kernel-core.ts';
 import { compileKernel, openKernel, type Kernel, type KernelModule } from './kernel.ts';

@@ -1,7 +1,7 @@
 import { KIB } from '@decant/core';
 
-import { BLOCK_BYTES, LEAF_BYTES } from '../blake3-constants.ts';
-import type { Blake3Core, Blake3Mode, TreeNode } from '../blake3-tree.ts';
+import { BLOCK_BYTES, LEAF_BYTES } from '../hash/blake3-constants.ts';
+import type { Blake3Core, Blake3Mode, TreeNode } from '../hash/blake3-tree.ts';
 import type { Kernel } from './kernel.ts';
 import { VALUE_BYTES } from './memory-map.ts';
 

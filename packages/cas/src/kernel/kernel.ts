@@ -1,6 +1,6 @@
 import { KERNEL_BASE64 } from './kernel-bytes.ts';
 import { INPUT, KEY, MEMORY_PAGE_BYTES, NODE_BLOCK, OUT, SLACK_BYTES } from './memory-map.ts';
-import type { Blake3Mode } from '../blake3-tree.ts';
+import type { Blake3Mode } from '../hash/blake3-tree.ts';
 
 /** The kernel's functions; what they do is said where they are written (tree.ts, pages.ts). Numbers wrap to 32 bits. */
 interface KernelFunctions {

@@ -1,5 +1,5 @@
-import { BLOCK_BYTES, INITIAL_VALUE } from '../blake3-constants.ts';
-import { PAGE_HASH_MULTIPLIER, PAGE_HASH_SEED } from '../cut-rules.ts';
+import { BLOCK_BYTES, INITIAL_VALUE } from '../hash/blake3-constants.ts';
+import { PAGE_HASH_MULTIPLIER, PAGE_HASH_SEED } from '../chunk/cut-rules.ts';
 import type { Callable, FunctionWriter, Local, ModuleWriter } from './assembler.ts';
 import { i32, i32x4, v128 } from './instructions.ts';
 import { KEY, SUMS, VALUE_BYTES, WORDS } from './memory-map.ts';

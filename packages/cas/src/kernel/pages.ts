@@ -1,5 +1,5 @@
-import { BLOCK_BYTES, LEAF_BYTES, LEAF_END, LEAF_START } from '../blake3-constants.ts';
-import { PAGE_HASH_FINISH, PAGE_HASH_MULTIPLIER } from '../cut-rules.ts';
+import { BLOCK_BYTES, LEAF_BYTES, LEAF_END, LEAF_START } from '../hash/blake3-constants.ts';
+import { PAGE_HASH_FINISH, PAGE_HASH_MULTIPLIER } from '../chunk/cut-rules.ts';
 import type { Callable, FunctionWriter, I32, Local, ModuleWriter } from './assembler.ts';
 import { i32, v128 } from './instructions.ts';
 import { SUMS, VALUES, VALUE_BYTES } from './memory-map.ts';

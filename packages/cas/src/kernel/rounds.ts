@@ -1,4 +1,4 @@
-import { SCHEDULE } from '../blake3-constants.ts';
+import { SCHEDULE } from '../hash/blake3-constants.ts';
 import type { FunctionWriter, Local, V128 } from './assembler.ts';
 import { tee, i32, i32x4, v128 } from './instructions.ts';
 

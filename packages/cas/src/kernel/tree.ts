@@ -1,4 +1,4 @@
-import { BLOCK_BYTES, LEAF_BYTES, LEAF_END, LEAF_START, PARENT, ROOT } from '../blake3-constants.ts';
+import { BLOCK_BYTES, LEAF_BYTES, LEAF_END, LEAF_START, PARENT, ROOT } from '../hash/blake3-constants.ts';
 import type { Callable, Effect, FunctionWriter, I32, ModuleWriter } from './assembler.ts';
 import { i32, memory, v128 } from './instructions.ts';
 import { INPUT, KEY, NODE, NODE_BLOCK, NODE_FLAGS, NODE_LENGTH, OUT, VALUES, VALUE_BYTES } from './memory-map.ts';

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 
 import { afterEach, describe, expect, it } from 'vitest';
 
-import { chunkStoreContract } from '../chunk-store.contract.ts';
-import { loadHashProvider } from '../load-hash-provider.ts';
+import { chunkStoreContract } from '../store/chunk-store.contract.ts';
+import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import { chunkOf, randomPages } from '../test-data.ts';
 import { createFileChunkStore } from './file-chunk-store.ts';
 import { openFileRandomAccess } from './file-random-access.ts';

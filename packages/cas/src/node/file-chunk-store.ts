@@ -4,8 +4,8 @@ import { join } from 'node:path';
 
 import { errnoOf, isChunkId, toDecantError, toHex, type ChunkId } from '@decant/core';
 
-import type { ChunkStore } from '../chunk-store.ts';
-import type { HashProvider } from '../hash-provider.ts';
+import type { ChunkStore } from '../store/chunk-store.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 
 export interface FileChunkStoreOptions {
   /** Made when it does not exist; nothing else may be kept in it. Several processes may share it. */

@@ -1,7 +1,6 @@
 import { open } from 'node:fs/promises';
 
-import { requireRange } from '../image-reader.ts';
-import type { RandomAccess } from '../random-access.ts';
+import { requireRange, type RandomAccess } from '../image/random-access.ts';
 
 /** Opens a regular file for reading anywhere. Its size is that at opening; a file cut short later fails the read. */
 export async function openFileRandomAccess(path: string): Promise<RandomAccess & AsyncDisposable> {

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { PAGE_BYTES, type ChunkId } from '@decant/core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { chunkImage } from '../chunker.ts';
-import { createImageReader } from '../image-reader.ts';
-import { encodeManifest, type ManifestStretch } from '../manifest-builder.ts';
+import { chunkImage } from '../chunk/chunker.ts';
+import { createImageReader } from '../image/image-reader.ts';
+import { encodeManifest, type ManifestStretch } from '../manifest/manifest-builder.ts';
 import { flipBit } from '../test-data.ts';
 import { makeFromFile, type MakeOptions } from './make-from-file.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';

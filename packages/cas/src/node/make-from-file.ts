@@ -4,11 +4,11 @@ import { join } from 'node:path';
 
 import { fromHex, imageIdDigits, Scope, stage, toDecantError, type ChunkId } from '@decant/core';
 
-import { createManifestBuilder } from '../manifest-builder.ts';
-import { DEFAULT_MANIFEST_LIMITS, MANIFEST_ENTRY_BYTES, type ManifestFacts } from '../manifest-layout.ts';
-import type { Manifest } from '../manifest.ts';
-import { PACK_ROW_BYTES } from '../pack-layout.ts';
-import { CUT_RULES } from '../cut-rules.ts';
+import { createManifestBuilder } from '../manifest/manifest-builder.ts';
+import { DEFAULT_MANIFEST_LIMITS, MANIFEST_ENTRY_BYTES, type ManifestFacts } from '../manifest/manifest-layout.ts';
+import type { Manifest } from '../manifest/manifest.ts';
+import { PACK_ROW_BYTES } from '../pack/pack-layout.ts';
+import { CUT_RULES } from '../chunk/cut-rules.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';
 import { openPackDirectory, packsFolder } from './pack-directory.ts';
 import { fileFacts, poolOptions, requireUnchanged, type ScanOptions } from './scan-file.ts';

@@ -1,8 +1,8 @@
 import { createHash, hash as hashOnce } from 'node:crypto';
 
-import { checkSha256 } from '../hash-check.ts';
-import type { HashProvider, Sha256Functions } from '../hash-provider.ts';
-import { loadBlake3, once } from '../load-hash-provider.ts';
+import { checkSha256 } from '../hash/hash-check.ts';
+import type { HashProvider, Sha256Functions } from '../hash/hash-provider.ts';
+import { loadBlake3, once } from '../hash/load-hash-provider.ts';
 
 const nodeSha256: Sha256Functions = {
   sha256: (data) => new Uint8Array(hashOnce('sha256', data, 'buffer')),

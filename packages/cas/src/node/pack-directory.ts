@@ -12,12 +12,12 @@ import {
   type ChunkSource,
 } from '@decant/core';
 
-import { GrowingBytes } from '../bytes-reader.ts';
-import type { HashProvider } from '../hash-provider.ts';
-import { IdTable } from '../id-table.ts';
-import { lastAtMost } from '../manifest-head.ts';
-import { PACK_ROW_BYTES, readRow, type PackRow } from '../pack-layout.ts';
-import { readPackTable } from '../pack-table.ts';
+import { GrowingBytes } from '../bytes/bytes-reader.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { IdTable } from '../bytes/id-table.ts';
+import { lastAtMost } from '../manifest/manifest-head.ts';
+import { PACK_ROW_BYTES, readRow, type PackRow } from '../pack/pack-layout.ts';
+import { readPackTable } from '../pack/pack-table.ts';
 import { openFileRandomAccess } from './file-random-access.ts';
 
 /** Most bytes of one read for several chunks, and unwanted bytes that are read rather than starting another. */
@@ -85,7 +85,10 @@ export async function openPackDirectory(
     chunkCount: ids.size,
     sizeBytes,
     rows,
-    has: (wanted) => Promise.resolve(new Set(wanted.filter((id) => ids.find(id) !== undefined))),
+    async has(wanted, { signal } = {}) {
+      signal?.throwIfAborted();
+      return new Set(wanted.filter((id) => ids.find(id) !== undefined));
+    },
     async *get(wanted, { signal } = {}) {
       const sorted = [...new Set(wanted)].map(lookUp).sort((a, b) => a.pack - b.pack || a.offset - b.offset);
       for (let from = 0; from < sorted.length;) {

@@ -1,10 +1,10 @@
-import { closeSync, fsyncSync, openSync, writevSync } from 'node:fs';
 import { join } from 'node:path';
 
 import type { ChunkFrame } from '@decant/core';
 
-import type { HashProvider } from '../hash-provider.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
 import { createPackBuilder, type PackBuilder } from '../pack-builder.ts';
+import { PackFile } from './pack-file.ts';
 
 /** A finished pack in a temporary place. */
 export interface WrittenPack {
@@ -23,20 +23,27 @@ export interface PackWriterOptions {
   readonly fsync: boolean;
 }
 
-/** Writes frames into packs of at most 64 MiB, one after the other, without keeping any bytes. */
+/** Writes frames into packs of at most 64 MiB, one after the other. */
 export class PackWriter implements Disposable {
   readonly #options: PackWriterOptions;
   readonly #finished: WrittenPack[] = [];
-  #open: { readonly fd: number; readonly path: string; readonly builder: PackBuilder } | undefined;
+  readonly #kept = new Uint8Array(PackFile.KEPT_BYTES);
+  #open: { readonly file: PackFile; readonly path: string; readonly builder: PackBuilder } | undefined;
 
   constructor(options: PackWriterOptions) {
     this.#options = options;
   }
 
-  add(frame: ChunkFrame): void {
+  /** Adds a chunk; its bytes must not change before the next {@link settle} or {@link finish}. */
+  add(digest: Uint8Array, frame: Omit<ChunkFrame, 'id'>): void {
     if (this.#open?.builder.fits(frame.stored.length) === false) this.#finish();
     this.#open ??= this.#create();
-    writeAll(this.#open.fd, this.#open.builder.add(frame));
+    for (const part of this.#open.builder.addDigest(digest, frame)) this.#open.file.append(part);
+  }
+
+  /** From now on, the bytes of chunks that were added may change. */
+  settle(): void {
+    this.#open?.file.settle();
   }
 
   /** Ends the last pack; returns all of them. */
@@ -46,36 +53,24 @@ export class PackWriter implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#open !== undefined) closeSync(this.#open.fd);
+    this.#open?.file[Symbol.dispose]();
     this.#open = undefined;
   }
 
   #create() {
     const { directory, prefix, hash } = this.#options;
     const path = join(directory, `${prefix}-${this.#finished.length}.pack`);
-    return { fd: openSync(path, 'wx'), path, builder: createPackBuilder({ hash, digestOf: 'table' }) };
+    const file = new PackFile(path, this.#kept);
+    return { file, path, builder: createPackBuilder({ hash, digestOf: 'table' }) };
   }
 
   #finish(): void {
     if (this.#open === undefined) return;
-    const { fd, path, builder } = this.#open;
+    const { file, path, builder } = this.#open;
     const { bytes, digest, sizeBytes } = builder.finish();
-    writeAll(fd, [bytes]);
-    if (this.#options.fsync) fsyncSync(fd);
+    file.append(bytes);
+    file.finish(this.#options.fsync);
     this[Symbol.dispose]();
     this.#finished.push({ path, digest, sizeBytes });
-  }
-}
-
-function writeAll(fd: number, parts: readonly Uint8Array[]): void {
-  let rest = parts;
-  while (rest.length > 0) {
-    let written = writevSync(fd, rest);
-    // A write may take a part only, for example when the disk is nearly full.
-    while (rest.length > 0 && written >= rest[0]!.length) {
-      written -= rest[0]!.length;
-      rest = rest.slice(1);
-    }
-    if (rest.length > 0) rest = [rest[0]!.subarray(written), ...rest.slice(1)];
   }
 }

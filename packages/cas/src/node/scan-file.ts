@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 
 import { DecantError, quote, type OnEvent } from '@decant/core';
 
-import type { ManifestStretch } from '../manifest-builder.ts';
+import type { ManifestStretch } from '../manifest/manifest-builder.ts';
 import { stretchesOf } from './stripe-messages.ts';
 import { StripePool, type StripePoolOptions } from './stripe-pool.ts';
 

@@ -1,8 +1,8 @@
 import { DecantError, isErrorCode, toDecantError, toHex, type ChunkId } from '@decant/core';
 
-import { viewOf } from '../bytes-reader.ts';
-import type { ManifestStretch } from '../manifest-builder.ts';
-import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest-layout.ts';
+import { viewOf } from '../bytes/bytes-reader.ts';
+import type { ManifestStretch } from '../manifest/manifest-builder.ts';
+import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest/manifest-layout.ts';
 import type { WrittenPack } from './pack-writer.ts';
 
 /** What a worker does with chunks that are new. */

@@ -2,12 +2,12 @@ import { mkdtemp, open, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { MIB, PAGE_BYTES, type ChunkId } from '@decant/core';
+import { MIB, PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 import * as fc from 'fast-check';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
-import { chunkImage } from '../chunker.ts';
-import { createManifestBuilder, type ManifestStretch } from '../manifest-builder.ts';
+import { chunkImage } from '../chunk/chunker.ts';
+import { createManifestBuilder, type ManifestStretch } from '../manifest/manifest-builder.ts';
 import { FACTS } from '../test-data.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';
 import { scanFile } from './scan-file.ts';
@@ -32,10 +32,11 @@ const whole = (extents: readonly Extent[], sizeBytes: number) =>
 
 async function* byStripes(path: string, sizeBytes: number): AsyncGenerator<ManifestStretch> {
   await using file = await open(path, 'r');
-  const scanner = new StripeScanner({ fd: file.fd, sizeBytes }, hash);
+  const scanner = await StripeScanner.open({ fd: file.fd, sizeBytes }, hash);
   for (let stripe = 0; stripe < stripeCount(sizeBytes); stripe++) {
-    for await (const stretch of scanner.scan(stripe)) {
-      yield stretch.type === 'hole' ? stretch : { ...stretch, bytes: stretch.bytes.slice() };
+    for (const stretch of scanner.scan(stripe, () => undefined)) {
+      if (stretch.type === 'hole') yield stretch;
+      else yield { type: 'chunk', id: toHex(stretch.id) as ChunkId, lengthBytes: stretch.bytes.length };
     }
   }
 }

@@ -2,9 +2,10 @@ import { readSync } from 'node:fs';
 
 import { DecantError, MIB, PAGE_BYTES } from '@decant/core';
 
-import { CUT_RULES, isZeroPage, STRIPE_PAGES } from '../cut-rules.ts';
-import type { HashProvider } from '../hash-provider.ts';
-import { openImageCutter, type ImageChunk } from '../image-cutter.ts';
+import { CUT_RULES, isZeroPage, STRIPE_PAGES } from '../chunk/cut-rules.ts';
+import type { HashProvider } from '../hash/hash-provider.ts';
+import { createImageCutter, type Stretch } from '../image-cutter.ts';
+import type { PageHasher } from '../page-hasher.ts';
 
 export const STRIPE_BYTES = STRIPE_PAGES * PAGE_BYTES;
 const READ_BYTES = MIB;
@@ -29,16 +30,23 @@ export function stripeCount(sizeBytes: number): number {
  */
 export class StripeScanner {
   readonly #file: StripedFile;
-  readonly #hash: HashProvider;
+  readonly #hasher: PageHasher;
   readonly #edge = new Uint8Array(2 * EDGE_BYTES);
 
-  constructor(file: StripedFile, hash: HashProvider) {
+  private constructor(file: StripedFile, hasher: PageHasher) {
     this.#file = file;
-    this.#hash = hash;
+    this.#hasher = hasher;
   }
 
-  /** The bytes of a chunk are valid until the next stretch is asked for. @throws CAS_FILE_CHANGED. */
-  async *scan(stripe: number): AsyncGenerator<ImageChunk, void, undefined> {
+  static async open(file: StripedFile, hash: HashProvider): Promise<StripeScanner> {
+    return new StripeScanner(file, await hash.createPageHasher());
+  }
+
+  /**
+   * The stretches of one stripe, chunks named by their digests. The bytes of chunks are valid until `reuse` is called, which
+   * is about once a MiB, or the iteration ends. @throws CAS_FILE_CHANGED.
+   */
+  *scan(stripe: number, reuse: () => void): Generator<Stretch<Uint8Array>, void, undefined> {
     const start = stripe * STRIPE_BYTES;
     const end = Math.min(start + STRIPE_BYTES, this.#file.sizeBytes);
     const [before, first] = this.#zerosAround(start);
@@ -47,14 +55,16 @@ export class StripeScanner {
     if (leading > 0) yield { type: 'hole', lengthBytes: first * PAGE_BYTES };
     if (start + leading === end) return;
     const trailing = joins(last, after) ? last * PAGE_BYTES : 0;
-    yield* this.#stretches(start + leading, end - trailing);
+    yield* this.#stretches(start + leading, end - trailing, reuse);
     if (trailing > 0) yield { type: 'hole', lengthBytes: trailing };
   }
 
-  async *#stretches(start: number, end: number): AsyncGenerator<ImageChunk, void, undefined> {
-    using cutter = await openImageCutter({ layout: 'foreign', hash: this.#hash });
+  *#stretches(start: number, end: number, reuse: () => void): Generator<Stretch<Uint8Array>, void, undefined> {
+    // Not disposed of: the hasher serves all stripes.
+    const cutter = createImageCutter('foreign', this.#hasher, (digest) => digest);
     for (let at = start; at < end;) {
       // Straight into the memory in which it is hashed.
+      reuse();
       const room = cutter.room();
       const count = Math.min(room.length, READ_BYTES, end - at);
       readExactly(this.#file.fd, room.subarray(0, count), at);
@@ -64,6 +74,7 @@ export class StripeScanner {
     }
     cutter.end();
     for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
+    reuse();
   }
 
   /** Zero pages that end at an offset and that begin there, each counted up to the minimum. */

@@ -1,10 +1,10 @@
 import { openSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 
-import { fromHex, PAGE_BYTES } from '@decant/core';
+import { PAGE_BYTES } from '@decant/core';
 
-import { GrowingBytes, viewOf } from '../bytes-reader.ts';
-import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest-layout.ts';
+import { GrowingBytes, viewOf } from '../bytes/bytes-reader.ts';
+import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest/manifest-layout.ts';
 import { loadNodeHashProvider } from './node-hash-provider.ts';
 import { PackWriter } from './pack-writer.ts';
 import { SharedIdSet } from './shared-id-set.ts';
@@ -26,28 +26,30 @@ import { createZstdCodec } from './zstd-codec.ts';
 
 async function main(port: NonNullable<typeof parentPort>, data: StripeWorkerData): Promise<void> {
   const hash = await loadNodeHashProvider();
-  const scanner = new StripeScanner({ fd: openSync(data.file, 'r'), sizeBytes: data.sizeBytes }, hash);
+  const scanner = await StripeScanner.open({ fd: openSync(data.file, 'r'), sizeBytes: data.sizeBytes }, hash);
   const storage = data.storing === undefined ? undefined : openStorage(data.storing);
   const send = (message: FromStripeWorker, transfer: ArrayBuffer[] = []) => port.postMessage(message, transfer);
   const fail = (error: unknown) => send({ type: 'failed', error: sendableError(error) });
 
   port.on('message', (message: ToStripeWorker) => {
-    if (message.type === 'scan') {
-      scan(message.stripe).then((result) => send({ type: 'scanned', result }, [result.entries.buffer]), fail);
-      return;
-    }
     try {
+      if (message.type === 'scan') {
+        const result = scan(message.stripe);
+        send({ type: 'scanned', result }, [result.entries.buffer]);
+        return;
+      }
       send({ type: 'finished', packs: storage?.packs.finish() ?? [] });
     } catch (error) {
       fail(error);
     }
+    // After a failure nothing more is asked of this thread.
     port.close();
   });
 
-  async function scan(stripe: number): Promise<StripeResult> {
+  function scan(stripe: number): StripeResult {
     const entries = new GrowingBytes(1024 * MANIFEST_ENTRY_BYTES);
     let [newChunks, newBytes, storedBytes] = [0, 0, 0];
-    for await (const stretch of scanner.scan(stripe)) {
+    for (const stretch of scanner.scan(stripe, () => storage?.packs.settle())) {
       const entry = entries.extend(MANIFEST_ENTRY_BYTES);
       const plainBytes = stretch.type === 'hole' ? stretch.lengthBytes : stretch.bytes.length;
       const view = viewOf(entry);
@@ -56,10 +58,10 @@ async function main(port: NonNullable<typeof parentPort>, data: StripeWorkerData
         view.setUint32(36, HOLE_FLAG, true);
         continue;
       }
-      entry.set(fromHex(stretch.id));
+      entry.set(stretch.id);
       if (storage?.known.add(entry) !== true) continue;
       const frame = storage.encode(stretch.bytes);
-      storage.packs.add({ id: stretch.id, plainBytes, ...frame });
+      storage.packs.add(stretch.id, { plainBytes, ...frame });
       newChunks++;
       newBytes += plainBytes;
       storedBytes += frame.stored.length;

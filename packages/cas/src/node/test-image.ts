@@ -2,7 +2,7 @@ import { open } from 'node:fs/promises';
 
 import { MIB, PAGE_BYTES } from '@decant/core';
 
-import type { ImagePiece } from '../piece.ts';
+import type { ImagePiece } from '../chunk/piece.ts';
 import { randomBytes } from '../test-data.ts';
 
 /** Data in an image that is zeros elsewhere; pages from its start. */

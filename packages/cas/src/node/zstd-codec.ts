@@ -1,56 +1,72 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 
-import { DecantError } from '@decant/core';
+import { DecantError, KIB } from '@decant/core';
+import { ZstdCompress } from 'minizlib';
 
-import type { ChunkCodec } from '../codec.ts';
-import { checkZstdFrame } from '../zstd-frame.ts';
+import type { ChunkCodec } from '../chunk/codec.ts';
+import { decodeChunk } from '../chunk/decoder-codec.ts';
 
 /** A frame is kept only when it is at most this share of the plain bytes. */
 const WORTH_STORING = 0.95;
 
+/** Frames up to this length come out of one buffer, which is used again: all of foreign images. */
+const OUTPUT_BYTES = 264 * KIB;
+/** For level 1, twice the hash table that zstd takes for small inputs: 0.6 % fewer bytes for 1 % more time. */
+const FAST_HASH_LOG = 14;
 /**
- * zstd from node:zlib; raw when it saves under 5 %. Results are copies of their exact size: what zlib hands out
- * keeps a much larger buffer alive.
+ * Up to this level a context that is used again gives the frames of a new one. From level 5 on, zstd's row hash tables are
+ * salted with what the context did before, and equal chunks would be stored in different bytes.
+ */
+const LAST_REPEATABLE_LEVEL = 4;
+
+/**
+ * zstd from node:zlib; raw when it saves under 5 %. Frames depend on the plain bytes and the level alone. Up to level 4
+ * one context, of about 1 MB, serves all of them, in two thirds of the time (docs/decisions/0004-cas-performance.md).
  */
 export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly level?: number } = {}): ChunkCodec {
   const { level = 1 } = options;
   if (!Number.isInteger(level) || level < 1 || level > 19) throw new RangeError('a zstd level is 1 to 19');
+  let compress: ((plain: Uint8Array) => Uint8Array) | undefined;
   return {
     encode(plain) {
-      const options = {
-        // Told the size, zstd makes its tables no larger than they need be: a seventh less time at 64 KiB.
-        pledgedSrcSize: plain.length,
-        chunkSize: 64 * 1024,
-        params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
-      };
-      const frame = zstdCompressSync(plain, options);
+      compress ??= createCompressor(level);
+      const frame = compress(plain);
       if (frame.length > plain.length * WORTH_STORING) return { encoding: 'raw', stored: plain };
-      return { encoding: 'zstd', stored: new Uint8Array(frame) };
+      return { encoding: 'zstd', stored: frame };
     },
-    decode(stored, encoding, plainBytes) {
-      if (encoding === 'raw') {
-        if (stored.length === plainBytes) return stored;
-        throw new DecantError('CAS_CHUNK_MISMATCH', `A raw chunk has ${stored.length} bytes, not ${plainBytes}.`);
-      }
-      checkZstdFrame(stored, plainBytes);
-      const plain = decompress(stored, plainBytes);
-      if (plain.length !== plainBytes) {
-        throw new DecantError(
-          'CAS_ZSTD_INVALID',
-          `A zstd frame has ${plain.length} bytes of content, not ${plainBytes}.`,
-        );
-      }
-      return plain;
-    },
+    decode: (stored, encoding, plainBytes) => decodeChunk(stored, encoding, plainBytes, decompress),
   };
 }
 
-function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
-  try {
-    // One output buffer of the right size: no second one to join, and no room for a bomb.
-    const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize: Math.max(64, plainBytes) });
-    return new Uint8Array(plain.buffer, plain.byteOffset, plain.length);
-  } catch (error) {
-    throw new DecantError('CAS_ZSTD_INVALID', 'A zstd frame is broken or larger than declared.', { cause: error });
+/** Gives one frame, with its content size, for each input; in memory of the frame's size. */
+function createCompressor(level: number): (plain: Uint8Array) => Uint8Array {
+  const params = {
+    [constants.ZSTD_c_compressionLevel]: level,
+    [constants.ZSTD_c_contentSizeFlag]: 1,
+    ...(level === 1 ? { [constants.ZSTD_c_hashLog]: FAST_HASH_LOG } : {}),
+  };
+  if (level > LAST_REPEATABLE_LEVEL) {
+    // Told the size, zstd makes its tables no larger than they need be.
+    return (plain) => {
+      const options = { pledgedSrcSize: plain.length, params };
+      return new Uint8Array(zstdCompressSync(plain, options));
+    };
   }
+  // Every write is a frame. minizlib's types are of zlib's options only.
+  const options: ZstdOptions = { flush: constants.ZSTD_e_end, chunkSize: OUTPUT_BYTES, params };
+  const stream = new ZstdCompress(options as ConstructorParameters<typeof ZstdCompress>[0]);
+  return (plain) => {
+    stream.write(plain);
+    const frame = stream.read();
+    if (!(frame instanceof Uint8Array)) throw new DecantError('INTERNAL', 'zstd gave no frame.');
+    // Small ones come in a part of a larger buffer.
+    return frame.buffer.byteLength === frame.length ? frame : new Uint8Array(frame);
+  };
+}
+
+/** One output buffer of the right size: no second one to join, and no room for a bomb. */
+function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
+  const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize: Math.max(64, plainBytes) });
+  // What came in several buffers was joined in a part of Node's pool, all of which the result would keep alive.
+  return plain.length === plain.buffer.byteLength ? new Uint8Array(plain.buffer) : new Uint8Array(plain);
 }

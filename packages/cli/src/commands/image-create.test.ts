@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 
-import { buildArgsOf, diskBytesOf, formatOf, resultLines } from './image-create.ts';
+import { buildArgsOf, diskBytesOf, filesystemOf, formatOf, resultLines } from './image-create.ts';
 
 const plain = (text: string) => text;
 const STYLE = { bold: plain, dim: plain, red: plain, green: plain, yellow: plain };
@@ -25,6 +25,39 @@ describe('diskBytesOf', () => {
 
   test.each(['', '0', '-1', '1.5', '1e3', '0x10', ' 5', '16777217', '99999999999', 'many'])('not %j', (diskMb) => {
     expect(() => diskBytesOf({ diskMb })).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+});
+
+describe('filesystemOf', () => {
+  test('nothing asked for', () => {
+    const nothing = { format: 'ext4', diskBytes: 0, ext4: undefined, sourceDateEpoch: undefined, limits: {} };
+    expect(filesystemOf({}, {})).toEqual(nothing);
+    expect(filesystemOf({}, { SOURCE_DATE_EPOCH: '' })).toEqual(nothing);
+  });
+
+  test('the source date: the option, then the environment', () => {
+    const env = { SOURCE_DATE_EPOCH: '1700000000' };
+    expect(filesystemOf({}, env).sourceDateEpoch).toBe(1_700_000_000);
+    expect(filesystemOf({ sourceDateEpoch: '0' }, env).sourceDateEpoch).toBe(0);
+  });
+
+  test.each(['-1', '1.5', 'now', '1e9', '9999999999999'])('no source date: %j', (text) => {
+    expect(() => filesystemOf({ sourceDateEpoch: text }, {})).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    expect(() => filesystemOf({}, { SOURCE_DATE_EPOCH: text })).toThrow(
+      expect.objectContaining({ code: 'CONFIG_INVALID', hint: expect.any(String) as string }),
+    );
+  });
+
+  test('limits', () => {
+    expect(filesystemOf({ limit: ['depth=5', 'entries=7', 'depth=6'] }, {}).limits).toEqual({ depth: 6, entries: 7 });
+    for (const limit of ['depth', 'depth=', 'depth=-1', 'depth=1.5', '=4', 'depth=1 ']) {
+      expect(() => filesystemOf({ limit: [limit] }, {})).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    }
+  });
+
+  test('what an ext4 image is to be', () => {
+    expect(filesystemOf({ freeMb: '2', label: 'root' }, {}).ext4).toEqual({ freeBytes: 2 * 2 ** 20, label: 'root' });
+    expect(() => filesystemOf({ freeMb: '0' }, {})).toThrow(expect.objectContaining({ code: 'USAGE' }));
   });
 });
 

@@ -1,5 +1,5 @@
 import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
-import type { ImageResult } from '@decant/sdk';
+import { buildSettings, type FilesystemRequest, type ImageResult } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -11,6 +11,11 @@ export interface FormatOptions extends CommonOptions {
   readonly name?: string;
   readonly streaming?: boolean;
   readonly diskMb?: string;
+  readonly freeMb?: string;
+  readonly label?: string;
+  readonly uuid?: string;
+  readonly sourceDateEpoch?: string;
+  readonly limit?: readonly string[];
 }
 
 export interface CreateOptions extends FormatOptions {
@@ -23,16 +28,18 @@ export interface CreateOptions extends FormatOptions {
 
 export function createAction(context: string, options: CreateOptions): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
+    const { local, architecture } = buildSettings();
     const result = await decant.images.create(
       {
         context,
         dockerfile: options.file,
         name: options.name,
-        format: formatOf(options),
-        diskBytes: diskBytesOf(options),
+        ...filesystemOf(options),
         buildArgs: buildArgsOf(options.buildArg),
         target: options.target,
         platform: options.platform,
+        local: options.local === true || local,
+        architecture,
       },
       { onEvent: progress.onEvent, signal },
     );
@@ -47,8 +54,7 @@ export function importAction(source: string, options: FormatOptions & { readonly
       {
         source,
         name: options.name,
-        format: formatOf(options),
-        diskBytes: diskBytesOf(options),
+        ...filesystemOf(options),
         platform: options.platform,
       },
       { onEvent: progress.onEvent, signal },
@@ -72,16 +78,54 @@ export function formatOf({ streaming }: FormatOptions, env: Environment = proces
   return format;
 }
 
+/** What the options ask of the filesystem. @throws USAGE, CONFIG_INVALID */
+export function filesystemOf(options: FormatOptions, env: Environment = process.env): FilesystemRequest {
+  const { freeMb, label, uuid } = options;
+  const freeBytes = freeMb === undefined ? undefined : mebibytesOf('free room', '--free-mb', freeMb);
+  const ext4 =
+    freeBytes === undefined && label === undefined && uuid === undefined ? undefined : { freeBytes, label, uuid };
+  const sourceDateEpoch = sourceDateEpochOf(options, env);
+  const limits = limitsOf(options.limit);
+  return { format: formatOf(options, env), diskBytes: diskBytesOf(options), ext4, sourceDateEpoch, limits };
+}
+
+/** `NAME=NUMBER` each; which names there are, the SDK knows. @throws USAGE */
+function limitsOf(pairs: readonly string[] = []): Readonly<Record<string, number>> {
+  const limits: Record<string, number> = {};
+  for (const pair of pairs) {
+    const [, name, value] = /^([A-Za-z]+)=(\d{1,15})$/.exec(pair) ?? [];
+    if (name === undefined) {
+      throw new DecantError('USAGE', `Not a limit: ${quote(pair)}.`, { hint: 'Write --limit NAME=NUMBER.' });
+    }
+    limits[name] = Number(value);
+  }
+  return limits;
+}
+
 /** Bytes of the writable disk asked for, 0 when nothing was said. @throws USAGE */
 export function diskBytesOf({ diskMb }: FormatOptions): number {
-  if (diskMb === undefined) return 0;
-  const mebibytes = /^\d{1,9}$/.test(diskMb) ? Number(diskMb) : 0;
+  return diskMb === undefined ? 0 : mebibytesOf('disk size', '--disk-mb', diskMb);
+}
+
+function mebibytesOf(what: string, option: string, text: string): number {
+  const mebibytes = /^\d{1,9}$/.test(text) ? Number(text) : 0;
   if (mebibytes < 1 || mebibytes > 16 * 1024 * 1024) {
-    throw new DecantError('USAGE', `Not a disk size: ${quote(diskMb)}.`, {
-      hint: 'Give --disk-mb a whole number of MiB from 1 to 16777216.',
+    throw new DecantError('USAGE', `Not a ${what}: ${quote(text)}.`, {
+      hint: `Give ${option} a whole number of MiB from 1 to 16777216.`,
     });
   }
   return mebibytes * MIB;
+}
+
+/** The latest time of a file: the option, else `SOURCE_DATE_EPOCH`; undefined when neither is set. */
+function sourceDateEpochOf({ sourceDateEpoch }: FormatOptions, env: Environment): number | undefined {
+  const text = sourceDateEpoch ?? env['SOURCE_DATE_EPOCH'] ?? '';
+  if (sourceDateEpoch === undefined && text === '') return undefined;
+  if (/^\d{1,12}$/.test(text)) return Number(text);
+  const hint = 'Give whole seconds since 1970, such as the output of: git log -1 --format=%ct';
+  throw sourceDateEpoch === undefined
+    ? new DecantError('CONFIG_INVALID', `SOURCE_DATE_EPOCH is ${quote(text)}.`, { hint })
+    : new DecantError('USAGE', `Not a source date: ${quote(text)}.`, { hint });
 }
 
 /** @throws USAGE for what is not `KEY=VALUE` or `KEY`. */

@@ -11,22 +11,33 @@ export function addImageCommands(program: Command): void {
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
-    .option('--local', 'build straight with an engine of this machine, as every build does')
+    .option('--local', 'build straight with an engine of this machine, not through the image-builder')
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
+    .option('--limit <name=value>', 'another bound on what the image may hold, such as layerBytes=1000000000', collect)
     .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
 
   withCommonOptions(image.command('import'))
     .description('make an image from one that exists')
     .argument(
       '<source>',
-      'registry:REF, docker:REF, oci:DIR[:TAG], docker-archive:FILE, tar:FILE, dir:PATH or raw:FILE',
+      'registry:REF, docker:REF, podman:REF, buildah:REF, oci:DIR[:TAG], oci-archive:FILE[:TAG], ' +
+        'docker-archive:FILE[:NAME], tar:FILE, dir:PATH, overlay2:PATH or raw:FILE',
     )
     .option('-n, --name <name[:tag]>', 'name of the image (default: from the source)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
+    .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
+    .option('--label <label>', 'label of an ext4 image: up to 16 characters')
+    .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
+    .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
+    .option('--limit <name=value>', 'another bound on what the image may hold, such as layerBytes=1000000000', collect)
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
     .action(async (source: string, options) => (await import('./image-create.ts')).importAction(source, options));
 
@@ -35,15 +46,20 @@ export function addImageCommands(program: Command): void {
     .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG][@DIGEST]')
     .argument('<directory>', 'directory that is missing or empty')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .option('--all-platforms', 'an index with the images of all platforms, as it is')
     .action(async (reference: string, directory: string, options) =>
       (await import('./image-transfer.ts')).pullAction(reference, directory, options),
     );
 
   withCommonOptions(image.command('push'))
     .description('copy an image to a registry')
-    .argument('<source>', 'oci:DIR[:TAG], docker-archive:FILE, docker:REF or registry:REF')
+    .argument(
+      '<source>',
+      'oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], docker:REF, podman:REF, buildah:REF or registry:REF',
+    )
     .argument('<reference>', '[HOST[:PORT]/]NAME[:TAG]')
     .option('--platform <platform>', 'which one of an image for several (default: this machine)')
+    .option('--all-platforms', 'an index with the images of all platforms, as it is')
     .action(async (source: string, reference: string, options) =>
       (await import('./image-transfer.ts')).pushAction(source, reference, options),
     );
@@ -74,6 +90,16 @@ export function addImageCommands(program: Command): void {
     .description('show what a name pointed at, newest first')
     .argument('<name>', 'NAME[:TAG]')
     .action(async (name: string, options) => (await import('./image-names.ts')).historyAction(name, options));
+
+  withCommonOptions(image.command('diff'))
+    .description('show by path what differs between two streaming images, and what the second one costs')
+    .argument('<before>', 'name or id')
+    .argument('<after>', 'name or id')
+    .option('--ignore-times', 'leave out entries of which only the modification time differs')
+    .option('--exit-code', 'end with status 1 when they differ')
+    .action(async (before: string, after: string, options) =>
+      (await import('./image-diff.ts')).diffAction(before, after, options),
+    );
 
   withCommonOptions(image.command('verify'))
     .description('read and re-hash every chunk of an image')

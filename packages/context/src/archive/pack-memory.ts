@@ -16,11 +16,24 @@ export interface MemoryFile {
 
 const encoder = new TextEncoder();
 
+/** Files from memory as a context's entries, and what reads their content. */
+export interface MemoryEntries {
+  /** Sorted by the bytes of their paths. */
+  readonly entries: readonly ContextEntry[];
+  readonly read: (entry: ContextEntry) => Iterable<Uint8Array>;
+}
+
 /**
  * Packs files from memory exactly as the same files in a directory are packed; directories have mode 0o755.
  * @throws CONTEXT_ENTRY_UNSUPPORTED for a path that is absolute, not clean, given twice or below a file.
  */
 export function packMemoryContext(files: Iterable<MemoryFile>, options: PackOptions = {}): PackedContext {
+  const { entries, read } = memoryEntries(files);
+  return packEntries(entries, read, options);
+}
+
+/** The entries of files in memory. @throws CONTEXT_ENTRY_UNSUPPORTED as {@link packMemoryContext} does. */
+export function memoryEntries(files: Iterable<MemoryFile>): MemoryEntries {
   const entries = new Map<ByteString, ContextEntry>();
   const contents = new Map<ContextEntry, Uint8Array>();
   for (const { path, content, mode = 0o644 } of files) {
@@ -44,7 +57,7 @@ export function packMemoryContext(files: Iterable<MemoryFile>, options: PackOpti
     contents.set(entry, bytes);
   }
   const sorted = [...entries].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, entry]) => entry);
-  return packEntries(sorted, (entry) => [contents.get(entry)!], options);
+  return { entries: sorted, read: (entry) => [contents.get(entry) ?? new Uint8Array()] };
 }
 
 function unsupported(path: string, why: string): DecantError {

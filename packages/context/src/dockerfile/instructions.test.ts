@@ -9,8 +9,8 @@ const lines = (text: string) => read(text).map(({ keyword, line }) => `${line} $
 describe('readInstructions', () => {
   it('joins continued lines and leaves comments and empty lines out', () => {
     expect(read('\n  # one\nrun a \\  \n# two\n\n  b\\\nc\nFROM x')).toEqual([
-      { keyword: 'RUN', words: ['a', 'bc'], line: 3, heredoc: false },
-      { keyword: 'FROM', words: ['x'], line: 8, heredoc: false },
+      { keyword: 'RUN', words: ['a', 'bc'], line: 3, lastLine: 7, heredoc: false },
+      { keyword: 'FROM', words: ['x'], line: 8, lastLine: 8, heredoc: false },
     ]);
     expect(read('RUN a\\\nCOPY b', '`').map(({ keyword }) => keyword)).toEqual(['RUN', 'COPY']);
     expect(lines('RUN a \\\n')).toEqual(['1 RUN']);

@@ -8,6 +8,8 @@ export interface Instruction {
   readonly words: readonly string[];
   /** Line of the keyword, from 1. */
   readonly line: number;
+  /** Last line that belongs to it, here-documents included. */
+  readonly lastLine: number;
   /** Whether the bodies of here-documents follow it; they belong to it and are not read. */
   readonly heredoc: boolean;
 }
@@ -64,7 +66,7 @@ export function* readInstructions(lines: readonly string[], escape: string, file
         at += 1;
       }
     }
-    yield { keyword, words, line: start + 1, heredoc };
+    yield { keyword, words, line: start + 1, lastLine: at, heredoc };
   }
 }
 

@@ -8,5 +8,7 @@ export type {
   PackedContext,
 } from '../entry.ts';
 export { materializeContext, type MaterializeOptions } from './materialize-context.ts';
+export { nodeGzip } from './node-gzip.ts';
 export { openContext, type OpenContextOptions } from './open-context.ts';
 export { digestContext, packContext } from './pack-context.ts';
+export { ContentReader } from './read-content.ts';

@@ -9,6 +9,39 @@ export {
   type SignedMultipart,
 } from './blob-sign.ts';
 export {
+  BUILD_CACHE_MODES,
+  BUILD_FIELDS,
+  buildEndOf,
+  builderErrorSchema,
+  buildFieldsSchema,
+  buildListSchema,
+  buildSchema,
+  cacheKeySchema,
+  escapeLogLine,
+  IDEMPOTENCY_KEY_HEADER,
+  REMOTE_BUILD_STATUSES,
+  remoteBuildErrorSchema,
+  unescapeLogLine,
+  type BuilderError,
+  type BuildFields,
+  type RemoteBuild,
+  type RemoteBuildError,
+  type RemoteBuildStatus,
+} from './builds.ts';
+export {
+  CONTEXT_FILE_HEADER_BYTES,
+  CONTEXT_FILES_EXPIRE_MS,
+  contextAnswerSchema,
+  contextEntrySchema,
+  contextIdSchema,
+  contextManifestSchema,
+  MAX_CONTEXT_ENTRIES,
+  MAX_CONTEXT_MANIFEST_BYTES,
+  type ContextAnswer,
+  type ContextManifest,
+  type ContextManifestEntry,
+} from './context-files.ts';
+export {
   apiKeySchema,
   createdKeySchema,
   createKeyRequestSchema,
@@ -52,4 +85,21 @@ export {
   type Template,
   type TemplateBuild,
 } from './platform.ts';
+export { registryLoginSchema, type RegistryLogin } from './registry.ts';
 export { PROBLEM_MEDIA_TYPE, problemSchema, type Problem } from './problem.ts';
+export {
+  authorizeSchema,
+  createSnapshotSchema,
+  MAX_SNAPSHOT_BATCH,
+  setAliasSchema,
+  snapshotAliasListSchema,
+  snapshotAliasNameSchema,
+  snapshotAliasSchema,
+  snapshotBatchSchema,
+  snapshotPageSchema,
+  snapshotSchema,
+  snapshotTagsSchema,
+  type CreateSnapshot,
+  type Snapshot,
+  type SnapshotAlias,
+} from './snapshots.ts';

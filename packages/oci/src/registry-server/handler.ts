@@ -27,8 +27,8 @@ export const DEFAULT_REGISTRY_LIMITS: RegistryLimits = {
   uploadAgeMs: 24 * 60 * 60 * 1000,
 };
 
-/** `unauthenticated` is answered with 401 and the challenge, `deny` with 403. */
-export type RegistryVerdict = 'allow' | 'unauthenticated' | 'deny';
+/** `unauthenticated` is answered with 401 and the challenge, `deny` with 403, `hide` with 404 as if there were nothing. */
+export type RegistryVerdict = 'allow' | 'unauthenticated' | 'deny' | 'hide';
 
 export interface RegistryHandlerOptions {
   readonly store: ObjectStore;
@@ -44,6 +44,8 @@ export interface RegistryHandlerOptions {
   /** `WWW-Authenticate` of the answer 401; default `Basic realm="decant"`. */
   readonly challenge?: string | undefined;
   readonly limits?: Partial<RegistryLimits> | undefined;
+  /** Told what is behind an answer of 500 or above, which does not say it. */
+  readonly onError?: ((error: unknown, request: Request) => void) | undefined;
 }
 
 export type RegistryHandler = (request: Request) => Promise<Response>;
@@ -81,6 +83,7 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
       throw new RegistryProblem('UNAUTHORIZED', 'Authentication is needed.', challenge);
     }
     if (verdict === 'deny') throw new RegistryProblem('DENIED', 'That is not allowed.');
+    if (verdict === 'hide') throw new RegistryProblem('NAME_UNKNOWN', 'There is no such repository.');
   };
 
   const manifestCall = async ({ request, repository, rest, signal }: Call): Promise<Response> => {
@@ -227,6 +230,7 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
     } catch (error) {
       request.signal.throwIfAborted();
       response = failureResponse(error);
+      if (response.status >= 500) options.onError?.(error, request);
     }
     for (const [name, value] of Object.entries(API_VERSION)) response.headers.set(name, value);
     return response;

@@ -3,7 +3,7 @@ import { z } from 'zod';
 
 import { digestHex, sha256 } from '../digest.ts';
 import { descriptorSchema, parseDocument } from '../documents.ts';
-import { isIndexType, isManifestType, OCI_INDEX } from '../media-types.ts';
+import { isForeignType, isIndexType, isManifestType, OCI_INDEX } from '../media-types.ts';
 import { isTag } from '../reference.ts';
 import { RegistryProblem } from './answers.ts';
 import type { RegistryKeys } from './keys.ts';
@@ -138,7 +138,7 @@ export class Manifests {
   async #expectParts(repository: string, document: Document, signal: AbortSignal): Promise<void> {
     for (const { digest, size, mediaType } of [document.config ?? [], document.layers ?? []].flat()) {
       // Their bytes lie elsewhere by agreement.
-      if (/nondistributable|foreign/.test(mediaType)) continue;
+      if (isForeignType(mediaType)) continue;
       const link = await this.#store.head(this.#keys.link(repository, checkDigest(digest)), { signal });
       const blob = link === undefined ? undefined : await this.#store.head(this.#keys.blob(digest), { signal });
       if (blob === undefined) throw new RegistryProblem('MANIFEST_BLOB_UNKNOWN', `There is no blob ${digest}.`);

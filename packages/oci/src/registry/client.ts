@@ -1,5 +1,5 @@
-import { DecantError, type Fetch } from '@decant/core';
-import { discardBody, readBody, send } from '@decant/transport';
+import { DecantError, sleep, type Fetch } from '@decant/core';
+import { discardBody, readBody, retryAfterMs, send } from '@decant/transport';
 
 import type { CredentialLookup } from '../docker-config.ts';
 import type { ImageReference } from '../reference.ts';
@@ -31,11 +31,11 @@ export class RepositoryClient {
   readonly #fetch: Fetch;
   readonly #auth: RegistryAuth;
   readonly #scope: string;
+  /** When the registry wants to be asked again at the earliest, on the clock of `performance`. */
+  #notBefore = 0;
 
   constructor(options: {
     readonly reference: Pick<ImageReference, 'registry' | 'repository'>;
-    /** Where it answers, when that is a mirror. */
-    readonly origin?: URL | undefined;
     readonly fetch: Fetch;
     readonly credentials: CredentialLookup | undefined;
     readonly access: 'pull' | 'push';
@@ -45,9 +45,8 @@ export class RepositoryClient {
     const { reference, fetch, credentials, access, mountFrom } = options;
     this.#reference = reference;
     this.#fetch = fetch;
-    this.origin = options.origin ?? originOf(reference.registry);
-    const registry = options.origin === undefined ? reference.registry : options.origin.host;
-    this.#auth = new RegistryAuth({ origin: this.origin, registry, fetch, credentials });
+    this.origin = originOf(reference.registry);
+    this.#auth = new RegistryAuth({ origin: this.origin, registry: reference.registry, fetch, credentials });
     const scopes = [`repository:${reference.repository}:${access === 'pull' ? 'pull' : 'pull,push'}`];
     if (mountFrom !== undefined && mountFrom !== reference.repository) scopes.push(`repository:${mountFrom}:pull`);
     this.#scope = scopes.join(' ');
@@ -81,7 +80,7 @@ export class RepositoryClient {
       const challenge = parseChallenge(response.headers.get('www-authenticate'));
       discardBody(response);
       authorization = challenge === undefined ? undefined : await this.#auth.answer(challenge, this.#scope, signal);
-      if (authorization === undefined) throw unauthorized(this.#reference.registry, false);
+      if (authorization === undefined) throw unauthorized(this.#reference.registry, undefined);
     }
   }
 
@@ -104,7 +103,13 @@ export class RepositoryClient {
           ? {}
           : { body: body as ReadableStream<Uint8Array<ArrayBuffer>>, duplex: 'half' as const }),
       };
+      const wait = this.#notBefore - performance.now();
+      if (wait > 0) await sleep(wait, signal);
       const response = await send(this.#fetch, at.href, init, { timeoutMs, signal });
+      // For all that is asked of this registry: what waits beside this would only be refused as well.
+      if (response.status === 429 || response.status === 503) {
+        this.#notBefore = Math.max(this.#notBefore, performance.now() + retryAfterMs(response));
+      }
       const location = response.headers.get('location');
       const redirected = [301, 302, 303, 307, 308].includes(response.status) && location !== null;
       if (!redirected || (method !== 'GET' && method !== 'HEAD')) return response;
@@ -121,7 +126,7 @@ export class RepositoryClient {
     const said = await this.#said(response, signal);
     const details = { status, registry, ...(said === '' ? {} : { said }) };
     const because = said === '' ? '' : ` (${said})`;
-    if (status === 401) return unauthorized(registry, this.#auth.hasCredentials);
+    if (status === 401) return unauthorized(registry, this.#auth.used);
     if (status === 403) {
       return new DecantError('FORBIDDEN', `${registry} does not allow ${what}${because}.`, { details });
     }

@@ -85,6 +85,32 @@ describe('the client and registries that are broken or hostile', () => {
     }
   });
 
+  it('waits as long as a busy registry says, everything that is asked of it', async () => {
+    const times: number[] = [];
+    const busy: Listener = (_, response) => {
+      times.push(performance.now());
+      const status = [429, 503][times.length - 1];
+      if (status === undefined) response.end(LAYER);
+      else response.writeHead(status, { 'retry-after': '1' }).end();
+    };
+    expect(await layerOf(await registry({ [digestOf(LAYER)]: busy }))).toEqual(LAYER);
+    expect(times).toHaveLength(3);
+    expect(times[1]! - times[0]!).toBeGreaterThan(950);
+    expect(times[2]! - times[1]!).toBeGreaterThan(950);
+  });
+
+  it('refuses a manifest with a member twice, which others may read in another way', async () => {
+    const twice = Buffer.from(MANIFEST.toString().replace(/\}$/, ',"layers":[]}'));
+    const type = typeOf(MANIFEST);
+    const ambiguous = await registry({
+      '/manifests/v1': (_, response) => response.setHeader('content-type', type).end(twice),
+    });
+    await expect(layerOf(ambiguous)).rejects.toMatchObject({
+      code: 'OCI_INVALID',
+      message: expect.stringContaining('"layers" twice') as string,
+    });
+  });
+
   it('gives a layer up that never gets on', async () => {
     let asked = 0;
     const cutting: Listener = (_, response) => {

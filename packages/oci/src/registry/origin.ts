@@ -1,4 +1,4 @@
-import { DecantError, quote } from '@decant/core';
+import { DecantError } from '@decant/core';
 
 import { DOCKER_HUB } from '../reference.ts';
 
@@ -12,19 +12,6 @@ export function originOf(registry: string): URL {
   if (registry === DOCKER_HUB) return new URL('https://registry-1.docker.io');
   const https = new URL(`https://${registry}`);
   return isLoopback(https.hostname) ? new URL(`http://${registry}`) : https;
-}
-
-/** The origin of a mirror: `HOST[:PORT]` or a URL without a path. @throws CONFIG_INVALID */
-export function mirrorOrigin(text: string): URL {
-  const url = URL.canParse(text) && /^https?:/.test(text) ? new URL(text) : undefined;
-  const origin = url ?? (URL.canParse(`https://${text}`) ? originOf(text) : undefined);
-  const plain = origin !== undefined && origin.pathname === '/' && origin.search === '' && origin.username === '';
-  if (!plain || (origin.protocol === 'http:' && !isLoopback(origin.hostname))) {
-    throw new DecantError('CONFIG_INVALID', `Not a registry mirror: ${quote(text)}.`, {
-      hint: 'Write HOST[:PORT], or https://HOST[:PORT]; plain http is only for this machine.',
-    });
-  }
-  return origin;
 }
 
 /**

@@ -5,6 +5,7 @@ import { tooLarge, type BlobName, type BlobSource } from '../blob-source.ts';
 import { sha256 } from '../digest.ts';
 import type { CredentialLookup } from '../docker-config.ts';
 import type { OciImage, OpenImageOptions } from '../image.ts';
+import { treeFromIndex, type ImageTree } from '../image-tree.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from '../limits.ts';
 import {
   DOCKER_INDEX,
@@ -16,11 +17,11 @@ import {
   OCI_MANIFEST,
 } from '../media-types.ts';
 import { openFromIndex } from '../open-image.ts';
+import type { MirrorLookup } from '../registries-conf.ts';
 import { DOCKER_HUB, formatReference, type ImageReference } from '../reference.ts';
 import { RepositoryClient } from './client.ts';
 import { download } from './download.ts';
 import { FetchedLayers } from './fetch-layers.ts';
-import { mirrorOrigin } from './origin.ts';
 
 export interface RegistryOptions {
   readonly fetch: Fetch;
@@ -30,10 +31,10 @@ export interface RegistryOptions {
 
 export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImageOptions, 'tag'> {
   /**
-   * Registries to ask first, by the registry they stand for: `{ 'docker.io': ['mirror.example:5000'] }`. A mirror
-   * without the image, or that does not answer, is passed over. It is believed about tags, as docker does.
+   * Says where to ask, for example {@link containersMirrors}; default: the registry alone. A mirror without the
+   * image, or that does not answer, is passed over. It is believed about tags, as all engines do.
    */
-  readonly mirrors?: Readonly<Record<string, readonly string[]>> | undefined;
+  readonly mirrors?: MirrorLookup | undefined;
   /** Given, layers are downloaded once into files here, several at a time; else each read downloads anew. */
   readonly scratchDirectory?: string | undefined;
   /** Layers downloaded at a time; default 4. */
@@ -78,10 +79,32 @@ export async function openRegistryImage(
       download: (blob, readOptions) => download(client, blob, readOptions),
     });
   }
-  const name = formatReference(reference);
+  return { ...image, ...namesOf(reference) };
+}
+
+/**
+ * All that a reference names, to be copied as it is: blobs are downloaded as they are read.
+ * @throws as {@link openRegistryImage}
+ */
+export async function openRegistryTree(
+  reference: ImageReference,
+  options: Omit<OpenRegistryImageOptions, 'platform' | 'scratchDirectory' | 'parallel' | 'onEvent'>,
+): Promise<ImageTree> {
+  const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
+  const { client, top } = await resolve(reference, limits, options);
+  const kept = new Map<string, Uint8Array>([[top.descriptor.digest, top.bytes]]);
+  const source: BlobSource = {
+    sizeOf: ({ size }) => Promise.resolve(size),
+    read: documentSource(client, kept, limits),
+  };
+  const index = new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, manifests: [top.descriptor] }));
+  const tree = await treeFromIndex(source, index, limits, { signal: options.signal }, () => Promise.resolve());
+  return { ...tree, ...namesOf(reference) };
+}
+
+function namesOf(reference: ImageReference): { readonly reference: string; readonly tags: readonly string[] } {
   return {
-    ...image,
-    reference: name,
+    reference: formatReference(reference),
     tags: reference.tag === undefined ? [] : [formatReference({ ...reference, digest: undefined })],
   };
 }
@@ -123,18 +146,18 @@ interface Resolved {
 async function resolve(
   reference: ImageReference,
   limits: OciLimits,
-  options: OpenRegistryImageOptions,
+  options: Pick<OpenRegistryImageOptions, 'fetch' | 'credentials' | 'mirrors' | 'signal'>,
 ): Promise<Resolved> {
-  const { fetch, credentials, mirrors = {}, signal } = options;
-  const origins = (Object.hasOwn(mirrors, reference.registry) ? mirrors[reference.registry]! : []).map(mirrorOrigin);
-  for (const origin of [...origins, undefined]) {
-    const client = new RepositoryClient({ reference, origin, fetch, credentials, access: 'pull' });
+  const { fetch, credentials, signal } = options;
+  const places = (await options.mirrors?.(reference)) ?? [reference];
+  for (const [i, place] of places.entries()) {
+    const client = new RepositoryClient({ reference: place, fetch, credentials, access: 'pull' });
     try {
-      const top = await retry(() => fetchTop(client, reference, limits, signal), { attempts: 3, signal });
+      const top = await retry(() => fetchTop(client, place, limits, signal), { attempts: 3, signal });
       return { client, top };
     } catch (error) {
       signal?.throwIfAborted();
-      if (origin === undefined || !isDecantError(error)) throw error;
+      if (i === places.length - 1 || !isDecantError(error)) throw error;
     }
   }
   throw new DecantError('INTERNAL', 'There was no registry to ask.');

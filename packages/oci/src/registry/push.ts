@@ -2,8 +2,9 @@ import { DecantError, retry, Semaphore, stage, type OnEvent } from '@decant/core
 import { discardBody } from '@decant/transport';
 
 import type { OciImage } from '../image.ts';
+import type { ImageTree } from '../image-tree.ts';
 import { formatReference, isRepositoryName, type ImageReference } from '../reference.ts';
-import { storedImage, type StoredBlob } from '../stored-image.ts';
+import { storedImage, type StoredBlob, type StoredDocument } from '../stored-image.ts';
 import { RepositoryClient } from './client.ts';
 import type { RegistryOptions } from './pull.ts';
 
@@ -17,7 +18,7 @@ export interface PushImageOptions extends RegistryOptions {
 }
 
 export interface PushedImage {
-  /** Digest of the manifest. */
+  /** Digest of the manifest or index. */
   readonly digest: string;
   /** Bytes of blobs that were sent; what the registry had is not counted. */
   readonly sentBytes: number;
@@ -31,13 +32,13 @@ const BLOB_TIMEOUT_MS = 2 * 60 * 60 * 1000;
 const ATTEMPTS = 3;
 
 /**
- * Copies one image to a registry, as it is stored: blobs first, those that are there left out, the manifest
- * last. A blob whose sending fails is sent again from its start.
+ * Copies an image, or an index with all it names, to a registry as it is stored: blobs first, those that are there
+ * left out, the manifest or index that gets the tag last. A blob whose sending fails is sent again from its start.
  * @throws UNAUTHORIZED, FORBIDDEN, HTTP_…, TIMEOUT; OCI_DIGEST_MISMATCH when the source is damaged; USAGE when the
  * reference has a digest that is not the image's.
  */
 export async function pushImage(
-  image: OciImage,
+  image: OciImage | ImageTree,
   reference: ImageReference,
   options: PushImageOptions,
 ): Promise<PushedImage> {
@@ -45,10 +46,10 @@ export async function pushImage(
   if (mountFrom !== undefined && !isRepositoryName(mountFrom)) {
     throw new DecantError('NAME_INVALID', 'The repository to mount from has no valid name.');
   }
-  const { manifest, blobs } = storedImage(image);
+  const { top, inner, blobs } = storedImage(image);
   const name = formatReference(reference);
-  if (reference.digest !== undefined && reference.digest !== manifest.digest) {
-    throw new DecantError('USAGE', `The image is ${manifest.digest} and cannot be pushed as ${name}.`);
+  if (reference.digest !== undefined && reference.digest !== top.digest) {
+    throw new DecantError('USAGE', `The image is ${top.digest} and cannot be pushed as ${name}.`);
   }
   const client = new RepositoryClient({ reference, fetch, credentials, access: 'push', mountFrom });
   return stage(onEvent, 'upload', async (finish) => {
@@ -82,9 +83,12 @@ export async function pushImage(
     signal?.throwIfAborted();
     failed.signal.throwIfAborted();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
-    await retry(() => pushManifest(client, reference, manifest, signal), { attempts: ATTEMPTS, signal });
+    for (const document of [...inner, top]) {
+      const place = document === top ? (reference.tag ?? top.digest) : document.digest;
+      await retry(() => pushManifest(client, place, document, signal), { attempts: ATTEMPTS, signal });
+    }
     finish({ bytes: sentBytes, items: blobs.length });
-    return { digest: manifest.digest, sentBytes, sentBlobs, presentBlobs: blobs.length - sentBlobs };
+    return { digest: top.digest, sentBytes, sentBlobs, presentBlobs: blobs.length - sentBlobs };
   });
 }
 
@@ -176,11 +180,11 @@ async function* behind(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
 
 async function pushManifest(
   client: RepositoryClient,
-  reference: ImageReference,
-  manifest: ReturnType<typeof storedImage>['manifest'],
+  place: string,
+  manifest: StoredDocument,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const url = client.url(`manifests/${reference.tag ?? manifest.digest}`);
+  const url = client.url(`manifests/${place}`);
   const response = await client.request('PUT', url, {
     headers: { 'content-type': manifest.mediaType },
     body: () => new Uint8Array(manifest.bytes),

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { openOciLayout } from '../layout.ts';
+import { openOciLayout, openOciLayoutTree } from '../layout.ts';
 import { parseReference } from '../reference.ts';
 import { createRegistryHandler, type RegistryHandlerOptions } from '../registry-server/handler.ts';
 import { MemoryStore } from '../testing/memory-store.ts';
@@ -14,7 +14,7 @@ import { makeTar } from '../testing/make-tar.ts';
 import { serve, serveHandler, type TestServer } from '../testing/serve.ts';
 import { failure, gather } from '../testing/streams.ts';
 import { writeOciLayout } from '../write-layout.ts';
-import { openRegistryImage, type OpenRegistryImageOptions } from './pull.ts';
+import { openRegistryImage, openRegistryTree, type OpenRegistryImageOptions } from './pull.ts';
 import { pushImage, type PushImageOptions } from './push.ts';
 
 const LAYERS = [makeTar([{ path: 'a', data: 'hello' }]), makeTar([{ path: 'b', data: Buffer.alloc(150_000, 'x') }])];
@@ -99,6 +99,22 @@ describe('a registry and its client', () => {
     expect(await readdir(scratchDirectory)).toEqual([]);
   });
 
+  it('passes on images of many layers, also of equal ones', async () => {
+    await start();
+    const layers = Array.from({ length: 127 }, (_, i) => makeTar([{ path: `f${i % 100}`, data: `${i % 100}` }]));
+    const maker = new LayoutMaker(join(directory, 'many'));
+    await maker.image({ layers, tag: 'v1' });
+    {
+      await using image = await openOciLayout(await maker.finish());
+      // Each blob once.
+      expect(await pushImage(image, named('many:v1'), { fetch: http.fetch })).toMatchObject({ sentBlobs: 101 });
+    }
+    await using image = await pull('many:v1', { scratchDirectory: directory });
+    expect(image.layers).toHaveLength(127);
+    for (const [i, layer] of image.layers.entries()) expect(await gather(layer.open())).toEqual(layers[i]);
+    expect(log.filter((line) => line.startsWith('GET') && line.includes('/blobs/'))).toHaveLength(101);
+  }, 60_000);
+
   it('writes a layout that opens again with its name', async () => {
     await start();
     const { digest } = await push('team/app:v1');
@@ -147,19 +163,92 @@ describe('a registry and its client', () => {
     });
   });
 
+  it('copies an index with all it names, nested ones too, to a registry, a layout and back', async () => {
+    const platforms = ['amd64', 'arm64'].map((architecture) => ({ os: 'linux', architecture }));
+    const maker = new LayoutMaker(join(directory, 'whole'));
+    const manifests: object[] = [];
+    for (const [i, platform] of platforms.entries()) {
+      manifests.push({ ...(await maker.image({ layers: [LAYERS[0]!, LAYERS[i]!], platform })), platform });
+    }
+    const foreign = {
+      mediaType: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
+      digest: `sha256:${'f'.repeat(64)}`,
+      size: 7,
+      urls: ['https://elsewhere.example/layer'],
+    };
+    const windows = { os: 'windows', architecture: 'amd64' };
+    const patchManifest = (manifest: Record<string, any>) => void (manifest['layers'][0] = foreign);
+    manifests.push({
+      ...(await maker.image({ layers: [LAYERS[0]!], platform: windows, patchManifest })),
+      platform: windows,
+    });
+    const mediaType = 'application/vnd.oci.image.index.v1+json';
+    const index = async (entries: object[]) => {
+      const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, manifests: entries }));
+      return { mediaType, digest: await maker.blob(bytes), size: bytes.length };
+    };
+    const inner = await index(manifests.slice(0, 2));
+    const outer = await index([inner, manifests[2]!]);
+    const annotations = { 'org.opencontainers.image.ref.name': 'v1' };
+    await maker.finish([{ ...outer, annotations }]);
+    await start();
+    const options = { fetch: http.fetch };
+    {
+      await using tree = await openOciLayoutTree(maker.directory, { tag: 'v1' });
+      expect(tree.platforms).toEqual([...platforms, windows]);
+      // Two layers of one, one more of the other, three configurations; the foreign layer's bytes are nobody's.
+      expect(tree.blobs).toHaveLength(5);
+      const pushed = await pushImage(tree, named('app:v1'), options);
+      expect(pushed).toMatchObject({ digest: outer.digest, sentBlobs: 5 });
+      expect(await pushImage(tree, named('app:v2'), options)).toMatchObject({ sentBlobs: 0 });
+    }
+    const target = join(directory, 'copy');
+    {
+      await using tree = await openRegistryTree(named('app:v1'), options);
+      expect(await writeOciLayout(tree, target)).toMatchObject({ digest: outer.digest });
+    }
+    await using image = await openOciLayout(target, { platform: platforms[1], tag: 'v1' });
+    expect(image.layers).toHaveLength(2);
+    expect(await gather(image.layers[1]!.open())).toEqual(LAYERS[1]);
+    expect((await readdir(join(target, 'blobs/sha256'))).sort()).toEqual(
+      (await readdir(join(maker.directory, 'blobs/sha256'))).filter((name) => !name.startsWith('ffff')).sort(),
+    );
+    await using again = await openRegistryTree(named('app:v1'), options);
+    store.objects.delete([...store.objects.keys()].find((key) => key.endsWith(again.blobs[0]!.digest.slice(7)))!);
+    expect(await failure(writeOciLayout(again, join(directory, 'broken')))).toBe('NOT_FOUND');
+    expect(await readdir(directory)).not.toContain('broken');
+  });
+
+  it('makes an index of the platforms that a layout names beside each other', async () => {
+    const maker = new LayoutMaker(join(directory, 'flat'));
+    for (const architecture of ['amd64', 'arm64']) {
+      await maker.image({ layers: [LAYERS[0]!], platform: { os: 'linux', architecture } });
+    }
+    await maker.finish();
+    await start();
+    await using tree = await openOciLayoutTree(maker.directory);
+    expect(tree.inner).toHaveLength(2);
+    await pushImage(tree, named('app:v1'), { fetch: http.fetch });
+    await using image = await pull('app:v1', { platform: { os: 'linux', architecture: 'arm64' } });
+    expect(image.platform.architecture).toBe('arm64');
+  });
+
   it('asks mirrors first and passes over those that do not have it', async () => {
     await start();
     await push('team/app:v1');
     const reference = parseReference('registry.invalid/team/app:v1');
     await using nobody = await serve((_, response) => response.writeHead(404).end());
-    const mirrors = { 'registry.invalid': [nobody.host, `http://${server.host}`] };
+    const mirrors = async () => [
+      { ...reference, registry: nobody.host },
+      { ...reference, registry: server.host },
+      reference,
+    ];
     await using image = await openRegistryImage(reference, { fetch: http.fetch, mirrors });
     expect(await gather(image.layers[0]!.open())).toEqual(LAYERS[0]);
     expect(image.reference).toBe('registry.invalid/team/app:v1');
-    for (const bad of ['http://elsewhere.example', 'https://h.example/path', 'ftp://h', '']) {
-      const wrong = { 'registry.invalid': [bad] };
-      expect(await failure(openRegistryImage(reference, { fetch: http.fetch, mirrors: wrong }))).toBe('CONFIG_INVALID');
-    }
+    expect(log.filter((line) => line.includes('/manifests/'))).toHaveLength(2);
+    const none = async () => [{ ...reference, registry: nobody.host }];
+    expect(await failure(openRegistryImage(reference, { fetch: http.fetch, mirrors: none }))).toBe('NOT_FOUND');
   });
 
   it('answers a basic challenge, and says which login is missing', async () => {

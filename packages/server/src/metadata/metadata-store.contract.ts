@@ -128,6 +128,32 @@ export function metadataStoreContract(name: string, open: () => Promise<Metadata
       });
     });
 
+    describe('registry credentials', () => {
+      const credential = { namespace: acme, keyId: null, secretHash: 'ff00', lifeMs: 60_000 };
+
+      it('are found until they end, and go then', async () => {
+        const before = Date.now();
+        const row = await store.createRegistryCredential({ ...credential, id: 'a' });
+        expect(row).toMatchObject({ id: 'a', namespace: 'acme', secretHash: 'ff00' });
+        expect(row.expiresAt).toBeGreaterThanOrEqual(before + 59_000);
+        expect(await second.findRegistryCredential('a')).toEqual(row);
+        await store.createRegistryCredential({ ...credential, id: 'b', lifeMs: 0 });
+        expect(await second.findRegistryCredential('b')).toBeUndefined();
+        // The ended one is forgotten: its id is free again.
+        await store.createRegistryCredential({ ...credential, id: 'b' });
+        expect(await second.findRegistryCredential('b')).toMatchObject({ id: 'b' });
+        expect(await second.findRegistryCredential('c')).toBeUndefined();
+      });
+
+      it('end with their key', async () => {
+        await store.createKey('aaaaaaaaaaaa', acme, 'ff00');
+        await store.createRegistryCredential({ ...credential, id: 'a', keyId: 'aaaaaaaaaaaa' });
+        expect(await second.findRegistryCredential('a')).toMatchObject({ namespace: 'acme' });
+        await store.revokeKey('aaaaaaaaaaaa');
+        expect(await second.findRegistryCredential('a')).toBeUndefined();
+      });
+    });
+
     describe('jobs', () => {
       it('are there once for each key, and are handed out oldest first', async () => {
         const first = await store.enqueue('a', 'k1', { n: 1 });

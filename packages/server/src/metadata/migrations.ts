@@ -1,3 +1,6 @@
+import { CONTEXT_FILES_MIGRATION } from './context-files-migration.ts';
+import { IMAGE_BUILDS_MIGRATION } from './image-builds-migration.ts';
+
 /**
  * The metadata schema, as numbered steps. A step that has been released is never edited: a change is a new
  * step. Times are milliseconds since 1970 on the database's clock; digests are hexadecimal text, chunk ids
@@ -113,4 +116,16 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
     UNIQUE (kind, job_key)
   ) WITHOUT ROWID;
   `,
+  `
+  CREATE TABLE registry_credentials (
+    id TEXT PRIMARY KEY,
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    key_id TEXT REFERENCES api_keys (id),
+    secret_hash TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+  ) WITHOUT ROWID;
+  CREATE INDEX registry_credentials_by_end ON registry_credentials (expires_at);
+  `,
+  IMAGE_BUILDS_MIGRATION,
+  CONTEXT_FILES_MIGRATION,
 ];

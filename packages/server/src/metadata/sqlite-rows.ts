@@ -9,7 +9,7 @@ import {
 } from '@decant/core';
 
 import type { Row } from './sqlite.ts';
-import type { BuildRow, BuildStatus, ImageRow, KeyRow, NameRow } from './store.ts';
+import type { BuildRow, BuildStatus, ImageRow, KeyRow, NameRow, RegistryCredentialRow } from './store.ts';
 
 export function keyOf(row: Row): KeyRow {
   return {
@@ -17,6 +17,15 @@ export function keyOf(row: Row): KeyRow {
     namespace: String(row['namespace']) as Namespace,
     createdAt: Number(row['created_at']),
     revokedAt: row['revoked_at'] === null ? null : Number(row['revoked_at']),
+  };
+}
+
+export function credentialOf(row: Row): RegistryCredentialRow {
+  return {
+    id: String(row['id']),
+    namespace: String(row['namespace']) as Namespace,
+    secretHash: String(row['secret_hash']),
+    expiresAt: Number(row['expires_at']),
   };
 }
 

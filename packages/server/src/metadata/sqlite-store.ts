@@ -12,8 +12,11 @@ import {
   type Namespace,
 } from '@decant/core';
 
+import { SqliteContextFiles } from './sqlite-context-files.ts';
+import { SqliteImageBuilds } from './sqlite-image-builds.ts';
 import { SqliteJobs } from './sqlite-jobs.ts';
-import { buildOf, imageOf, keyOf, locationOf, nameOf } from './sqlite-rows.ts';
+import { buildOf, credentialOf, imageOf, keyOf, locationOf, nameOf } from './sqlite-rows.ts';
+import { SqliteSnapshots } from './sqlite-snapshots.ts';
 import { NOW, SqliteDatabase } from './sqlite.ts';
 import {
   INGEST_JOB,
@@ -25,6 +28,7 @@ import {
   type KeyRow,
   type MetadataStore,
   type NameRow,
+  type RegistryCredentialRow,
 } from './store.ts';
 
 /** Opens the metadata store in one SQLite file. Several processes may have it open at once. */
@@ -35,10 +39,16 @@ export async function openSqliteMetadata(path: string): Promise<MetadataStore> {
 class SqliteMetadata implements MetadataStore {
   readonly #db: SqliteDatabase;
   readonly #jobs: SqliteJobs;
+  readonly imageBuilds: SqliteImageBuilds;
+  readonly snapshots: SqliteSnapshots;
+  readonly contextFiles: SqliteContextFiles;
 
   constructor(db: SqliteDatabase) {
     this.#db = db;
     this.#jobs = new SqliteJobs(db);
+    this.imageBuilds = new SqliteImageBuilds(db);
+    this.snapshots = new SqliteSnapshots(db);
+    this.contextFiles = new SqliteContextFiles(db);
   }
 
   enqueue(kind: string, key: string, payload: unknown): Promise<string> {
@@ -101,6 +111,34 @@ class SqliteMetadata implements MetadataStore {
       id,
     );
     return row === undefined ? undefined : keyOf(row);
+  }
+
+  async createRegistryCredential(
+    credential: Parameters<MetadataStore['createRegistryCredential']>[0],
+  ): Promise<RegistryCredentialRow> {
+    const { id, namespace, keyId, secretHash, lifeMs } = credential;
+    return this.#db.transaction(() => {
+      this.#db.run(`DELETE FROM registry_credentials WHERE expires_at <= ${NOW}`);
+      const row = this.#db.get(
+        `INSERT INTO registry_credentials (id, namespace, key_id, secret_hash, expires_at)
+         VALUES (?, ?, ?, ?, ${NOW} + ?) RETURNING *`,
+        id,
+        namespace,
+        keyId,
+        secretHash,
+        lifeMs,
+      );
+      return credentialOf(row!);
+    });
+  }
+
+  async findRegistryCredential(id: string): Promise<RegistryCredentialRow | undefined> {
+    const row = this.#db.get(
+      `SELECT registry_credentials.* FROM registry_credentials LEFT JOIN api_keys ON api_keys.id = key_id
+       WHERE registry_credentials.id = ? AND expires_at > ${NOW} AND revoked_at IS NULL`,
+      id,
+    );
+    return row === undefined ? undefined : credentialOf(row);
   }
 
   chunkIndex(namespace: Namespace): ChunkIndex {

@@ -13,11 +13,22 @@ import type {
   Template,
 } from '@decant/core';
 
+import type { ContextFileStore } from './context-file-store.ts';
+import type { ImageBuildStore } from './image-build-store.ts';
+import type { SnapshotStore } from './snapshot-store.ts';
+
 export interface KeyRow {
   readonly id: string;
   readonly namespace: Namespace;
   readonly createdAt: number;
   readonly revokedAt: number | null;
+}
+
+export interface RegistryCredentialRow {
+  readonly id: string;
+  readonly namespace: Namespace;
+  readonly secretHash: string;
+  readonly expiresAt: number;
 }
 
 export interface NameRow extends ImageName {
@@ -79,6 +90,12 @@ export interface AdmissionCommit {
  * store's own clock. Names, builds, images and chunks of one namespace are never visible to another.
  */
 export interface MetadataStore extends JobQueue, AsyncDisposable {
+  /** Builds of the image-builder. */
+  readonly imageBuilds: ImageBuildStore;
+  readonly snapshots: SnapshotStore;
+  /** Files of build contexts that were sent one by one. */
+  readonly contextFiles: ContextFileStore;
+
   /** The value of a setting; when absent, the one `make` gives is stored first. Racing callers get the same value. */
   setting(name: string, make: () => string): Promise<string>;
 
@@ -89,6 +106,19 @@ export interface MetadataStore extends JobQueue, AsyncDisposable {
   listKeys(): Promise<readonly KeyRow[]>;
   /** Returns undefined when there is no such key; revoking twice keeps the first time. */
   revokeKey(id: string): Promise<KeyRow | undefined>;
+
+  /**
+   * Remembers credentials for the registry that end after `lifeMs`, or with the key they were made for. Those that
+   * have ended go. `keyId` is null when an operator asked.
+   */
+  createRegistryCredential(
+    credential: Pick<RegistryCredentialRow, 'id' | 'namespace' | 'secretHash'> & {
+      readonly keyId: string | null;
+      readonly lifeMs: number;
+    },
+  ): Promise<RegistryCredentialRow>;
+  /** Undefined as well when they have ended or their key was revoked. */
+  findRegistryCredential(id: string): Promise<RegistryCredentialRow | undefined>;
 
   chunkIndex(namespace: Namespace): ChunkIndex;
 

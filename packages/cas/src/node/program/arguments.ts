@@ -2,8 +2,8 @@ import { readFile } from 'node:fs/promises';
 
 import { DecantError, errnoOf, parseBytes, quote } from '@decant/core';
 
-import type { HashProvider } from '../../hash-provider.ts';
-import { parseManifest, type Manifest } from '../../manifest.ts';
+import type { HashProvider } from '../../hash/hash-provider.ts';
+import { parseManifest, type Manifest } from '../../manifest/manifest.ts';
 import type { Invocation } from './main.ts';
 
 /** @throws USAGE when the option is missing. */

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 
 import { DecantError, MIB } from '@decant/core';
 
-import { createImageReader } from '../../image-reader.ts';
+import { createImageReader } from '../../image/image-reader.ts';
 import { loadNodeHashProvider } from '../node-hash-provider.ts';
 import { openPackDirectory } from '../pack-directory.ts';
 import { createZstdCodec } from '../zstd-codec.ts';

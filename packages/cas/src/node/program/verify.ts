@@ -1,7 +1,7 @@
 import { DecantError, formatBytes, isDecantError, MIB, type ChunkId } from '@decant/core';
 
-import type { Manifest } from '../../manifest.ts';
-import { openChunk } from '../../open-chunk.ts';
+import type { Manifest } from '../../manifest/manifest.ts';
+import { openChunk } from '../../chunk/open-chunk.ts';
 import { loadNodeHashProvider } from '../node-hash-provider.ts';
 import { openPackDirectory } from '../pack-directory.ts';
 import { createZstdCodec } from '../zstd-codec.ts';

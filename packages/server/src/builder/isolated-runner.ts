@@ -1,0 +1,253 @@
+import { chmod, link, mkdir, open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import {
+  BuildahReader,
+  buildError,
+  checkRequest,
+  probeBuildah,
+  type BuilderDriver,
+  type BuildRequest,
+} from '@decant/builder-local';
+import { withoutSyntaxLine } from '@decant/context';
+import { DecantError, isDecantError } from '@decant/core';
+import { requireBuildCells, runBuildCell, type BuildCellResult } from '@decant/jail';
+
+import { fetchBases, type BaseImage } from './base-images.ts';
+import { BUILD_SCRIPT, SCRIPT_STATUS } from './build-script.ts';
+import type { ImageSources } from './image-sources.ts';
+import type { BuilderLimits } from './limits.ts';
+import type { BuildRunner, BuiltImage, RunnerRequest } from './runner.ts';
+import { VolumeStore } from './volume-store.ts';
+
+export interface IsolatedRunnerOptions {
+  readonly sources: ImageSources;
+  /** Where volumes and layer caches are kept. */
+  readonly directory: string;
+  readonly limits: BuilderLimits;
+}
+
+/** How long an answer of {@link BuildRunner.ready} holds, in milliseconds. */
+const READY_MS = 60_000;
+const POLICY = '{"default":[{"type":"insecureAcceptAnything"}]}\n';
+const REGISTRIES = 'unqualified-search-registries = ["docker.io"]\nshort-name-mode = "disabled"\n';
+const PASSWD = 'root:x:0:0:root:/build/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n';
+const GROUP = 'root:x:0:\nnogroup:x:65534:\n';
+/** Files of the engine, by their paths inside, and where they lie in the inbox. */
+const ENGINE_FILES = {
+  '/etc/containers/policy.json': 'policy.json',
+  '/etc/containers/registries.conf': 'registries.conf',
+  '/etc/passwd': 'passwd',
+  '/etc/group': 'group',
+};
+
+/**
+ * Runs builds that must not be trusted: buildah in a cell of its own, with ids, processes, disk and memory of its own and
+ * no network. Images to build on are fetched by the service.
+ */
+export function isolatedRunner(options: IsolatedRunnerOptions): BuildRunner {
+  const volumes = new VolumeStore({ directory: options.directory, cacheBytes: options.limits.cacheBytes });
+  // What a killed service left goes at the next start, not at the next build.
+  const recovered = volumes.recover();
+  recovered.catch(() => undefined);
+  let engine: { readonly at: number; readonly found: Promise<BuilderDriver> } | undefined;
+  const theEngine = (): Promise<BuilderDriver> => {
+    if (engine === undefined || performance.now() - engine.at > READY_MS) {
+      engine = { at: performance.now(), found: findEngine() };
+      engine.found.catch(() => (engine = undefined));
+    }
+    return engine.found;
+  };
+  return {
+    async ready() {
+      await theEngine();
+    },
+    async run(request) {
+      await recovered;
+      return build(request, await theEngine(), volumes, options);
+    },
+    async [Symbol.asyncDispose]() {
+      await recovered.catch(() => undefined);
+    },
+  };
+}
+
+async function findEngine(): Promise<BuilderDriver> {
+  try {
+    await requireBuildCells();
+  } catch (error) {
+    if (!isDecantError(error)) throw error;
+    throw new DecantError('BUILD_ISOLATION_UNAVAILABLE', error.message, { hint: error.hint, cause: error });
+  }
+  const [found] = await probeBuildah({});
+  if (found?.usable === true) return found.driver;
+  throw new DecantError('BUILD_ISOLATION_UNAVAILABLE', `Confined builds need buildah. ${found?.reason ?? ''}`.trim(), {
+    hint: 'On Debian or Ubuntu: apt-get install -y --no-install-recommends buildah',
+  });
+}
+
+async function build(
+  request: RunnerRequest,
+  driver: BuilderDriver,
+  volumes: VolumeStore,
+  { sources }: IsolatedRunnerOptions,
+): Promise<BuiltImage> {
+  const { fields, directory, limits, signal } = request;
+  request.onEngine(`${driver.engine}, confined`);
+  for (const { message } of checkRequest(driver.engine, driver.capabilities, wanted(request))) {
+    request.onLine(`Warning: ${message}`);
+  }
+  const inbox = join(directory, 'in');
+  const mountPoint = join(directory, 'volume');
+  await mkdir(inbox, { mode: 0o755 });
+  await mkdir(mountPoint);
+  const { architecture, skipsUnusedStages: skipUnused } = driver.capabilities;
+  const bases = await fetchBases(request, { sources, architecture, skipUnused, directory: inbox });
+  await fillInbox(inbox, request, bases);
+  const volume = await volumes.acquire({
+    cacheOf: fields.cache === 'ignore' ? undefined : [request.namespace, request.cacheKey],
+    fresh: fields.cache === 'refresh',
+    sizeBytes: limits.diskBytes,
+    signal,
+  });
+  const archiveFile = join(directory, 'image.tar');
+  const reader = new BuildahReader();
+  let hasEnded = false;
+  try {
+    await using archive = await open(archiveFile, 'wx', 0o600);
+    const result = await runBuildCell({
+      volumeFile: volume.file,
+      firstHostId: volume.firstHostId,
+      inbox,
+      mountPoint,
+      files: ENGINE_FILES,
+      argv: ['/bin/sh', '-c', BUILD_SCRIPT, 'build', ...engineArguments(request)],
+      env: {
+        PATH: '/usr/sbin:/usr/bin',
+        HOME: '/build/home',
+        LC_ALL: 'C',
+        TMPDIR: '/build/work/tmp',
+        XDG_RUNTIME_DIR: '/run',
+        // The cell is the user namespace: the engine is root in it and need not make one.
+        _CONTAINERS_USERNS_CONFIGURED: '1',
+      },
+      limits: {
+        memoryBytes: limits.memoryBytes,
+        processes: limits.processes,
+        cpus: limits.cpus,
+        cpuMs: limits.cpuMs,
+        outputBytes: limits.imageBytes,
+      },
+      output: async (piece) => {
+        await archive.writeFile(piece);
+      },
+      onLine: (line, stream) => {
+        for (const event of reader.line(line, stream)) if (event.type === 'log') request.onLine(event.line);
+      },
+      signal,
+    });
+    // From here on nothing is being written to the volume: what is in it is whole, also after a step that failed.
+    hasEnded = result.limit !== 'disk' && result.limit !== 'cpu-time' && result.limit !== 'output';
+    const error = cellError(result, driver.engine, reader, limits);
+    if (error !== undefined) throw error;
+    return { archiveFile };
+  } finally {
+    await volume.release(hasEnded);
+  }
+}
+
+function wanted({ fields, dockerfile, directory }: RunnerRequest): BuildRequest {
+  return {
+    context: {
+      dockerfile: { displayPath: fields.dockerfile, bytes: dockerfile },
+      materialize: async () => undefined,
+    },
+    buildArgs: fields.build_args,
+    target: fields.target,
+    ...(fields.architecture === undefined ? {} : { platform: `linux/${fields.architecture}` as const }),
+    workDirectory: directory,
+  };
+}
+
+function engineArguments({ fields }: RunnerRequest): string[] {
+  // The docker format keeps SHELL and HEALTHCHECK, which the OCI configuration has no place for. The host's network, as
+  // the engine calls it, is that of the cell: none.
+  const args = ['--format', 'docker', '--layers', '--force-rm', '--isolation', 'chroot', '--network', 'host'];
+  args.push('--pull=false', '--ignorefile', '/in/ignore');
+  if (fields.target !== undefined) args.push('--target', fields.target);
+  for (const [name, value] of Object.entries(fields.build_args)) args.push('--build-arg', `${name}=${value}`);
+  return args;
+}
+
+/** Everybody may read what lies there: the ids of the cell are nobody on the host. */
+async function fillInbox(inbox: string, request: RunnerRequest, bases: readonly BaseImage[]): Promise<void> {
+  await link(request.contextFile, join(inbox, 'context'));
+  await chmod(join(inbox, 'context'), 0o644);
+  const files: Record<string, string | Uint8Array> = {
+    Dockerfile: withoutSyntaxLine(request.dockerfile),
+    // Contexts are filtered by whoever sends them.
+    ignore: '',
+    bases: bases.map(({ directory, name }) => `${directory} ${name}\n`).join(''),
+    'policy.json': POLICY,
+    'registries.conf': REGISTRIES,
+    passwd: PASSWD,
+    group: GROUP,
+  };
+  for (const [name, content] of Object.entries(files)) await writeFile(join(inbox, name), content, { mode: 0o644 });
+}
+
+function cellError(
+  { exitCode, limit }: BuildCellResult,
+  engine: string,
+  reader: BuildahReader,
+  limits: BuilderLimits,
+): DecantError | undefined {
+  const report = reader.failure();
+  const { lastLines } = report;
+  const details = {
+    lastLines,
+    ...(report.command === undefined ? {} : { command: report.command, step: report.step }),
+  };
+  if (limit === 'memory') {
+    return new DecantError('BUILD_OUT_OF_MEMORY', `The build needed more memory than ${limits.memoryBytes} bytes.`, {
+      hint: 'Let its steps do less at a time, for example with fewer compilers in parallel.',
+      details: { ...details, limit: limits.memoryBytes },
+    });
+  }
+  if (limit === 'processes') {
+    return new DecantError('BUILD_PROCESSES', `The build started more than ${limits.processes} processes.`, {
+      details: { ...details, limit: limits.processes },
+    });
+  }
+  if (limit === 'cpu-time') {
+    return new DecantError('BUILD_CPU_TIME', `The build used more than ${limits.cpuMs} ms of processor time.`, {
+      details: { ...details, limitMs: limits.cpuMs },
+    });
+  }
+  if (limit === 'output') {
+    return new DecantError('BUILD_IMAGE_BYTES', `The image has more than ${limits.imageBytes} bytes.`, {
+      details: { limit: limits.imageBytes },
+    });
+  }
+  const full = () =>
+    new DecantError('BUILD_OUT_OF_DISK', `The build needed more disk than ${limits.diskBytes} bytes.`, {
+      hint: 'Remove what a step no longer needs in the same step.',
+      details: { ...details, limit: limits.diskBytes },
+    });
+  if (limit === 'disk') return full();
+  if (exitCode === 0) return undefined;
+  if (exitCode === SCRIPT_STATUS.context) {
+    return new DecantError('BUILD_CONTEXT_INVALID', `The build context cannot be unpacked: ${lastLines.at(-1) ?? ''}`);
+  }
+  if (exitCode === SCRIPT_STATUS.base) {
+    return new DecantError('BUILD_BASE_UNAVAILABLE', `A base image cannot be loaded: ${report.reason}`, { details });
+  }
+  if (exitCode === SCRIPT_STATUS.image) {
+    return new DecantError('BUILD_FAILED', `The image cannot be written: ${report.reason}`, {
+      hint: /empty export/i.test(report.reason) ? 'The image has no files at all; COPY something into it.' : undefined,
+      details,
+    });
+  }
+  const error = buildError(engine, report, '/build/work');
+  return error.code === 'DISK_FULL' ? full() : error;
+}
