@@ -9,9 +9,9 @@ import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
 import { benchCas } from './cas.ts';
+import { missedGoals, tableOf, type BenchResult } from './report.ts';
 import { benchRootfsLinear } from './rootfs-linear.ts';
 import { benchShare } from './share.ts';
-import { missedGoals, tableOf, type BenchResult } from './report.ts';
 
 const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = {
   cas: benchCas,
