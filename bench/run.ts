@@ -9,6 +9,8 @@ import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
 import { benchCas } from './cas.ts';
+import { benchRootfsLinear } from './rootfs-linear.ts';
+import { benchShare } from './share.ts';
 import { missedGoals, tableOf, type BenchResult } from './report.ts';
 
 const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = {
@@ -16,6 +18,8 @@ const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<
   'cas-linear': benchCasLinear,
   bundle: benchBundle,
   build: benchBuild,
+  'rootfs-linear': benchRootfsLinear,
+  share: benchShare,
 };
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */

@@ -1,6 +1,7 @@
 import type { FuzzTarget } from '../target.ts';
 import { dockerArchiveTarget } from './docker-archive.ts';
 import { layerGzipTarget, layerZstdTarget } from './layer-compression.ts';
+import { erofsTarget } from './erofs.ts';
 import { locatorTarget } from './locator.ts';
 import { manifestTarget } from './manifest.ts';
 import { ociConfigTarget, ociIndexTarget, ociManifestTarget } from './oci-json.ts';
@@ -21,6 +22,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   ociManifestTarget,
   ociConfigTarget,
   dockerArchiveTarget,
+  erofsTarget,
 ];
 
 /** @throws RangeError when there is none of that name. */

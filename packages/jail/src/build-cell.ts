@@ -11,7 +11,7 @@ import { openControlGroup, type ControlGroup, type GroupLimits } from './cgroup.
 import { seccompFilter } from './seccomp.ts';
 
 /** What ended a cell, besides its command. */
-export type CellLimit = 'memory' | 'disk' | 'cpu-time' | 'output';
+export type CellLimit = 'memory' | 'disk' | 'processes' | 'cpu-time' | 'output';
 
 export interface BuildCellOptions {
   /** Made by {@link createVolume} for the id 0 of the cell; `/build` inside. */
@@ -139,8 +139,10 @@ export async function runBuildCell(options: BuildCellOptions): Promise<BuildCell
     throw new DecantError('JAIL_FAILED', `The cell could not be set up: ${failure}`, { details: { reason: failure } });
   }
   if (limit === undefined && exitCode !== 0) {
-    if ((await group.usage()).oomKills > 0) limit = 'memory';
+    const { oomKills, refusedProcesses } = await group.usage();
+    if (oomKills > 0) limit = 'memory';
     else if (isDiskFull) limit = 'disk';
+    else if (refusedProcesses > 0) limit = 'processes';
   }
   if (exitCode === undefined && limit === undefined) {
     throw new DecantError('JAIL_FAILED', 'The cell ended without a result.');
