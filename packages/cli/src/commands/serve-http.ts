@@ -13,6 +13,7 @@ export interface ServeOptions extends CommonOptions {
   readonly host: string;
   readonly port: string;
   readonly data?: string;
+  readonly allowOrigin?: readonly string[];
 }
 
 export function serveAction(options: ServeOptions): Promise<void> {
@@ -22,6 +23,7 @@ export function serveAction(options: ServeOptions): Promise<void> {
       dataDirectory: data === undefined ? decantPaths().home : resolve(data),
       host,
       port: portOf(options.port),
+      allowOrigins: originsOf(options.allowOrigin),
       onError: (error) => say(`${error.code}: ${error.message}`),
     });
     const { url, firstKey } = server;
@@ -38,6 +40,18 @@ export function serveAction(options: ServeOptions): Promise<void> {
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');
   });
+}
+
+/** @throws USAGE for what is no origin of a web page. */
+export function originsOf(texts: readonly string[] = []): readonly string[] {
+  for (const text of texts) {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (url?.origin === text && /^https?:$/.test(url.protocol)) continue;
+    throw new DecantError('USAGE', `Not an origin: ${quote(text)}.`, {
+      hint: 'Give --allow-origin a scheme and a host, such as https://app.example, and nothing behind it.',
+    });
+  }
+  return texts;
 }
 
 /** @throws USAGE for what is no port. */
