@@ -4,9 +4,14 @@ import {
   chooseBuilder,
   detectBuilders,
   type BuilderDriver,
+  type BuilderName,
   type BuildRequest,
   type BuildResult,
+  type BuildSecret,
   type BuildSource,
+  type CacheMode,
+  type NetworkMode,
+  type RegistryLogins,
 } from '@decant/builder-local';
 import { readDockerfile } from '@decant/context';
 import { materializeContext, openContext, type BuildContext } from '@decant/context/node';
@@ -19,7 +24,20 @@ import { imageResult, makeImage } from './image-make.ts';
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
-export interface CreateImageRequest extends FilesystemRequest {
+/** How an engine of this machine builds. */
+export interface BuildOptions {
+  /** The only engine to use; `docker` also means BuildKit in docker. Default `auto`: the best that answers. */
+  readonly builder?: 'auto' | BuilderName | undefined;
+  readonly secrets?: readonly BuildSecret[] | undefined;
+  /** Network of RUN steps; default `default`. */
+  readonly network?: NetworkMode | undefined;
+  /** Default `use`. */
+  readonly cache?: CacheMode | undefined;
+  /** Logins for the registries of base images, for this build alone. */
+  readonly auth?: RegistryLogins | undefined;
+}
+
+export interface CreateImageRequest extends FilesystemRequest, BuildOptions {
   /** Directory with what the Dockerfile copies. */
   readonly context: string;
   /** Default: `Dockerfile` in the context. */
@@ -60,18 +78,10 @@ export async function createImage(
   };
   const buildStarted = performance.now();
   await using build = await stage(onEvent, 'build', async (finish) => {
-    const driver = await pickBuilder(source, { onEvent, signal });
-    const result = await runBuild(
-      driver,
-      {
-        context: source,
-        buildArgs: request.buildArgs,
-        target: request.target,
-        platform,
-        workDirectory: scratch.path,
-      },
-      { onEvent, signal },
-    );
+    const { secrets, network, cache, auth, buildArgs, target } = request;
+    const wanted = { context: source, secrets, network, cache, auth, buildArgs, target, platform };
+    const driver = await pickBuilder(request.builder, wanted, { onEvent, signal });
+    const result = await runBuild(driver, { ...wanted, workDirectory: scratch.path }, { onEvent, signal });
     finish({ message: `${result.image.slice(0, 19)} by ${result.engine}` });
     return result;
   });
@@ -105,8 +115,12 @@ async function readContext(request: CreateImageRequest, { onEvent, signal }: Wor
   });
 }
 
-async function pickBuilder(context: BuildSource, { onEvent, signal }: WorkOptions): Promise<BuilderDriver> {
-  const chosen = chooseBuilder(await detectBuilders({ signal }), { request: { context } });
+async function pickBuilder(
+  engine: BuildOptions['builder'],
+  request: Omit<BuildRequest, 'workDirectory'>,
+  { onEvent, signal }: WorkOptions,
+): Promise<BuilderDriver> {
+  const chosen = chooseBuilder(await detectBuilders({ signal }), { engine, request });
   const { driver, why } = chosen;
   onEvent?.({
     type: 'log',
