@@ -15,6 +15,8 @@ export interface BenchResult {
   readonly goals: Readonly<Record<string, Goal>>;
   /** Bare times and rates of this machine; held to nothing. */
   readonly absolute: Readonly<Record<string, number>>;
+  /** What the fields were made from, where that is of interest. */
+  readonly details?: Readonly<Record<string, unknown>>;
 }
 
 export type Verdict = 'met' | 'MISSED' | 'not measured' | '';

@@ -5,15 +5,21 @@ import { parseArgs } from 'node:util';
 
 import { ensureSystemDependencies } from '../scripts/system-deps.ts';
 import { ROOT } from '../scripts/workspace.ts';
+import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
 import { benchCas } from './cas.ts';
+import { benchRootfsLinear } from './rootfs-linear.ts';
+import { benchShare } from './share.ts';
 import { missedGoals, tableOf, type BenchResult } from './report.ts';
 
 const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<BenchResult>>> = {
   cas: benchCas,
   'cas-linear': benchCasLinear,
   bundle: benchBundle,
+  'rootfs-linear': benchRootfsLinear,
+  share: benchShare,
+  build: benchBuild,
 };
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */

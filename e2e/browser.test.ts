@@ -174,7 +174,7 @@ describe.skipIf(executablePath === null)('[backend:chromium] the chunking core i
     page.evaluate(
       ([task, given]) => {
         const { tasks } = globalThis as unknown as { tasks: Record<string, (...args: readonly unknown[]) => unknown> };
-        return tasks[task as string]!(...(given as readonly unknown[]));
+        return tasks[task]!(...given);
       },
       [name, args] as const,
     );

@@ -152,6 +152,11 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'nbdfuse', 'skopeo', 'build
         env: { DOCKER_CONFIG: join(folder.path, 'no-docker') },
       });
       expect(none).toMatchObject({ status: 3, code: 'UNAUTHORIZED' });
+      const wrong = client(`${key.slice(0, -2)}AA`);
+      expect(await failure(['image', 'push', source, `${host}/default/app:v3`], wrong)).toMatchObject({
+        status: 3,
+        hint: expect.stringContaining('DECANT_API_KEY') as string,
+      });
       const other = client(await stranger());
       const pull = ['image', 'import', `registry:${host}/default/app:v1`];
       expect(await failure(pull, other)).toMatchObject({ status: 4, code: 'NOT_FOUND' });

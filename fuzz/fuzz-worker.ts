@@ -27,6 +27,10 @@ export type FuzzMessage =
 /** Milliseconds between two signs of life. */
 const SIGN_MS = 500;
 
+function send(message: FuzzMessage): void {
+  parentPort?.postMessage(message, []);
+}
+
 async function work({ target: name, seed, milliseconds, current }: FuzzWork): Promise<FuzzMessage> {
   const target = findTarget(name);
   const seeds = new Random(seed);
@@ -42,9 +46,9 @@ async function work({ target: name, seed, milliseconds, current }: FuzzWork): Pr
     counts[outcome.type]++;
     if (performance.now() < nextSign) continue;
     nextSign = performance.now() + SIGN_MS;
-    parentPort?.postMessage({ type: 'alive', counts } satisfies FuzzMessage);
+    send({ type: 'alive', counts });
   }
   return { type: 'done', counts };
 }
 
-parentPort?.postMessage(await work(workerData as FuzzWork));
+send(await work(workerData as FuzzWork));

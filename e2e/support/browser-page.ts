@@ -34,13 +34,13 @@ interface BrowserGlobals {
   readonly location: { readonly href: string };
   readonly Worker: new (url: string, options: { type: 'module' }) => BrowserWorker;
   addEventListener(type: 'message', listener: (event: { readonly data: Call }) => void): void;
-  postMessage(message: unknown): void;
+  postMessage(message: unknown, transfer: readonly unknown[]): void;
 }
 
 interface BrowserWorker {
   addEventListener(type: 'message', listener: (event: { readonly data: unknown }) => void): void;
   addEventListener(type: 'error', listener: (event: { readonly message: string }) => void): void;
-  postMessage(message: Call): void;
+  postMessage(message: Call, transfer: readonly unknown[]): void;
   terminate(): void;
 }
 
@@ -139,7 +139,7 @@ const tasks = {
     return new Promise((resolve, reject) => {
       worker.addEventListener('message', ({ data }) => resolve(data));
       worker.addEventListener('error', (event) => reject(new Error(event.message)));
-      worker.postMessage({ name, args });
+      worker.postMessage({ name, args }, []);
     }).finally(() => worker.terminate());
   },
 };
@@ -149,6 +149,6 @@ type Task = (...args: readonly unknown[]) => Promise<unknown>;
 Object.assign(globalThis, { tasks });
 if (browser.document === undefined) {
   browser.addEventListener('message', ({ data: { name, args } }) => {
-    void (tasks as unknown as Record<string, Task>)[name]!(...args).then((result) => browser.postMessage(result));
+    void (tasks as unknown as Record<string, Task>)[name]!(...args).then((result) => browser.postMessage(result, []));
   });
 }

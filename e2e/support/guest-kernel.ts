@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
-import { output, tool } from './programs.ts';
+import { run, type RunOptions, type RunResult } from '../../packages/core/src/node/index.ts';
 
 /** What a guest needs to find its root disk and mount it; what these need in turn is found in them. */
 const MODULES = ['virtio_pci', 'virtio_blk', 'erofs'];
@@ -70,4 +70,13 @@ function nameOf(path: string): string {
 async function readModule(path: string): Promise<Buffer> {
   if (path.endsWith('.ko')) return readFile(path);
   return (await tool(path.endsWith('.xz') ? 'xz' : 'zstd', ['-dc', path], { keepBytes: 2 ** 26 })).stdout;
+}
+
+// Not those of programs.ts, which only exist while tests run: benchmarks boot this kernel, too.
+function tool(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  return run(command, args, { timeoutMs: 120_000, ...options });
+}
+
+async function output(command: string, args: readonly string[]): Promise<string> {
+  return (await tool(command, args)).stdout.toString('utf8');
 }

@@ -1,11 +1,29 @@
 import type { FuzzTarget } from '../target.ts';
+import { dockerArchiveTarget } from './docker-archive.ts';
+import { layerGzipTarget, layerZstdTarget } from './layer-compression.ts';
+import { erofsTarget } from './erofs.ts';
 import { locatorTarget } from './locator.ts';
 import { manifestTarget } from './manifest.ts';
+import { ociConfigTarget, ociIndexTarget, ociManifestTarget } from './oci-json.ts';
 import { packTarget } from './pack.ts';
+import { tarTarget } from './tar.ts';
 import { zstdTarget } from './zstd.ts';
 
 /** Every parser that is fuzzed. To add one, write its target beside these and list it. */
-export const TARGETS: readonly FuzzTarget[] = [manifestTarget, packTarget, locatorTarget, zstdTarget];
+export const TARGETS: readonly FuzzTarget[] = [
+  manifestTarget,
+  packTarget,
+  locatorTarget,
+  zstdTarget,
+  tarTarget,
+  layerGzipTarget,
+  layerZstdTarget,
+  ociIndexTarget,
+  ociManifestTarget,
+  ociConfigTarget,
+  dockerArchiveTarget,
+  erofsTarget,
+];
 
 /** @throws RangeError when there is none of that name. */
 export function findTarget(name: string): FuzzTarget {

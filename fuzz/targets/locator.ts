@@ -32,8 +32,9 @@ function repair(bytes: Uint8Array<ArrayBuffer>): void {
 }
 
 function check(bytes: Uint8Array): void {
-  const { imageId, packs, recordCount, record } = parseLocator(bytes);
-  const records = Array.from({ length: recordCount }, (_, i) => record(i));
+  const locator = parseLocator(bytes);
+  const { imageId, packs } = locator;
+  const records = Array.from({ length: locator.recordCount }, (_, i) => locator.record(i));
   requireEqualBytes('the locator encoded again', encodeLocator({ imageId, packs, records }), bytes);
 }
 

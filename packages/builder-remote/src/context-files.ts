@@ -71,7 +71,9 @@ export async function sendContextFiles(
         const packBytes = pack.reduce((sum, [, { sizeBytes }]) => sum + sizeBytes, 0);
         const response = await sendBody(client, `/builds/contexts/${contextId}/files`, {
           headers: { 'content-type': 'application/octet-stream', 'content-encoding': 'gzip' },
-          bytes: gzip(packStream(pack, context, (at) => options.onProgress(done + at, totalBytes), signal)),
+          bytes: (context.compress ?? gzip)(
+            packStream(pack, context, (at) => options.onProgress(done + at, totalBytes), signal),
+          ),
           streaming: options.streaming,
           signal,
         });

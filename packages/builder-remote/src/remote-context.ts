@@ -1,4 +1,11 @@
-import { memoryEntries, type ContextEntry, type MemoryFile, type ReadContent, type Sha256 } from '@decant/context';
+import {
+  memoryEntries,
+  type Compress,
+  type ContextEntry,
+  type MemoryFile,
+  type ReadContent,
+  type Sha256,
+} from '@decant/context';
 import { DecantError, quote } from '@decant/core';
 
 /** A build context as a remote builder is sent it: what belongs to it, and what reads it, as often as it takes. */
@@ -16,6 +23,8 @@ export interface RemoteContext {
   reader(signal: AbortSignal | undefined): ReadContent;
   /** Makes a hash that is faster than the portable one. */
   readonly sha256?: (() => Sha256) | undefined;
+  /** A gzip that is better than the portable one. */
+  readonly compress?: Compress | undefined;
 }
 
 /**

@@ -94,6 +94,7 @@ async function submitOnce(
       ? packEntries(context.entries, context.reader(own.signal), {
           gzip: true,
           sha256,
+          compress: context.compress,
           onEvent: (event) => {
             if (event.type === 'stage-progress') report(event);
           },

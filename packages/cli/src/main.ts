@@ -1,3 +1,6 @@
+// Before everything else.
+import './young-generation.ts';
+
 import { CommanderError } from 'commander';
 
 import { createProgram } from './program.ts';

@@ -1,11 +1,14 @@
 import { Command } from 'commander';
 
+import { addBuildCommands } from './commands/build.ts';
 import { addContextCommands } from './commands/context.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
 import { addImageCommands } from './commands/image.ts';
 import { addKeyCommands } from './commands/key.ts';
+import { addLoginCommands } from './commands/login.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addServeCommand } from './commands/serve.ts';
+import { addSnapshotCommands } from './commands/snapshot.ts';
 import { version } from './version.ts';
 
 /** The whole command line. Only what parses is loaded here; what a command does is loaded when it runs. */
@@ -24,6 +27,10 @@ Environment:
   DECANT_ROOTFS_FORMAT   what create and import make without --streaming: ext4 or cas-streaming
   DECANT_URL             address of a decant server to work with instead of this machine
   DECANT_API_KEY         key for that server
+  DECANT_BUILDER_URL     address of its image-builder, when that is another one
+  DECANT_LOCAL_BUILD     1: build straight with an engine of this machine
+  DECANT_REMOTE_ARCHITECTURE
+                         amd64 or arm64: what images of an image-builder must be
   NO_COLOR               no colours when it is set
 
 Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 not allowed, 4 not found, 5 build failed,
@@ -31,9 +38,12 @@ Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 not allowed, 4 not foun
     );
   addImageCommands(program);
   addRunCommand(program);
+  addBuildCommands(program);
+  addSnapshotCommands(program);
   addContextCommands(program);
   addServeCommand(program);
   addKeyCommands(program);
+  addLoginCommands(program);
   addDoctorCommand(program);
   return program;
 }

@@ -1,5 +1,5 @@
 export { gzip } from './archive/gzip.ts';
-export { packEntries, portableSha256, type PackOptions, type Sha256 } from './archive/pack.ts';
+export { packEntries, portableSha256, type Compress, type PackOptions, type Sha256 } from './archive/pack.ts';
 export { memoryEntries, packMemoryContext, type MemoryEntries, type MemoryFile } from './archive/pack-memory.ts';
 export type { ReadContent } from './archive/tar-stream.ts';
 export { withoutSyntaxLine } from './dockerfile/directives.ts';

@@ -105,6 +105,7 @@ export const ERROR_CODES = {
   BUILD_LOG_BYTES: code('build', 'The build wrote more output than the service keeps.'),
   BUILD_OUT_OF_MEMORY: code('build', 'The build needed more memory than it may have.'),
   BUILD_OUT_OF_DISK: code('build', 'The build needed more disk than it may have.'),
+  BUILD_PROCESSES: code('build', 'The build started more processes than it may.'),
   BUILD_CPU_TIME: code('build', 'The build used more processor time than it may have.'),
   BUILD_WALL_TIME: code('build', 'The build took longer than it may.'),
   BUILD_SILENT: code('build', 'The build wrote nothing for longer than it may.'),

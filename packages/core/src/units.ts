@@ -16,7 +16,7 @@ export function roundUp(value: number, unit: number): number {
 
 /** Bytes for people: `0 B`, `12.3 KiB`, `1.2 GiB`. */
 export function formatBytes(bytes: number): string {
-  if (bytes < KIB) return `${bytes} B`;
+  if (bytes < KIB) return `${Math.round(bytes)} B`;
   const units = ['KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
   let value = bytes;
   let unit = -1;

@@ -13,11 +13,19 @@ export interface GroupLimits {
   readonly cpus: number;
 }
 
+export interface GroupUsage {
+  /** Processes that the kernel has killed for want of memory. */
+  readonly oomKills: number;
+  /** Processes that were not started, because there were too many. */
+  readonly refusedProcesses: number;
+  /** Processor time so far, in milliseconds. */
+  readonly cpuMs: number;
+}
+
 /** Control groups for one run. A process joins by writing its id into each of the files. */
 export interface ControlGroup extends AsyncDisposable {
   readonly joinFiles: readonly string[];
-  /** Processes that the kernel has killed for want of memory, and processor time so far. */
-  usage(): Promise<{ readonly oomKills: number; readonly cpuMs: number }>;
+  usage(): Promise<GroupUsage>;
 }
 
 /** Where a controller can be used, in either generation. */
@@ -86,10 +94,12 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
         join(accounting.path, accounting.version === 2 ? 'cpu.stat' : 'cpuacct.usage'),
         'utf8',
       );
+      const events = await readFile(join(pids.path, 'pids.events'), 'utf8').catch(() => '');
+      const refusedProcesses = Number(/^max (\d+)$/m.exec(events)?.[1] ?? 0);
       const oomKills = Number(/^oom_kill (\d+)$/m.exec(oom)?.[1] ?? 0);
       const cpuMs =
         accounting.version === 2 ? Number(/^usage_usec (\d+)$/m.exec(time)?.[1] ?? 0) / 1000 : Number(time) / 1e6;
-      return { oomKills, cpuMs };
+      return { oomKills, refusedProcesses, cpuMs };
     },
     async [Symbol.asyncDispose]() {
       for (const path of places.keys()) await removeGroup(path);

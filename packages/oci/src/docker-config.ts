@@ -9,10 +9,14 @@ import { z } from 'zod';
 import { DOCKER_HUB } from './reference.ts';
 
 /** What to prove oneself to a registry with. */
-export type RegistryCredentials =
+export type RegistryCredentials = (
   | { readonly kind: 'password'; readonly username: string; readonly password: string }
   /** An OAuth 2 refresh token, which docker calls an identity token. */
-  | { readonly kind: 'refresh-token'; readonly refreshToken: string };
+  | { readonly kind: 'refresh-token'; readonly refreshToken: string }
+) & {
+  /** What to do when they are not accepted; default: to log in with docker. */
+  readonly hint?: string | undefined;
+};
 
 /** Gives the credentials for a registry (`HOST[:PORT]`, or `docker.io`), or undefined for none. */
 export type CredentialLookup = (

@@ -16,7 +16,7 @@ const PROGRESS_BYTES = 4 * MIB;
 export interface WriteLayoutOptions extends ReadOptions {
   /** Blobs read at a time; default 4. */
   readonly parallel?: number | undefined;
-  /** Told of the bytes written, as progress of the stage `export`. */
+  /** Told of the bytes written, as progress of the stage `fetch`. */
   readonly onEvent?: OnEvent | undefined;
 }
 
@@ -68,7 +68,7 @@ async function writeBlobs(
         bytes += written;
         if (bytes - reported < PROGRESS_BYTES && bytes < totalBytes) return;
         reported = bytes;
-        onEvent?.({ type: 'stage-progress', stage: 'export', bytes, totalBytes });
+        onEvent?.({ type: 'stage-progress', stage: 'fetch', bytes, totalBytes });
       });
     } catch (error) {
       // The others need not go on; the first failure is the one to tell.

@@ -36,7 +36,6 @@ export function encodeInode(
   zone.writeUInt16LE(MODE_TYPES[node.kind] | meta.mode, at + 4);
   zone.writeBigUInt64LE(BigInt(placed.sizeBytes), at + 8);
   zone.writeUInt32LE(unionField(placed), at + 16);
-  zone.writeUInt32LE(inode.index + 1, at + 20);
   zone.writeUInt32LE(meta.uid, at + 24);
   zone.writeUInt32LE(meta.gid, at + 28);
   const time = storedTime(meta, latestSeconds);

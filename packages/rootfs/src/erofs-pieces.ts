@@ -1,28 +1,28 @@
 import type { ImagePiece } from '@decant/cas';
 import { KIB, MIB, PAGE_BYTES, roundUp } from '@decant/core';
 
-import type { PlacedFile } from './erofs-layout.ts';
 import { FileCursor } from './file-bytes.ts';
-
-export interface DataItem {
-  readonly placed: PlacedFile;
-  /** Whether a cut comes before it. */
-  readonly cut: boolean;
-}
+import type { Section } from './file-order.ts';
 
 const BUFFER_BYTES = MIB;
 /** Shorter zero runs are copied like data. */
 const LEAST_ZEROS = 64 * KIB;
+/** The metadata zone is cut at multiples of this. */
+const METADATA_PART_BYTES = 256 * KIB;
 
-/** The metadata zone, then the stored runs of the files, each filled up with zeros to whole pages. */
+/**
+ * The metadata zone, then the sections with zeros between them: the stored runs of their files, each filled up with zeros to
+ * whole pages.
+ */
 export async function* writePieces(
   zone: Uint8Array,
-  items: readonly DataItem[],
+  sections: readonly Section[],
   { signal }: { readonly signal?: AbortSignal | undefined },
 ): AsyncGenerator<ImagePiece, void, undefined> {
-  for (let at = 0; at < zone.length; at += BUFFER_BYTES) {
+  for (const [from, to] of metadataParts(zone.length)) {
     signal?.throwIfAborted();
-    yield { type: 'data', bytes: zone.subarray(at, at + BUFFER_BYTES) };
+    if (from > 0) yield { type: 'cut' };
+    yield { type: 'data', bytes: zone.subarray(from, to) };
   }
   const buffer = new Uint8Array(BUFFER_BYTES);
   let used = 0;
@@ -31,37 +31,64 @@ export async function* writePieces(
     used = 0;
     return { type: 'data', bytes };
   };
-  for (const { placed, cut } of items) {
+  let block = zone.length / PAGE_BYTES;
+  for (const { placed, cut, cutEveryPages = Infinity } of sections.flatMap(({ items }) => items)) {
     signal?.throwIfAborted();
+    if (placed.firstBlock > block) {
+      if (used > 0) yield flush();
+      yield { type: 'zeros', lengthBytes: (placed.firstBlock - block) * PAGE_BYTES };
+    }
+    block = placed.firstBlock + placed.storage.pages;
     if (cut) {
       if (used > 0) yield flush();
       yield { type: 'cut' };
     }
     const cursor = new FileCursor(placed.inode.node);
+    let untilCut = cutEveryPages * PAGE_BYTES;
     for (const { fileOffset, lengthBytes } of placed.storage.runs) {
       const end = fileOffset + lengthBytes;
       for (let at = fileOffset; at < end;) {
-        const zeros = Math.min(cursor.zerosAt(at), end - at);
+        if (untilCut === 0) {
+          if (used > 0) yield flush();
+          yield { type: 'cut' };
+          untilCut = cutEveryPages * PAGE_BYTES;
+        }
+        const zeros = Math.min(cursor.zerosAt(at), end - at, untilCut);
         if (zeros >= LEAST_ZEROS) {
           if (used > 0) yield flush();
           yield { type: 'zeros', lengthBytes: zeros };
           at += zeros;
+          untilCut -= zeros;
           continue;
         }
-        const wanted = Math.min(end - at, buffer.length - used, zeros === 0 ? cursor.dataAt(at) : zeros);
+        const wanted = Math.min(end - at, untilCut, buffer.length - used, zeros === 0 ? cursor.dataAt(at) : zeros);
         cursor.read(buffer.subarray(used, used + wanted), at);
         used += wanted;
         at += wanted;
+        untilCut -= wanted;
         if (used === buffer.length) {
           yield flush();
           signal?.throwIfAborted();
         }
       }
       const padding = roundUp(lengthBytes, PAGE_BYTES) - lengthBytes;
+      untilCut -= padding;
       if (used + padding > buffer.length) yield flush();
       buffer.fill(0, used, used + padding);
       used += padding;
     }
   }
   if (used > 0) yield flush();
+}
+
+/**
+ * The metadata zone is cut behind its first block, which has the superblock and changes with everything, and then at fixed
+ * places: what an edit changes stays where it is, and what an insertion moves is all that follows anyway.
+ */
+function* metadataParts(lengthBytes: number): Generator<readonly [number, number]> {
+  for (let from = 0; from < lengthBytes;) {
+    const to = Math.min(lengthBytes, from === 0 ? PAGE_BYTES : roundUp(from + 1, METADATA_PART_BYTES));
+    yield [from, to];
+    from = to;
+  }
 }

@@ -5,9 +5,9 @@ import { Cooperation } from './cooperate.ts';
 import { encodeInode, encodeSuperblock } from './erofs-encode.ts';
 import { BLOCK_BYTES, LAYOUT_CHUNKS } from './erofs-format.ts';
 import { layOutMetadata, nidOf, type PlacedFile } from './erofs-layout.ts';
-import { writePieces, type DataItem } from './erofs-pieces.ts';
-import { FileCursor } from './file-bytes.ts';
-import { GroupCutter, LARGE_FILE_BYTES } from './file-groups.ts';
+import { writePieces } from './erofs-pieces.ts';
+import { orderFiles, sectionAfter } from './file-order.ts';
+import { findOwners } from './file-owners.ts';
 import { takeInventory } from './inventory.ts';
 import type { DirectoryNode } from './tree.ts';
 
@@ -39,9 +39,9 @@ export interface ErofsPlan {
 const MOST_BLOCKS = 2 ** 32 - 2;
 
 /**
- * Lays a tree out as an EROFS image (Linux 5.16 and later) in three zones: metadata; large files, each beginning
- * with a cut; small files in groups, each group beginning with a cut. Equal trees give equal bytes. Reads the small
- * files once, and holds the metadata zone in memory (about 100 bytes per inode).
+ * Lays a tree out as an EROFS image (Linux 5.16 and later): metadata, then sections of file data with holes between them.
+ * Large files begin with a cut, and small ones lie in groups that do (docs/formats/erofs.md). Equal trees give equal bytes.
+ * Reads dpkg's lists in the tree, and holds the metadata zone in memory (about 100 bytes per inode).
  * @throws ROOTFS_UNSUPPORTED when the tree has something that EROFS cannot hold, or is over 16 TiB
  */
 export async function planErofs(root: DirectoryNode, options: PlanErofsOptions): Promise<ErofsPlan> {
@@ -51,17 +51,19 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
   const inventory = await takeInventory(root, cooperation);
   const layout = await layOutMetadata(inventory.inodes, cooperation);
   const files = inventory.files.map((inode) => layout.placed[inode.index] as PlacedFile);
-  const items = await orderData(files, hash, signal);
+  refuseBeyondEnd(files.reduce((sum, { storage }) => sum + storage.pages, layout.blocks));
+  const owners = await findOwners(root, cooperation);
+  const sections = await orderFiles(files, { owners, fractions: (file) => fractionsOf(file, hash), cooperation });
 
   let blocks = layout.blocks;
-  for (const { placed } of items) {
-    placed.firstBlock = blocks;
-    blocks += placed.storage.pages;
+  for (const [i, section] of sections.entries()) {
+    if (i > 0) blocks = sectionAfter(blocks);
+    for (const { placed } of section.items) {
+      placed.firstBlock = blocks;
+      blocks += placed.storage.pages;
+    }
   }
-  if (blocks > MOST_BLOCKS) {
-    const size = formatBytes(blocks * BLOCK_BYTES);
-    throw new DecantError('ROOTFS_UNSUPPORTED', `The tree needs an image of ${size}, and EROFS ends at 16 TiB.`);
-  }
+  refuseBeyondEnd(blocks);
 
   const zone = Buffer.alloc(layout.blocks * BLOCK_BYTES);
   for (const placed of layout.placed) {
@@ -81,37 +83,20 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
     sizeBytes: blocks * BLOCK_BYTES,
     inodeCount: layout.placed.length,
     metadataBytes: zone.length,
-    pieces: (pieceOptions = {}) => writePieces(zone, items, pieceOptions),
+    pieces: (pieceOptions = {}) => writePieces(zone, sections, pieceOptions),
   };
 }
 
-/** The files with data in image order: large ones, then small ones, both in path order. */
-async function orderData(files: readonly PlacedFile[], hash: ContentHasher, signal?: AbortSignal): Promise<DataItem[]> {
-  const stored = files.filter(({ storage }) => storage.pages > 0);
-  const isLarge = ({ storage }: PlacedFile) => storage.pages * BLOCK_BYTES >= LARGE_FILE_BYTES;
-  const items = stored.filter((placed) => isLarge(placed)).map((placed) => ({ placed, cut: true }));
-  const cooperation = new Cooperation(64 * MIB, signal);
-  const cutter = new GroupCutter();
-  const buffer = new Uint8Array(LARGE_FILE_BYTES);
-  for (const placed of stored) {
-    if (isLarge(placed)) continue;
-    const storedBytes = placed.storage.pages * BLOCK_BYTES;
-    await cooperation.step(storedBytes);
-    const cut = cutter.begins(storedBytes, () => hash.blake3(storedContent(placed, buffer)));
-    items.push({ placed, cut });
-  }
-  return items;
+function refuseBeyondEnd(blocks: number): void {
+  if (blocks <= MOST_BLOCKS) return;
+  const size = formatBytes(blocks * BLOCK_BYTES);
+  throw new DecantError('ROOTFS_UNSUPPORTED', `The tree needs an image of ${size}, and EROFS ends at 16 TiB.`);
 }
 
-/** The stored runs of a small file, back to back. */
-function storedContent({ inode, storage }: PlacedFile, buffer: Uint8Array): Uint8Array {
-  const cursor = new FileCursor(inode.node);
-  let used = 0;
-  for (const { fileOffset, lengthBytes } of storage.runs) {
-    cursor.read(buffer.subarray(used, used + lengthBytes), fileOffset);
-    used += lengthBytes;
-  }
-  return buffer.subarray(0, used);
+/** Two numbers in [0, 1) from the name of a file and of its directory: the same wherever that directory lies. */
+function fractionsOf({ inode }: PlacedFile, hash: ContentHasher): readonly [number, number] {
+  const digest = Buffer.from(hash.blake3(Buffer.from(`${inode.parent?.name ?? ''}/${inode.name}`, 'latin1')));
+  return [digest.readUInt32LE(0) / 2 ** 32, digest.readUInt32LE(4) / 2 ** 32];
 }
 
 /** A version 8 UUID (RFC 9562) from the metadata zone, which also says how large every file is and where it lies. */

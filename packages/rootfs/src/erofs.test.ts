@@ -156,37 +156,107 @@ describe('planErofs and readErofs', () => {
   });
 });
 
+/** Bytes that say whose they are, made faster than noise. */
+function text(seed: number, lengthBytes: number): Buffer {
+  return Buffer.alloc(lengthBytes, `${seed} `);
+}
+
 describe('the layout', () => {
   const many = (change?: number) => {
     const names: [string, TreeNode][] = [];
     for (let i = 0; i < 400; i++)
-      names.push([`f${String(i).padStart(4, '0')}`, file(noise(i + 1, 1000 + ((i * 977) % 30_000)))]);
-    for (let i = 0; i < 4; i++) names.push([`g${i}`, file(noise(5000 + i, 400_000))]);
+      names.push([`f${String(i).padStart(4, '0')}`, file(text(i + 1, 1000 + ((i * 977) % 30_000)))]);
+    for (let i = 0; i < 4; i++) names.push([`g${i}`, file(text(5000 + i, 400_000))]);
     if (change !== undefined)
-      names.splice(change, 0, [`f${String(change - 1).padStart(4, '0')}-new`, file(noise(9999, 9000))]);
+      names.splice(change, 0, [`f${String(change - 1).padStart(4, '0')}-new`, file(text(9999, 9000))]);
     return directory(names);
   };
 
   it('begins every large file and every group with a cut', async () => {
     const { plan, cuts } = await write(many());
-    expect(cuts[0]).toBe(plan.metadataBytes);
-    for (let i = 1; i < 4; i++) expect(cuts[i]! - cuts[i - 1]!).toBe(401_408);
-    const groups = cuts.slice(4).map((cut, i, all) => (all[i + 1] ?? plan.sizeBytes) - cut);
-    expect(groups.length).toBeGreaterThan(5);
-    expect(Math.max(...groups)).toBeLessThanOrEqual(1024 * 1024);
-    expect(Math.min(...groups.slice(0, -1))).toBeGreaterThanOrEqual(64 * 1024);
+    expect(cuts[0]).toBe(4096);
+    const data = cuts.filter((cut) => cut >= plan.metadataBytes);
+    expect(data[0]).toBe(plan.metadataBytes);
+    // Large files come after the small ones here, by their names, and two sections at most lie in 8 MiB.
+    const large = data.slice(-4);
+    for (let i = 1; i < 4; i++) expect(large[i]! - large[i - 1]!).toBeGreaterThanOrEqual(401_408);
+    const groups = data.slice(0, -4).map((cut, i) => data[i + 1]! - cut);
+    expect(groups.length).toBeGreaterThan(10);
+    expect(Math.min(...groups)).toBeGreaterThanOrEqual(32 * 1024);
   });
 
+  const segments = async (root: DirectoryNode) => {
+    const { plan, bytes, cuts } = await write(root);
+    const data = cuts.filter((cut) => cut >= plan.metadataBytes);
+    return data.map((cut, i) => {
+      // What lies between two sections belongs to neither.
+      let end = data[i + 1] ?? plan.sizeBytes;
+      while (bytes[end - 1] === 0) end--;
+      return bytes.subarray(cut, end).toString('latin1');
+    });
+  };
+
   it('moves few groups when a file is inserted', async () => {
-    const segments = async (root: DirectoryNode) => {
-      const { plan, bytes, cuts } = await write(root);
-      return cuts.map((cut, i) => bytes.subarray(cut, cuts[i + 1] ?? plan.sizeBytes).toString('latin1'));
-    };
     const before = new Set(await segments(many()));
     for (const change of [1, 150, 300]) {
       const fresh = (await segments(many(change))).filter((segment) => !before.has(segment));
       expect(fresh.length).toBeLessThanOrEqual(3);
     }
+  });
+
+  it('keeps the metadata of all other sections when a file grows by a page', async () => {
+    const grown = (extra: number) =>
+      directory(
+        Array.from({ length: 600 }, (_, i): [string, TreeNode] => [
+          `f${String(i).padStart(4, '0')}`,
+          file(text(i + 1, 60_000 + (i === 0 ? extra : 0))),
+        ]),
+      );
+    const [before, after] = [await write(grown(0)), await write(grown(4096))];
+    const blocks = (image: Buffer, end: number) =>
+      Array.from({ length: end / 4096 }, (_, i) => image.subarray(i * 4096, (i + 1) * 4096));
+    const old = blocks(before.bytes, before.plan.metadataBytes);
+    const fresh = blocks(after.bytes, after.plan.metadataBytes).filter((block, i) => !block.equals(old[i]!));
+    // 600 inodes are 10 blocks and more; a section of 8 MiB has about 140 of them.
+    expect(old.length).toBeGreaterThan(10);
+    expect(fresh.length).toBeLessThanOrEqual(6);
+  });
+
+  it('lays the files of a Debian package together, wherever they lie in the tree', async () => {
+    const tree = (withPackage: boolean) => {
+      const small = (i: number): [string, TreeNode] => [`file-${i}`, file(text(i, 9000))];
+      const lists: [string, TreeNode][] = [
+        [
+          'base.list',
+          file(Array.from({ length: 200 }, (_, i) => `/usr/lib/file-${i}\n/usr/share/file-${i + 200}\n`).join('')),
+        ],
+      ];
+      const own = (i: number): [string, TreeNode][] => (withPackage ? [[`file-1${i}-new`, file(text(i, 40_000))]] : []);
+      if (withPackage) lists.push(['new:amd64.list', file('/.\n/lib/file-19001-new\n/usr/share/file-19002-new\n')]);
+      return directory({
+        lib: { kind: 'symlink', meta: meta(), target: '/usr/lib' },
+        usr: directory({
+          lib: directory([...Array.from({ length: 200 }, (_, i) => small(i)), ...own(9001)]),
+          share: directory([...Array.from({ length: 200 }, (_, i) => small(i + 200)), ...own(9002)]),
+        }),
+        var: directory({ lib: directory({ dpkg: directory({ info: directory(lists) }) }) }),
+      });
+    };
+    const before = new Set(await segments(tree(false)));
+    const fresh = (await segments(tree(true))).filter((segment) => !before.has(segment));
+    // Its own group: its files at both places, its list, and no file of the other package.
+    expect(fresh).toHaveLength(1);
+    for (const i of [9001, 9002]) expect(fresh[0]).toContain(`${i} ${i} `);
+    expect(fresh[0]).not.toContain(' 5 5 ');
+  });
+
+  it('cuts large programs in pieces of one size', async () => {
+    const program = Buffer.concat([Buffer.from('\x7fELF', 'latin1'), text(1, 5_000_000)]);
+    const { plan, cuts } = await write(directory({ a: file(program), b: file(text(2, 5_000_000)) }));
+    const data = cuts.filter((cut) => cut >= plan.metadataBytes).map((cut) => cut - plan.metadataBytes);
+    const pieces = Math.ceil(program.length / 245_760);
+    expect(data.slice(0, pieces)).toEqual(Array.from({ length: pieces }, (_, i) => i * 245_760));
+    expect(data).toHaveLength(pieces + 1);
   });
 });
 

@@ -1,4 +1,5 @@
-import type { ApiKey, ImageDetail, NamedImage, NameHistory } from '@decant/core';
+import type { LogItem } from '@decant/builder-remote';
+import type { ApiKey, ImageDetail, NamedImage, NameHistory, RemoteBuild, Snapshot, SnapshotAlias } from '@decant/core';
 
 import { createImage, type CreateImageRequest } from './image-create.ts';
 import { deriveImage, type DeriveImageRequest } from './image-derive.ts';
@@ -20,6 +21,19 @@ import { verifyImage, type VerifyResult } from './image-verify.ts';
 import { createKey, listKeys, revokeKey } from './keys.ts';
 import type { ImageResult } from './results.ts';
 import { createSession, type DecantOptions, type WorkOptions } from './session.ts';
+import {
+  createSnapshot,
+  getSnapshot,
+  listSnapshotAliases,
+  listSnapshots,
+  removeSnapshotAlias,
+  retireSnapshot,
+  setSnapshotAlias,
+  type CreatedSnapshot,
+  type CreateSnapshotRequest,
+  type ListSnapshotsRequest,
+  type SnapshotPage,
+} from './snapshot.ts';
 
 /**
  * decant for a program. Every call goes through the `fetch` it was given, so the same code works against a
@@ -27,7 +41,7 @@ import { createSession, type DecantOptions, type WorkOptions } from './session.t
  */
 export interface Decant {
   readonly images: {
-    /** Builds a context with a local engine and makes it an admitted, named image. */
+    /** Builds a context, at the image-builder or with a local engine, and makes it an admitted, named image. */
     create(request: CreateImageRequest, options?: WorkOptions): Promise<ImageResult>;
     /** Makes an image from another with a directory added as the agent's workspace. */
     derive(request: DeriveImageRequest, options?: WorkOptions): Promise<ImageResult>;
@@ -59,6 +73,30 @@ export interface Decant {
     /** Runs a command in the image in a sandbox without network, streaming what it reads. */
     run(request: RunImageRequest, options?: WorkOptions): Promise<RunImageResult>;
   };
+  /** Builds at the image-builder, of this client or any other of the namespace. */
+  readonly builds: {
+    list(
+      page?: { readonly limit?: number | undefined; readonly cursor?: string | undefined },
+      options?: WorkOptions,
+    ): Promise<{ readonly builds: readonly RemoteBuild[]; readonly nextCursor: string | null }>;
+    get(id: string, options?: WorkOptions): Promise<RemoteBuild>;
+    /** The log from its first line to its end, which is that of the build. */
+    logs(id: string, options?: WorkOptions): AsyncGenerator<LogItem, void>;
+    /** Ends a build; harmless for one that has ended or never was. */
+    cancel(id: string, options?: WorkOptions): Promise<void>;
+  };
+  readonly snapshots: {
+    /** Builds a context, or takes an image that exists, registers it and points aliases at it. */
+    create(request: CreateSnapshotRequest, options?: WorkOptions): Promise<CreatedSnapshot>;
+    list(request?: ListSnapshotsRequest, options?: WorkOptions): Promise<SnapshotPage>;
+    /** By id or `@ALIAS`, here and below. */
+    get(ref: string, options?: WorkOptions): Promise<Snapshot>;
+    retire(ref: string, options?: WorkOptions): Promise<Snapshot>;
+    aliases(ref: string, options?: WorkOptions): Promise<SnapshotAlias[]>;
+    /** Points an alias at the snapshot; one that exists moves. */
+    setAlias(ref: string, alias: string, options?: WorkOptions): Promise<void>;
+    removeAlias(alias: string, options?: WorkOptions): Promise<void>;
+  };
   readonly keys: {
     create(namespace?: string): Promise<ApiKey & { readonly key: string }>;
     list(): Promise<ApiKey[]>;
@@ -85,6 +123,21 @@ export function createDecant(options: DecantOptions): Decant {
       export: (request, work = {}) => exportImage(session, request, work),
       serve: (request, work = {}) => serveImage(session, request, work),
       run: (request, work = {}) => runImageByName(session, request, work),
+    },
+    builds: {
+      list: (page = {}, { signal } = {}) => session.builder().list(page, { signal }),
+      get: (id, { signal } = {}) => session.builder().get(id, { signal }),
+      logs: (id, { signal } = {}) => session.builder().logs(id, { signal }),
+      cancel: (id, { signal } = {}) => session.builder().cancel(id, { signal }),
+    },
+    snapshots: {
+      create: (request, work = {}) => createSnapshot(session, request, work),
+      list: (request = {}, work = {}) => listSnapshots(session, request, work),
+      get: (ref, work = {}) => getSnapshot(session, ref, work),
+      retire: (ref, work = {}) => retireSnapshot(session, ref, work),
+      aliases: (ref, work = {}) => listSnapshotAliases(session, ref, work),
+      setAlias: (ref, alias, work = {}) => setSnapshotAlias(session, ref, alias, work),
+      removeAlias: (alias, work = {}) => removeSnapshotAlias(session, alias, work),
     },
     keys: {
       create: (namespace) => createKey(session, namespace),

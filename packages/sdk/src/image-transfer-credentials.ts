@@ -8,6 +8,11 @@ export function registryCredentials({ options }: Session): CredentialLookup {
   const docker = dockerCredentials();
   return async (registry, lookup) => {
     if (token === undefined || registry !== new URL(baseUrl).host) return docker(registry, lookup);
-    return { kind: 'password', username: 'decant', password: token };
+    return {
+      kind: 'password',
+      username: 'decant',
+      password: token,
+      hint: 'Check the API key, in DECANT_API_KEY for the command line.',
+    };
   };
 }

@@ -71,7 +71,7 @@ export async function pullImage(
   const source = { kind: 'registry', reference } as const;
   await using opened = await openForCopy(session, source, request, { onEvent, signal });
   const { image } = opened;
-  const { digest, sizeBytes } = await stage(onEvent, 'export', async (finish) => {
+  const { digest, sizeBytes } = await stage(onEvent, 'fetch', async (finish) => {
     const written = await writeOciLayout(image, directory, { onEvent, signal });
     finish({ bytes: written.sizeBytes });
     return written;

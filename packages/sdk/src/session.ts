@@ -1,8 +1,10 @@
+import { createRemoteBuilder, type RemoteBuilder } from '@decant/builder-remote';
 import type { ChunkCodec, HashProvider } from '@decant/cas';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, type Fetch, type OnEvent } from '@decant/core';
 import { createHttpClient, type HttpClient } from '@decant/transport';
 
+import { builderUrlOf } from './build-place.ts';
 import type { DecantPaths } from './paths.ts';
 
 export interface DecantOptions {
@@ -12,6 +14,12 @@ export interface DecantOptions {
   readonly baseUrl: string;
   /** API key; an embedded server needs none. */
   readonly token?: string | undefined;
+  /** Another image-builder than the one beside the API (`builder.` in place of `api.` in its host, else the same). */
+  readonly builder?:
+    | { readonly baseUrl: string; readonly fetch: Fetch; readonly token?: string | undefined }
+    | undefined;
+  /** Whether `fetch` leads to a server in this process, so that nothing travels. Default false. */
+  readonly embedded?: boolean | undefined;
   /** Where this client keeps scratch files and its chunk cache. */
   readonly paths: DecantPaths;
   /** Most bytes of verified chunks to keep on this machine; default 0: none. Of no use with an embedded server. */
@@ -29,6 +37,9 @@ export interface Session {
   readonly options: DecantOptions;
   readonly client: HttpClient;
   readonly fetch: Fetch;
+  /** The image-builder, and where it answers. */
+  readonly builder: () => RemoteBuilder;
+  readonly builderAt: { readonly baseUrl: string; readonly fetch: Fetch; readonly token?: string | undefined };
   readonly paths: DecantPaths;
   /** Loaded on first use: most commands hash nothing. */
   readonly hash: () => Promise<HashProvider>;
@@ -43,10 +54,16 @@ export function createSession(options: DecantOptions): Session {
     });
   }
   let hash: Promise<HashProvider> | undefined;
+  let builder: RemoteBuilder | undefined;
+  const { fetch, token } = options;
+  const client = createHttpClient({ baseUrl: options.baseUrl, fetch, token });
+  const builderAt = options.builder ?? { baseUrl: builderUrlOf(client.baseUrl), fetch, token };
   return {
     options,
-    client: createHttpClient({ baseUrl: options.baseUrl, fetch: options.fetch, token: options.token }),
-    fetch: options.fetch,
+    builder: () => (builder ??= createRemoteBuilder(builderAt)),
+    builderAt,
+    client,
+    fetch,
     paths: options.paths,
     hash: () => (hash ??= loadNodeHashProvider()),
     codec: createZstdCodec(),

@@ -1,4 +1,4 @@
-import { DecantError, GIB, toDecantError } from '@decant/core';
+import { DecantError, toDecantError } from '@decant/core';
 import { problemResponse } from '@decant/transport';
 import { Hono } from 'hono';
 
@@ -16,9 +16,6 @@ import { nameRoutes } from './routes/names.ts';
 import { platformRoutes } from './routes/platform.ts';
 import { snapshotRoutes } from './snapshots/routes.ts';
 import { OBJECTS_PATH, type Services } from './services.ts';
-
-/** Most bytes of all files of a context that is sent as its files. */
-const MAX_CONTEXT_BYTES = 16 * GIB;
 
 export interface AppOptions {
   /** Told about every error that is a bug or a failing dependency (status 500 and above). */
@@ -59,7 +56,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
     c.set('principal', c.env?.operator ?? (await authenticate(services.metadata, c.req.header('authorization'))));
     await next();
   });
-  app.route('/builds/contexts', contextFileRoutes({ maxBytes: MAX_CONTEXT_BYTES }));
+  app.route('/builds/contexts', contextFileRoutes());
   app.route('/builds', builderRoutes());
   app.route('/platform/v1', platformRoutes());
   app.route('/api/v1/blob', blobSignRoutes());

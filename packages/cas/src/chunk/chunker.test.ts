@@ -174,9 +174,9 @@ describe.each([
   });
 
   it('has the mean the format states', async () => {
-    const bytes = randomBytes(11, 24 * MIB);
+    const bytes = randomBytes(11, 48 * MIB);
     for (const [layout, low, high] of [
-      ['hinted', 192, 300],
+      ['hinted', 480, 640],
       ['foreign', 54, 75],
     ] as const) {
       const chunks = await run([data(bytes)], layout);

@@ -15,14 +15,14 @@ export interface CutRules {
 }
 
 /** A page ends its chunk once in so many pages, on average. */
-const HINTED_PAGES_PER_CUT = 64;
+const HINTED_PAGES_PER_CUT = 160;
 const FOREIGN_PAGES_PER_CUT = 12;
 
 /**
- * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 64 × (1 - e^(-240 / 64)) ≈ 78 pages = 314 KiB, and the
- * hints of our image writer lower it to 197–201 KiB on Debian trees (docs/decisions/0001-chunk-size.md).
+ * hinted: 64 KiB to 1 MiB; without hints the mean is 16 + 160 × (1 - e^(-240 / 160)) ≈ 140 pages = 560 KiB, and the hints of
+ * our image writer lower it to about 200 KiB on real trees (docs/decisions/0005-image-layout.md).
  * foreign: 16 to 256 KiB, mean 4 + 12 × (1 - e^(-60 / 12)) ≈ 16 pages = 64 KiB.
- * Provisional while version 1 of the format is; from then on they never change within a version.
+ * These never change within a version of the format.
  */
 export const CUT_RULES: Readonly<Record<ChunkLayout, CutRules>> = {
   hinted: {

@@ -46,7 +46,7 @@ describe.each([
     expect(vectors.monte.digests.length).toBe(100);
     for (const [round, digest] of vectors.monte.digests.entries()) {
       let last = [seed, seed, seed];
-      for (let i = 0; i < 1000; i++) last = [last[1]!, last[2]!, sha256(Buffer.concat(last))];
+      for (let i = 0; i < 1000; i++) last = [last[1]!, last[2]!, new Uint8Array(sha256(Buffer.concat(last)))];
       seed = last[2]!;
       expect(toHex(seed), `round ${round}`).toBe(digest);
     }

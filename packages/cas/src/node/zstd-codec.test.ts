@@ -34,6 +34,27 @@ describe('the zstd codec', () => {
     );
   });
 
+  it.each([1, 2, 3, 4, 6])(
+    'gives the frames of zstdCompressSync at level %s, whatever it compressed before',
+    (level) => {
+      const ours = createZstdCodec({ level });
+      const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 };
+      if (level === 1) params[constants.ZSTD_c_hashLog] = 14;
+      fc.assert(
+        fc.property(fc.integer({ min: 1, max: 100 }), fc.nat(100), fc.nat(), (pages, random, seed) => {
+          const bytes = new Uint8Array(pages * 4096).map((_, i) => (i * (seed % 1000)) >> (seed % 13));
+          bytes.set(randomPages(seed, Math.min(pages, random)), 0);
+          const { encoding, stored } = ours.encode(bytes);
+          const options = { pledgedSrcSize: bytes.length, params };
+          const expected = zstdCompressSync(bytes, options);
+          expect(encoding === 'raw' || Buffer.compare(stored, expected) === 0).toBe(true);
+          expect(encoding === 'raw').toBe(expected.length > 0.95 * bytes.length);
+        }),
+        { numRuns: 30 },
+      );
+    },
+  );
+
   it('stores raw what saves under 5 %', () => {
     const bytes = randomPages(1, 100);
     expect(codec.encode(bytes).encoding).toBe('raw');

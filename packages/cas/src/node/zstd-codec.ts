@@ -1,4 +1,7 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
+
+import { DecantError, KIB } from '@decant/core';
+import { ZstdCompress } from 'minizlib';
 
 import type { ChunkCodec } from '../chunk/codec.ts';
 import { decodeChunk } from '../chunk/decoder-codec.ts';
@@ -6,26 +9,58 @@ import { decodeChunk } from '../chunk/decoder-codec.ts';
 /** A frame is kept only when it is at most this share of the plain bytes. */
 const WORTH_STORING = 0.95;
 
+/** Frames up to this length come out of one buffer, which is used again: all of foreign images. */
+const OUTPUT_BYTES = 264 * KIB;
+/** For level 1, twice the hash table that zstd takes for small inputs: 0.6 % fewer bytes for 1 % more time. */
+const FAST_HASH_LOG = 14;
 /**
- * zstd from node:zlib; raw when it saves under 5 %. Results are copies of their exact size: what zlib hands out
- * keeps a much larger buffer alive.
+ * Up to this level a context that is used again gives the frames of a new one. From level 5 on, zstd's row hash tables are
+ * salted with what the context did before, and equal chunks would be stored in different bytes.
+ */
+const LAST_REPEATABLE_LEVEL = 4;
+
+/**
+ * zstd from node:zlib; raw when it saves under 5 %. Frames depend on the plain bytes and the level alone. Up to level 4
+ * one context, of about 1 MB, serves all of them, in two thirds of the time (docs/decisions/0004-cas-performance.md).
  */
 export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly level?: number } = {}): ChunkCodec {
   const { level = 1 } = options;
   if (!Number.isInteger(level) || level < 1 || level > 19) throw new RangeError('a zstd level is 1 to 19');
+  let compress: ((plain: Uint8Array) => Uint8Array) | undefined;
   return {
     encode(plain) {
-      const options = {
-        // Told the size, zstd makes its tables no larger than they need be: a seventh less time at 64 KiB.
-        pledgedSrcSize: plain.length,
-        chunkSize: 64 * 1024,
-        params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
-      };
-      const frame = zstdCompressSync(plain, options);
+      compress ??= createCompressor(level);
+      const frame = compress(plain);
       if (frame.length > plain.length * WORTH_STORING) return { encoding: 'raw', stored: plain };
-      return { encoding: 'zstd', stored: new Uint8Array(frame) };
+      return { encoding: 'zstd', stored: frame };
     },
     decode: (stored, encoding, plainBytes) => decodeChunk(stored, encoding, plainBytes, decompress),
+  };
+}
+
+/** Gives one frame, with its content size, for each input; in memory of the frame's size. */
+function createCompressor(level: number): (plain: Uint8Array) => Uint8Array {
+  const params = {
+    [constants.ZSTD_c_compressionLevel]: level,
+    [constants.ZSTD_c_contentSizeFlag]: 1,
+    ...(level === 1 ? { [constants.ZSTD_c_hashLog]: FAST_HASH_LOG } : {}),
+  };
+  if (level > LAST_REPEATABLE_LEVEL) {
+    // Told the size, zstd makes its tables no larger than they need be.
+    return (plain) => {
+      const options = { pledgedSrcSize: plain.length, params };
+      return new Uint8Array(zstdCompressSync(plain, options));
+    };
+  }
+  // Every write is a frame. minizlib's types are of zlib's options only.
+  const options: ZstdOptions = { flush: constants.ZSTD_e_end, chunkSize: OUTPUT_BYTES, params };
+  const stream = new ZstdCompress(options as ConstructorParameters<typeof ZstdCompress>[0]);
+  return (plain) => {
+    stream.write(plain);
+    const frame = stream.read();
+    if (!(frame instanceof Uint8Array)) throw new DecantError('INTERNAL', 'zstd gave no frame.');
+    // Small ones come in a part of a larger buffer.
+    return frame.buffer.byteLength === frame.length ? frame : new Uint8Array(frame);
   };
 }
 

@@ -30,11 +30,13 @@ test.each(['', 'a', 'src=/x', 'id=,src=/x', 'id=a,src=/x,env=B', 'id=a,mode=1', 
 
 test('what an engine is told', async () => {
   expect(await buildOptionsOf({ cache: false, builder: 'podman', network: 'none' }, {})).toMatchObject({
-    builder: 'podman',
     cache: 'ignore',
-    network: 'none',
+    engine: { builder: 'podman', network: 'none' },
   });
-  expect(await buildOptionsOf({ cache: 'refresh' }, {})).toMatchObject({ cache: 'refresh', builder: undefined });
+  expect(await buildOptionsOf({ cache: 'refresh' }, {})).toMatchObject({
+    cache: 'refresh',
+    engine: { builder: undefined },
+  });
   for (const options of [{ builder: 'kaniko' }, { network: 'bridge' }, { cache: 'yes' }]) {
     await expect(buildOptionsOf(options, {})).rejects.toMatchObject({ code: 'USAGE' });
   }
@@ -50,7 +52,7 @@ test('logins come from a file of docker, whose faults show no secret', async () 
       file,
       JSON.stringify({ auths: { 'reg.example:5000': { auth }, 'https://index.docker.io/v1/': hub } }),
     );
-    expect((await buildOptionsOf({ registryAuth: file }, {})).auth).toEqual({
+    expect((await buildOptionsOf({ registryAuth: file }, {})).engine?.auth).toEqual({
       'reg.example:5000': { username: 'me', password: 'a:b' },
       'docker.io': { username: 'you', password: 'c' },
     });

@@ -1,5 +1,5 @@
 import { DecantError, quote } from '@decant/core';
-import { readRegistryLogins, type BuildOptions } from '@decant/sdk';
+import { readRegistryLogins, type CreateImageRequest, type EngineRequest } from '@decant/sdk';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -18,14 +18,19 @@ const NETWORKS = ['default', 'none', 'host'] as const;
 const CACHES = ['use', 'ignore', 'refresh'] as const;
 
 /** @throws USAGE, CONFIG_INVALID */
-export async function buildOptionsOf(options: EngineOptions, env: Environment = process.env): Promise<BuildOptions> {
+export async function buildOptionsOf(
+  options: EngineOptions,
+  env: Environment = process.env,
+): Promise<Pick<CreateImageRequest, 'cache' | 'engine'>> {
   const { builder, secret, network, cache, registryAuth } = options;
   return {
-    builder: oneOf(BUILDERS, '--builder', builder),
-    secrets: secretsOf(secret, env),
-    network: oneOf(NETWORKS, '--network', network),
     cache: cache === false ? 'ignore' : oneOf(CACHES, '--cache', cache),
-    auth: registryAuth === undefined ? undefined : await readRegistryLogins(registryAuth),
+    engine: {
+      builder: oneOf(BUILDERS, '--builder', builder),
+      secrets: secretsOf(secret, env),
+      network: oneOf(NETWORKS, '--network', network),
+      auth: registryAuth === undefined ? undefined : await readRegistryLogins(registryAuth),
+    },
   };
 }
 
@@ -36,7 +41,7 @@ function oneOf<T extends string>(known: readonly T[], option: string, text: stri
   throw new DecantError('USAGE', `Not a value of ${option}: ${quote(text)}.`, { hint: `Use ${known.join(', ')}.` });
 }
 
-type Secret = NonNullable<BuildOptions['secrets']>[number];
+type Secret = NonNullable<EngineRequest['secrets']>[number];
 
 /**
  * `id=ID,src=FILE`, `id=ID,env=VARIABLE` or `id=ID` (the variable of that name, else the file), as docker has it.

@@ -1,5 +1,5 @@
 import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, type RootfsFormat } from '@decant/core';
-import type { FilesystemRequest, ImageResult } from '@decant/sdk';
+import { buildSettings, type FilesystemRequest, type ImageResult } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
 import { buildOptionsOf, type EngineOptions } from './build-options.ts';
@@ -33,6 +33,7 @@ export interface CreateOptions extends FormatOptions {
 export function createAction(context: string | undefined, options: CreateOptions & EngineOptions): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
     const { name, platform } = options;
+    const { local, architecture } = buildSettings();
     const wanted = { name, platform, ...filesystemOf(options) };
     const derived = derivationOf(context, options);
     const work = { onEvent: progress.onEvent, signal };
@@ -45,6 +46,8 @@ export function createAction(context: string | undefined, options: CreateOptions
               dockerfile: options.file,
               buildArgs: buildArgsOf(options.buildArg),
               target: options.target,
+              local: options.local === true || local,
+              architecture,
               ...(await buildOptionsOf(options)),
             },
             work,

@@ -11,16 +11,20 @@ export function addImageCommands(program: Command): void {
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
-    .option('--local', 'build straight with an engine of this machine, as every build does')
+    .option('--local', 'build straight with an engine of this machine, not through the image-builder')
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
-    .option('--builder <engine>', 'auto, docker, docker-buildkit, buildah or podman (default: auto)')
-    .option('--secret <id=ID,src=FILE|env=VAR>', 'give steps a secret to mount; may be given more than once', collect)
-    .option('--network <mode>', 'network of steps: default, none or host')
+    .option('--builder <engine>', 'with --local: auto, docker, docker-buildkit, buildah or podman (default: auto)')
+    .option(
+      '--secret <id=ID,src=FILE|env=VAR>',
+      'with --local: a secret that steps can mount; may be given more than once',
+      collect,
+    )
+    .option('--network <mode>', 'with --local: network of steps: default, none or host')
     .option('--cache <mode>', 'earlier results: use, ignore (leave them as they are) or refresh (replace them)')
     .option('--no-cache', 'the same as --cache ignore')
-    .option('--registry-auth <file>', "logins for the registries of base images, in the form of docker's config.json")
+    .option('--registry-auth <file>', "with --local: logins for registries of base images, as in docker's config.json")
     .option('--from-image <base>', 'build nothing: add --workspace to this image')
     .option('--workspace <dir>', "with --from-image: the directory that becomes the agent's workspace")
     .option('--gitignore', 'with --workspace: leave out what git would not track')

@@ -1,10 +1,16 @@
-import { concatBytes } from '@decant/core';
-
 /*
  * RFC 1952: | 1f 8b | method 8 | flags 0 | time 0 (4 bytes) | extra flags 0 | system 255, unknown | deflated bytes |
  *           | CRC-32 | length modulo 2^32 |, both little-endian
  */
-const HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
+export const GZIP_HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
+
+/** What ends a gzip member: the CRC-32 of the plain bytes, and how many there were. */
+export function gzipTrailer(crc: number, length: number): Uint8Array<ArrayBuffer> {
+  const trailer = new DataView(new ArrayBuffer(8));
+  trailer.setUint32(0, crc, true);
+  trailer.setUint32(4, length >>> 0, true);
+  return new Uint8Array(trailer.buffer);
+}
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let value = byte;
@@ -37,7 +43,7 @@ export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): Asy
     }
   })();
   try {
-    yield HEADER;
+    yield GZIP_HEADER;
     for (;;) {
       const { done, value } = await reader.read().catch((error: unknown) => {
         throw failure === undefined ? error : failure.error;
@@ -45,10 +51,7 @@ export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): Asy
       if (done) break;
       yield value;
     }
-    const trailer = new DataView(new ArrayBuffer(8));
-    trailer.setUint32(0, (crc ^ 0xffff_ffff) >>> 0, true);
-    trailer.setUint32(4, length >>> 0, true);
-    yield concatBytes([new Uint8Array(trailer.buffer)]);
+    yield gzipTrailer((crc ^ 0xffff_ffff) >>> 0, length);
   } finally {
     left = true;
     await reader.cancel().catch(() => undefined);

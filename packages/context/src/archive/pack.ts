@@ -11,6 +11,9 @@ export interface Sha256 {
   digestHex(): string;
 }
 
+/** Makes the gzip form of bytes, with the header of {@link gzip}. */
+export type Compress = (source: AsyncIterable<Uint8Array<ArrayBuffer>>) => AsyncIterable<Uint8Array>;
+
 export interface PackOptions {
   /** Compress the stream; the digest is of the uncompressed archive either way. Default false. */
   readonly gzip?: boolean | undefined;
@@ -25,14 +28,15 @@ const PROGRESS_MS = 50;
 export function packEntries(
   entries: readonly ContextEntry[],
   readContent: ReadContent,
-  options: PackOptions & { readonly sha256?: () => Sha256 } = {},
+  options: PackOptions & { readonly sha256?: () => Sha256; readonly compress?: Compress | undefined } = {},
 ): PackedContext {
   const tarBytes = tarBytesOf(entries);
   const digest = Promise.withResolvers<string>();
   // A caller who only wants the bytes learns of a failure from the stream.
   digest.promise.catch(() => undefined);
   const tar = hashed(tarStream(entries, readContent, options.signal), tarBytes, digest, options);
-  return { stream: options.gzip === true ? gzip(tar) : tar, digest: digest.promise, tarBytes };
+  const compress = options.compress ?? gzip;
+  return { stream: options.gzip === true ? compress(tar) : tar, digest: digest.promise, tarBytes };
 }
 
 async function* hashed(

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 
 import { packEntries, type PackOptions, type Sha256 } from '../archive/pack.ts';
 import type { BuildContext, PackedContext } from '../entry.ts';
+import { nodeGzip } from './node-gzip.ts';
 import { ContentReader } from './read-content.ts';
 
 /**
@@ -14,7 +15,7 @@ export function packContext(context: BuildContext, options: PackOptions = {}): P
   const { onEvent } = options;
   for (const message of context.warnings) onEvent?.({ type: 'warning', stage: 'context', message });
   const reader = new ContentReader(context.directory, options.signal);
-  return packEntries(context.entries, (entry) => reader.read(entry), { ...options, sha256 });
+  return packEntries(context.entries, (entry) => reader.read(entry), { ...options, sha256, compress: nodeGzip });
 }
 
 /** The digest of {@link packContext} without the bytes. */

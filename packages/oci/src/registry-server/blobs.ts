@@ -61,7 +61,8 @@ function streamOf(source: AsyncIterable<Uint8Array>): ReadableStream<Uint8Array<
       async pull(controller) {
         const next = await pieces.next();
         if (next.done === true) controller.close();
-        else controller.enqueue(new Uint8Array(next.value));
+        // Not copied: an object's piece belongs to whoever asked for it.
+        else controller.enqueue(next.value as Uint8Array<ArrayBuffer>);
       },
       async cancel() {
         await pieces.return?.();

@@ -35,8 +35,8 @@ export class RegistryAuth {
     this.#options = options;
   }
 
-  /** Whether the answers so far were made with credentials. */
-  hasCredentials = false;
+  /** The credentials that the answers so far were made with. */
+  used: RegistryCredentials | undefined;
 
   /** The header to send without having been asked; undefined when nothing is known yet. */
   current(scope: string): string | undefined {
@@ -48,7 +48,7 @@ export class RegistryAuth {
   /** The header that meets a challenge; undefined when there are no credentials for it. */
   async answer(challenge: Challenge, scope: string, signal: AbortSignal | undefined): Promise<string | undefined> {
     const credentials = await this.#credentials(signal);
-    this.hasCredentials = credentials !== undefined;
+    this.used = credentials;
     if (challenge.scheme === 'basic') {
       if (credentials?.kind !== 'password') return undefined;
       this.#basic = basicHeader(credentials);
@@ -101,7 +101,7 @@ export class RegistryAuth {
     }
     const body = await readBody(response, MAX_TOKEN_BYTES, { signal });
     if (response.status === 401 || response.status === 403 || response.status === 400) {
-      throw unauthorized(registry, credentials !== undefined);
+      throw unauthorized(registry, credentials);
     }
     if (!response.ok) {
       throw new DecantError(
@@ -136,12 +136,12 @@ function basicHeader(credentials: Extract<RegistryCredentials, { kind: 'password
   return `Basic ${Buffer.from(`${credentials.username}:${credentials.password}`, 'utf8').toString('base64')}`;
 }
 
-export function unauthorized(registry: string, hadCredentials: boolean): DecantError {
+export function unauthorized(registry: string, credentials: RegistryCredentials | undefined): DecantError {
   return new DecantError(
     'UNAUTHORIZED',
-    hadCredentials
+    credentials !== undefined
       ? `${registry} does not accept the credentials for it.`
       : `${registry} wants credentials and there are none for it.`,
-    { hint: `Run docker login ${registry}.`, details: { registry } },
+    { hint: credentials?.hint ?? `Run docker login ${registry}.`, details: { registry } },
   );
 }

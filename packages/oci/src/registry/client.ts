@@ -80,7 +80,7 @@ export class RepositoryClient {
       const challenge = parseChallenge(response.headers.get('www-authenticate'));
       discardBody(response);
       authorization = challenge === undefined ? undefined : await this.#auth.answer(challenge, this.#scope, signal);
-      if (authorization === undefined) throw unauthorized(this.#reference.registry, false);
+      if (authorization === undefined) throw unauthorized(this.#reference.registry, undefined);
     }
   }
 
@@ -126,7 +126,7 @@ export class RepositoryClient {
     const said = await this.#said(response, signal);
     const details = { status, registry, ...(said === '' ? {} : { said }) };
     const because = said === '' ? '' : ` (${said})`;
-    if (status === 401) return unauthorized(registry, this.#auth.hasCredentials);
+    if (status === 401) return unauthorized(registry, this.#auth.used);
     if (status === 403) {
       return new DecantError('FORBIDDEN', `${registry} does not allow ${what}${because}.`, { details });
     }

@@ -99,6 +99,22 @@ describe('a registry and its client', () => {
     expect(await readdir(scratchDirectory)).toEqual([]);
   });
 
+  it('passes on images of many layers, also of equal ones', async () => {
+    await start();
+    const layers = Array.from({ length: 127 }, (_, i) => makeTar([{ path: `f${i % 100}`, data: `${i % 100}` }]));
+    const maker = new LayoutMaker(join(directory, 'many'));
+    await maker.image({ layers, tag: 'v1' });
+    {
+      await using image = await openOciLayout(await maker.finish());
+      // Each blob once.
+      expect(await pushImage(image, named('many:v1'), { fetch: http.fetch })).toMatchObject({ sentBlobs: 101 });
+    }
+    await using image = await pull('many:v1', { scratchDirectory: directory });
+    expect(image.layers).toHaveLength(127);
+    for (const [i, layer] of image.layers.entries()) expect(await gather(layer.open())).toEqual(layers[i]);
+    expect(log.filter((line) => line.startsWith('GET') && line.includes('/blobs/'))).toHaveLength(101);
+  }, 60_000);
+
   it('writes a layout that opens again with its name', async () => {
     await start();
     const { digest } = await push('team/app:v1');

@@ -1,9 +1,14 @@
+import { createWriteStream } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+
 import { packEntries, type ContextEntry } from '@decant/context';
 import {
   contextManifestSchema,
   DecantError,
   isDecantError,
   MAX_CONTEXT_MANIFEST_BYTES,
+  type BuildFields,
   type ContextManifest,
   type ContextManifestEntry,
   type Namespace,
@@ -76,6 +81,25 @@ export async function openContextArchive(
     signal,
   });
   return { stream: closing(stream, cursor), tarBytes };
+}
+
+/** The context of a submission that names one by its id, as a file of the scratch directory. */
+export async function contextOfFiles(
+  stores: { readonly store: ObjectStore; readonly files: ContextFileStore },
+  submission: {
+    readonly namespace: Namespace;
+    readonly fields: Pick<BuildFields, 'context_id'>;
+    readonly scratch: { readonly path: string };
+    readonly signal: AbortSignal;
+  },
+): Promise<{ readonly file: string; readonly sizeBytes: number; readonly sha256: string } | undefined> {
+  const { namespace, fields, scratch, signal } = submission;
+  const { context_id: contextId } = fields;
+  if (contextId === undefined) return undefined;
+  const { stream, tarBytes } = await openContextArchive(stores, namespace, contextId, signal);
+  const file = join(scratch.path, 'context-of-files');
+  await pipeline(stream, createWriteStream(file, { flags: 'wx', mode: 0o600 }), { signal });
+  return { file, sizeBytes: tarBytes, sha256: contextId };
 }
 
 async function* closing(stream: AsyncIterable<Uint8Array>, cursor: ObjectCursor): AsyncGenerator<Uint8Array, void> {

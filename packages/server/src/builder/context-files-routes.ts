@@ -8,6 +8,7 @@ import {
   contextManifestSchema,
   DecantError,
   errnoOf,
+  formatBytes,
   isDecantError,
   MAX_CONTEXT_MANIFEST_BYTES,
   type ContextAnswer,
@@ -21,29 +22,25 @@ import { checked, type RouteContext, type ServerEnv } from '../http.ts';
 import type { ContextFileStore } from '../metadata/context-file-store.ts';
 import { contextManifestKey, digestsOf, loadManifest } from './context-files-archive.ts';
 import { readPack } from './context-files-pack.ts';
+import type { BuilderLimits } from './limits.ts';
 
 /** Between two looks for contexts that nobody uses any more, in milliseconds. */
 const EXPIRY_INTERVAL_MS = 60 * 60 * 1000;
 
-export interface ContextFileRouteOptions {
-  /** Most bytes of all files of a context. */
-  readonly maxBytes: number;
-}
-
 /** Build contexts that are sent as their files: what is missing, and the files themselves. */
-export function contextFileRoutes(options: ContextFileRouteOptions): Hono<ServerEnv> {
+export function contextFileRoutes(): Hono<ServerEnv> {
   const routes = new Hono<ServerEnv>();
   let expiredAt = -Infinity;
 
   routes.post('/', async (c) => {
-    const { metadata, store } = c.var.services;
+    const { builder, metadata, store } = c.var.services;
     const { namespace } = c.var.principal;
     if (performance.now() - expiredAt > EXPIRY_INTERVAL_MS) {
       expiredAt = performance.now();
       await expireContexts(metadata.contextFiles, store);
     }
     const bytes = await gather(bodyOf(c), MAX_CONTEXT_MANIFEST_BYTES);
-    const manifest = checkedManifest(bytes, options.maxBytes);
+    const manifest = checkedManifest(bytes, builder.limits);
     const contextId = createHash('sha256').update(bytes).digest('hex');
     const key = contextManifestKey(namespace, contextId);
     if ((await store.head(key)) === undefined) await store.put(key, bytes);
@@ -129,7 +126,7 @@ async function gather(source: AsyncIterable<Uint8Array>, maxBytes: number): Prom
   return Buffer.concat(pieces, length);
 }
 
-function checkedManifest(bytes: Uint8Array, maxBytes: number): ContextManifest {
+function checkedManifest(bytes: Uint8Array, limits: BuilderLimits): ContextManifest {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
@@ -137,11 +134,17 @@ function checkedManifest(bytes: Uint8Array, maxBytes: number): ContextManifest {
     throw new DecantError('USAGE', 'The manifest is not JSON.', { cause });
   }
   const manifest = checked(contextManifestSchema, value, 'The manifest');
-  let total = 0;
-  for (const entry of manifest.entries) if (entry.type === 'file') total += entry.size_bytes;
-  if (total > maxBytes) {
-    throw new DecantError('LIMIT_EXCEEDED', `The files of the context are larger than ${maxBytes} bytes together.`, {
-      details: { maxBytes, bytes: total },
+  const { contextFiles, unpackedBytes } = limits;
+  if (manifest.entries.length > contextFiles) {
+    throw new DecantError('BUILD_CONTEXT_FILES', `The build context has more than ${contextFiles} entries.`, {
+      hint: 'Exclude what the build does not need in a .dockerignore file.',
+      details: { limit: contextFiles },
+    });
+  }
+  const total = manifest.entries.reduce((sum, entry) => sum + (entry.type === 'file' ? entry.size_bytes : 0), 0);
+  if (total > unpackedBytes) {
+    throw new DecantError('BUILD_UNPACKED_BYTES', `The build context has more than ${formatBytes(unpackedBytes)}.`, {
+      details: { limit: unpackedBytes },
     });
   }
   return manifest;

@@ -164,7 +164,7 @@ describe('contexts that are sent as their files', () => {
       expect((await ask(caller, manifest)).status).toBe(400);
     }
     const huge = await ask(caller, { version: 1, entries: [{ ...entry, size_bytes: 2 ** 50 }] });
-    expect([huge.status, huge.body.code]).toEqual([413, 'LIMIT_EXCEEDED']);
+    expect([huge.status, huge.body.code]).toEqual([413, 'BUILD_UNPACKED_BYTES']);
     // A bomb is read no further than its bound.
     const bomb = await post(caller, '/builds/contexts', gzipSync(Buffer.alloc(80 * 1024 * 1024)), false);
     expect(bomb.status).toBe(400);

@@ -47,7 +47,9 @@ const ENGINE_FILES = {
  */
 export function isolatedRunner(options: IsolatedRunnerOptions): BuildRunner {
   const volumes = new VolumeStore({ directory: options.directory, cacheBytes: options.limits.cacheBytes });
-  let recovered: Promise<void> | undefined;
+  // What a killed service left goes at the next start, not at the next build.
+  const recovered = volumes.recover();
+  recovered.catch(() => undefined);
   let engine: { readonly at: number; readonly found: Promise<BuilderDriver> } | undefined;
   const theEngine = (): Promise<BuilderDriver> => {
     if (engine === undefined || performance.now() - engine.at > READY_MS) {
@@ -61,10 +63,12 @@ export function isolatedRunner(options: IsolatedRunnerOptions): BuildRunner {
       await theEngine();
     },
     async run(request) {
-      await (recovered ??= volumes.recover());
+      await recovered;
       return build(request, await theEngine(), volumes, options);
     },
-    async [Symbol.asyncDispose]() {},
+    async [Symbol.asyncDispose]() {
+      await recovered.catch(() => undefined);
+    },
   };
 }
 
@@ -208,6 +212,11 @@ function cellError(
     return new DecantError('BUILD_OUT_OF_MEMORY', `The build needed more memory than ${limits.memoryBytes} bytes.`, {
       hint: 'Let its steps do less at a time, for example with fewer compilers in parallel.',
       details: { ...details, limit: limits.memoryBytes },
+    });
+  }
+  if (limit === 'processes') {
+    return new DecantError('BUILD_PROCESSES', `The build started more than ${limits.processes} processes.`, {
+      details: { ...details, limit: limits.processes },
     });
   }
   if (limit === 'cpu-time') {

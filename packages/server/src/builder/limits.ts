@@ -20,7 +20,7 @@ export interface BuilderLimits {
   readonly cpus: number;
   /** Most milliseconds of processor time of a confined build (BUILD_CPU_TIME). */
   readonly cpuMs: number;
-  /** Most processes of a confined build. */
+  /** Most processes of a confined build (BUILD_PROCESSES). */
   readonly processes: number;
   /** Most milliseconds a build runs (BUILD_WALL_TIME). */
   readonly wallMs: number;

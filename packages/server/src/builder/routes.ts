@@ -10,6 +10,7 @@ import { Hono } from 'hono';
 
 import type { RouteContext, ServerEnv } from '../http.ts';
 import type { ImageBuildRow } from '../metadata/image-build-store.ts';
+import { contextOfFiles } from './context-files-archive.ts';
 import { logStream } from './log-stream.ts';
 import { readSubmission } from './submission.ts';
 
@@ -21,11 +22,14 @@ export function builderRoutes(): Hono<ServerEnv> {
   const routes = new Hono<ServerEnv>();
 
   routes.post('/', async (c) => {
-    const { builder, metadata } = c.var.services;
+    const { builder, metadata, store } = c.var.services;
     const { namespace, operator } = c.var.principal;
     const idempotencyKey = idempotencyKeyOf(c);
     await using scratch = await builder.scratch();
-    const { fields, context } = await readSubmission(c.req.raw, scratch.path, builder.limits);
+    const { fields, context: sent } = await readSubmission(c.req.raw, scratch.path, builder.limits);
+    const { signal } = c.req.raw;
+    const context =
+      sent ?? (await contextOfFiles({ store, files: metadata.contextFiles }, { namespace, fields, scratch, signal }));
     if (context === undefined) throw new DecantError('USAGE', 'The form has no part "context".');
     const before =
       idempotencyKey === undefined

@@ -61,8 +61,11 @@ async function readParts(
   }
   let written: Promise<NonNullable<Submission['context']>> | undefined;
   let refused: DecantError | undefined;
+  let open: Readable | undefined;
   const refuse = (error: DecantError) => {
     refused ??= error;
+    // The part that is being read would otherwise wait for more.
+    open?.destroy(refused);
     parser.destroy(refused);
   };
   parser.on('field', (name, value, _nameCut, valueCut) => {
@@ -73,6 +76,7 @@ async function readParts(
   parser.on('fieldsLimit', () => refuse(new DecantError('USAGE', `The form has more than ${MAX_FIELDS} fields.`)));
   parser.on('filesLimit', () => refuse(new DecantError('USAGE', 'The form has more than one context.')));
   parser.on('file', (_name, stream) => {
+    open = stream;
     const hash = createHash('sha256');
     let sizeBytes = 0;
     stream.on('limit', () =>
@@ -103,6 +107,7 @@ async function readParts(
     if (refused !== undefined) throw refused;
     return await written;
   } catch (error) {
+    open?.destroy();
     await written?.catch(() => undefined);
     request.signal.throwIfAborted();
     throw refused ?? submissionError(error);

@@ -7,12 +7,14 @@ import { DecantError } from '@decant/core';
 import { run } from '@decant/core/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { metadataStoreContract } from './metadata-store.contract.ts';
+import { imageBuildStoreContract } from './image-build-store.contract.ts';
+import { metadataStoreContract, type MetadataStoreFixture } from './metadata-store.contract.ts';
 import { SQLITE_MIGRATIONS } from './migrations.ts';
+import { snapshotStoreContract } from './snapshot-store.contract.ts';
 import { openSqliteMetadata } from './sqlite-store.ts';
 import { SqliteDatabase } from './sqlite.ts';
 
-metadataStoreContract('SQLite', async () => {
+const openTwice = async (): Promise<MetadataStoreFixture> => {
   const directory = await mkdtemp(join(tmpdir(), 'metadata-test-'));
   const path = join(directory, 'metadata.sqlite');
   const [store, second] = await Promise.all([openSqliteMetadata(path), openSqliteMetadata(path)]);
@@ -25,7 +27,10 @@ metadataStoreContract('SQLite', async () => {
       await rm(directory, { recursive: true, force: true });
     },
   };
-});
+};
+metadataStoreContract('SQLite', openTwice);
+imageBuildStoreContract('SQLite', openTwice);
+snapshotStoreContract('SQLite', openTwice);
 
 describe('the database file', () => {
   let directory: string;

@@ -1,0 +1,225 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { buildFieldsSchema, parseNamespace, type Namespace } from '@decant/core';
+import * as fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import type { ClaimLimits, ImageBuildStore, NewImageBuild } from './image-build-store.ts';
+import type { MetadataStoreFixture } from './metadata-store.contract.ts';
+
+const acme = parseNamespace('acme');
+const other = parseNamespace('other');
+const problem = (code: string) => ({ code, message: 'because' });
+const LIMITS: ClaimLimits = { trusts: ['tenant'], running: 2, runningPerNamespace: 2, leaseMs: 60_000 };
+const RECOVERY = {
+  mostAttempts: 2,
+  queueMs: 60_000,
+  lost: problem('BUILD_LOST'),
+  expired: problem('BUILD_QUEUE_EXPIRED'),
+  cancelled: problem('BUILD_CANCELLED'),
+};
+
+/** What every {@link ImageBuildStore} must do. */
+export function imageBuildStoreContract(name: string, open: () => Promise<MetadataStoreFixture>): void {
+  describe(`ImageBuildStore contract: ${name}`, () => {
+    let fixture: MetadataStoreFixture;
+    let builds: ImageBuildStore;
+    let second: ImageBuildStore;
+    beforeEach(async () => {
+      fixture = await open();
+      builds = fixture.store.imageBuilds;
+      second = fixture.second.imageBuilds;
+    });
+    afterEach(() => fixture[Symbol.asyncDispose]());
+
+    const newBuild = (namespace: Namespace = acme, change: Partial<NewImageBuild> = {}): NewImageBuild => ({
+      id: randomUUID(),
+      namespace,
+      trust: 'tenant',
+      host: 'h:1',
+      name: 'app',
+      tag: 'latest',
+      cacheKey: 'app',
+      fields: buildFieldsSchema.parse({ image_name: 'app' }),
+      contextBytes: 10,
+      idempotencyKey: undefined,
+      digest: randomUUID(),
+      ...change,
+    });
+    const submit = async (namespace: Namespace = acme, change: Partial<NewImageBuild> = {}) =>
+      (await builds.submit(newBuild(namespace, change), { queued: 100, repeatMs: 60_000 })).build;
+    const claimed = async (limits: Partial<ClaimLimits> = {}, store = builds) => {
+      const claim = await store.claim({ ...LIMITS, ...limits });
+      if (claim === undefined) throw new Error('nothing to claim');
+      return claim;
+    };
+
+    it('finds and lists builds of their own namespace alone, newest first, page by page', async () => {
+      const ids: string[] = [];
+      for (let i = 0; i < 5; i++) ids.unshift((await submit()).id);
+      const foreign = await submit(other);
+      expect(await builds.find(acme, foreign.id)).toBeUndefined();
+      expect(await second.find(other, foreign.id)).toMatchObject({ id: foreign.id, status: 'queued', host: 'h:1' });
+      const first = await second.list(acme, { limit: 3 });
+      const rest = await second.list(acme, { limit: 3, before: first.at(-1)!.seq });
+      expect([...first, ...rest].map(({ id }) => id)).toEqual(ids);
+      expect(await builds.list(acme, { limit: 9, status: 'running' })).toEqual([]);
+    });
+
+    it('answers what is sent again with the first build', async () => {
+      const key = newBuild(acme, { idempotencyKey: 'k' });
+      const limits = { queued: 100, repeatMs: 60_000 };
+      const first = await builds.submit(key, limits);
+      const again = await second.submit({ ...newBuild(acme), idempotencyKey: 'k' }, limits);
+      expect([first.repeated, again.repeated, again.build.id]).toEqual([false, true, first.build.id]);
+      expect(await builds.submit({ ...newBuild(other), idempotencyKey: 'k' }, limits)).toMatchObject({
+        repeated: false,
+      });
+      const digest = randomUUID();
+      const plain = await builds.submit(newBuild(acme, { digest }), limits);
+      expect((await builds.submit(newBuild(acme, { digest }), limits)).build.id).toBe(plain.build.id);
+      expect(await builds.submit(newBuild(other, { digest }), limits)).toMatchObject({ repeated: false });
+      // What was cancelled, or is old, is wanted anew.
+      expect(await builds.submit(newBuild(acme, { digest }), { ...limits, repeatMs: -1 })).toMatchObject({
+        repeated: false,
+      });
+      for (const { id } of await builds.list(acme, { limit: 9 })) await builds.cancel(acme, id, problem('X'));
+      expect(await builds.submit(newBuild(acme, { digest }), limits)).toMatchObject({ repeated: false });
+    });
+
+    it('refuses more waiting builds than a namespace may have', async () => {
+      const limits = { queued: 2, repeatMs: 0 };
+      await builds.submit(newBuild(), limits);
+      await builds.submit(newBuild(), limits);
+      await expect(builds.submit(newBuild(), limits)).rejects.toMatchObject({ code: 'BUILD_QUEUE_FULL' });
+      await builds.submit(newBuild(other), limits);
+    });
+
+    it('runs ten builds two at a time: namespaces take turns, places say the order', async () => {
+      const order: string[] = [];
+      const names = new Map<string, string>();
+      for (let i = 0; i < 7; i++) names.set((await submit(acme)).id, `a${i}`);
+      for (let i = 0; i < 3; i++) names.set((await submit(other)).id, `o${i}`);
+      const places = await second.positions([...names.keys()]);
+      const planned = [...places].sort((a, b) => a[1] - b[1]).map(([id]) => names.get(id));
+      expect(planned).toEqual(['a0', 'o0', 'a1', 'o1', 'a2', 'o2', 'a3', 'a4', 'a5', 'a6']);
+      const running = [await claimed(), await claimed({}, second)];
+      expect(await builds.claim(LIMITS)).toBeUndefined();
+      while (running.length > 0) {
+        const claim = running.shift()!;
+        order.push(names.get(claim.build.id)!);
+        expect((await builds.positions([claim.build.id])).size).toBe(0);
+        await builds.finish(claim, { status: 'failed', problem: problem('X') });
+        const next = await builds.claim(LIMITS);
+        if (next !== undefined) running.push(next);
+      }
+      expect(order).toEqual(planned);
+    });
+
+    it('keeps a namespace to its share of what runs', async () => {
+      await submit(acme);
+      await submit(acme);
+      await submit(other);
+      const limits = { running: 3, runningPerNamespace: 1 };
+      expect((await claimed(limits)).build.namespace).toBe(acme);
+      expect((await claimed(limits)).build.namespace).toBe(other);
+      expect(await builds.claim({ ...LIMITS, ...limits })).toBeUndefined();
+    });
+
+    it('gives builds only to those who run builds of that trust', async () => {
+      await submit(acme, { trust: 'operator' });
+      expect(await builds.claim(LIMITS)).toBeUndefined();
+      expect((await claimed({ trusts: ['operator'] })).build.trust).toBe('operator');
+    });
+
+    it('takes a build from a worker that is gone, once, and refuses what that one writes later', async () => {
+      const { id } = await submit();
+      const first = await claimed({ leaseMs: 1 });
+      await builds.appendLog(first, ['one', 'two']);
+      await delay(5);
+      expect(await second.recover(RECOVERY)).toEqual([]);
+      const again = await claimed({ leaseMs: 1 }, second);
+      expect(again.build).toMatchObject({ id, attempt: 2, logLines: 2 });
+      expect(await builds.appendLog(first, ['late'])).toBe(false);
+      expect(await builds.renew(first, 1000)).toBe('lost');
+      expect(await builds.finish(first, { status: 'succeeded', imageDigest: 'sha256:x', architecture: null })).toBe(
+        false,
+      );
+      await delay(5);
+      expect(await builds.recover(RECOVERY)).toEqual([id]);
+      expect(await builds.find(acme, id)).toMatchObject({ status: 'failed', problem: { code: 'BUILD_LOST' } });
+      expect(await builds.recover(RECOVERY)).toEqual([]);
+    });
+
+    it('gives a build back without counting the start', async () => {
+      await submit();
+      const claim = await claimed();
+      expect(await builds.release(claim)).toBe(true);
+      expect((await claimed()).build.attempt).toBe(1);
+    });
+
+    it('ends what waits for too long', async () => {
+      const { id } = await submit();
+      expect(await builds.recover({ ...RECOVERY, queueMs: 60_000 })).toEqual([]);
+      await delay(5);
+      expect(await builds.recover({ ...RECOVERY, queueMs: 1 })).toEqual([id]);
+      expect(await builds.find(acme, id)).toMatchObject({ problem: { code: 'BUILD_QUEUE_EXPIRED' } });
+    });
+
+    it('cancels what waits at once, asks what runs, and leaves what has ended', async () => {
+      const waiting = await submit();
+      expect(await builds.cancel(other, waiting.id, problem('BUILD_CANCELLED'))).toBeUndefined();
+      expect(await builds.cancel(acme, waiting.id, problem('BUILD_CANCELLED'))).toMatchObject({ status: 'cancelled' });
+      await submit();
+      const claim = await claimed();
+      expect(await second.cancel(acme, claim.build.id, problem('BUILD_CANCELLED'))).toMatchObject({
+        status: 'running',
+      });
+      expect(await builds.renew(claim, 1000)).toBe('cancelled');
+      await builds.finish(claim, { status: 'succeeded', imageDigest: 'sha256:1', architecture: 'amd64' });
+      expect(await builds.cancel(acme, claim.build.id, problem('X'))).toMatchObject({
+        status: 'succeeded',
+        problem: null,
+      });
+      expect(await builds.findByImage(acme, 'sha256:1')).toMatchObject({ id: claim.build.id, architecture: 'amd64' });
+      expect(await builds.findByImage(other, 'sha256:1')).toBeUndefined();
+    });
+
+    it('gives every line of a log once, from whatever line it is asked', async () => {
+      const pieces = fc.array(fc.array(fc.string({ maxLength: 20 }), { minLength: 1, maxLength: 5 }), { maxLength: 8 });
+      await fc.assert(
+        fc.asyncProperty(pieces, fc.nat(50), async (writes, after) => {
+          await submit();
+          const claim = await claimed();
+          const lines = writes.map((piece) => piece.map((line) => line.replaceAll(/[\r\n]/g, '')));
+          for (const piece of lines) await builds.appendLog(claim, piece);
+          const all = lines.flat();
+          const read = (await second.readLog(claim.build, after)).flatMap((chunk) =>
+            chunk.lines.map((line, i) => [chunk.firstLine + i, line] as const).filter(([number]) => number > after),
+          );
+          expect(read).toEqual(all.map((line, i) => [i + 1, line] as const).slice(after));
+          await builds.finish(claim, { status: 'failed', problem: problem('X') });
+        }),
+        { numRuns: 25 },
+      );
+    });
+
+    it('forgets old builds with their logs, once their contexts are gone', async () => {
+      await submit();
+      const claim = await claimed();
+      await builds.appendLog(claim, ['x']);
+      expect(await builds.withContext()).toEqual([]);
+      await builds.finish(claim, { status: 'failed', problem: problem('X') });
+      await delay(5);
+      expect(await builds.purge(0)).toBe(0);
+      expect((await builds.withContext()).map(({ id }) => id)).toEqual([claim.build.id]);
+      await builds.contextRemoved(claim.build.id);
+      expect(await builds.withContext()).toEqual([]);
+      expect(await builds.purge(60_000)).toBe(0);
+      expect(await builds.purge(0)).toBe(1);
+      expect(await builds.find(acme, claim.build.id)).toBeUndefined();
+      expect(await builds.readLog(claim.build, 0)).toEqual([]);
+    });
+  });
+}
