@@ -115,20 +115,23 @@ async function measurePacking(tree: string, rounds: number) {
     'gzip -n -6',
     'wc -c',
   ].join(' | ');
-  const samples = await interleaved({ least: rounds, most: rounds }, {
-    ours: () =>
-      wallSecondsOf(async () => {
-        const packed = packContext(await openContext({ directory: tree }), { gzip: true });
-        packedBytes = 0;
-        for await (const piece of packed.stream) packedBytes += piece.length;
-        tarBytes = packed.tarBytes;
-        await packed.digest;
-      }),
-    theirs: () =>
-      wallSecondsOf(async () => {
-        theirBytes = Number((await run('bash', ['-c', peer], { timeoutMs: TIMEOUT_MS })).stdout.toString());
-      }),
-  });
+  const samples = await interleaved(
+    { least: rounds, most: rounds },
+    {
+      ours: () =>
+        wallSecondsOf(async () => {
+          const packed = packContext(await openContext({ directory: tree }), { gzip: true });
+          packedBytes = 0;
+          for await (const piece of packed.stream) packedBytes += piece.length;
+          tarBytes = packed.tarBytes;
+          await packed.digest;
+        }),
+      theirs: () =>
+        wallSecondsOf(async () => {
+          theirBytes = Number((await run('bash', ['-c', peer], { timeoutMs: TIMEOUT_MS })).stdout.toString());
+        }),
+    },
+  );
   return { ours: samples.median('ours'), theirs: samples.median('theirs'), tarBytes, packedBytes, theirBytes };
 }
 
@@ -237,20 +240,23 @@ async function measureOverhead(builder: RemoteBuilder, folder: string, rounds: n
   const storage = [
     ...['--root', join(folder, 'storage'), '--runroot', join(folder, 'run'), '--storage-driver', 'overlay'],
   ];
-  const samples = await interleaved({ least: rounds, most: rounds }, {
-    ours: () =>
-      wallSecondsOf(async () => {
-        for await (const event of builder.build({ context, cache: 'ignore' })) void event;
-      }),
-    bare: () =>
-      wallSecondsOf(async () => {
-        const out = join(folder, 'bare');
-        await rm(out, { recursive: true, force: true });
-        const build = ['bud', '--isolation', 'chroot', '--layers', '--no-cache', '-t', 'localhost/bare', directory];
-        await run('buildah', [...storage, ...build], { timeoutMs: TIMEOUT_MS });
-        await run('buildah', [...storage, 'push', 'localhost/bare', `oci:${out}:latest`], { timeoutMs: TIMEOUT_MS });
-      }),
-  });
+  const samples = await interleaved(
+    { least: rounds, most: rounds },
+    {
+      ours: () =>
+        wallSecondsOf(async () => {
+          for await (const event of builder.build({ context, cache: 'ignore' })) void event;
+        }),
+      bare: () =>
+        wallSecondsOf(async () => {
+          const out = join(folder, 'bare');
+          await rm(out, { recursive: true, force: true });
+          const build = ['bud', '--isolation', 'chroot', '--layers', '--no-cache', '-t', 'localhost/bare', directory];
+          await run('buildah', [...storage, ...build], { timeoutMs: TIMEOUT_MS });
+          await run('buildah', [...storage, 'push', 'localhost/bare', `oci:${out}:latest`], { timeoutMs: TIMEOUT_MS });
+        }),
+    },
+  );
   await run('buildah', [...storage, 'rmi', '--all', '--force'], { timeoutMs: TIMEOUT_MS, okCodes: [0, 1, 125] });
   return { ours: samples.median('ours'), bare: samples.median('bare') };
 }
