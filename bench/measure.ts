@@ -65,9 +65,15 @@ export interface Rounds {
 
 /** Runs every action once a round, in turn, so that a busy machine slows all of them alike. */
 export async function interleaved<T extends Record<string, () => Promise<number>>>(
-  { least, most, untilMs = Infinity, warmUp = 0 }: Rounds,
+  rounds: number | Rounds,
   actions: T,
 ): Promise<Samples<T>> {
+  const {
+    least,
+    most,
+    untilMs = Infinity,
+    warmUp = 0,
+  } = typeof rounds === 'number' ? { least: rounds, most: rounds } : rounds;
   const start = performance.now();
   const samples = new Map<string, number[]>(Object.keys(actions).map((name) => [name, []]));
   for (let round = -warmUp; round < most; round++) {
