@@ -22,7 +22,7 @@ interface Family {
   /** Only with DECANT_FAMILIES=all: what takes minutes to make on a fresh machine. */
   readonly long: boolean;
   /** Archives of its layers, lowest first, made in a folder. */
-  layers(folder: string): Promise<string[]>;
+  readonly layers: (folder: string) => Promise<string[]>;
   readonly entries: number;
   /** A command and what it prints. */
   readonly runs: readonly (readonly [command: readonly string[], stdout: RegExp])[];
