@@ -95,7 +95,6 @@ test.each([
   [],
   ['nope'],
   ['image'],
-  ['image', 'create'],
   ['image', 'create', 'a', 'b'],
   ['image', 'ls', '--nope'],
   ['image', 'ls', '--progress', 'loud'],

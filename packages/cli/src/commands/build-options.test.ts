@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 import { buildOptionsOf, secretsOf } from './build-options.ts';
-import { derivationOf } from './image-create.ts';
+import { contextOf, derivationOf } from './image-create.ts';
 
 test('secrets come from files and from the environment', () => {
   const env = { TOKEN: 't=1,2', EMPTY: '' };
@@ -72,6 +72,8 @@ test('logins come from a file of docker, whose faults show no secret', async () 
 
 test('a derived image takes a base and a workspace, and no context', () => {
   expect(derivationOf('.', {})).toBeUndefined();
+  expect(contextOf('.')).toBe('.');
+  expect(() => contextOf(undefined)).toThrow(expect.objectContaining({ code: 'USAGE' }));
   expect(derivationOf(undefined, { fromImage: 'b', workspace: 'w', gitignore: true })).toEqual({
     base: 'b',
     workspace: 'w',

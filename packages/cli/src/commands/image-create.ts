@@ -58,7 +58,8 @@ export function createAction(context: string | undefined, options: CreateOptions
   });
 }
 
-function contextOf(context: string | undefined): string {
+/** @throws USAGE when there is neither a context nor a base. */
+export function contextOf(context: string | undefined): string {
   if (context !== undefined) return context;
   throw new DecantError('USAGE', 'There is nothing to build.', {
     hint: 'Give the directory with the Dockerfile, or --from-image BASE --workspace DIR.',
