@@ -44,7 +44,7 @@ function entries({ edited = false, more = false, reversed = false }: Change): Ta
   const names = Array.from({ length: PACKAGES }, (_, i) => `package-${String(i).padStart(2, '0')}`);
   if (more) names.splice(PACKAGES / 3, 0, 'package-07-added', 'package-30-added');
   for (const name of names) {
-    const seed = [...name].reduce((hash, letter) => Math.imul(hash, 31) + letter.charCodeAt(0), 7) >>> 0;
+    const seed = Buffer.from(name).reduce((hash, byte) => Math.imul(hash, 31) + byte, 7) >>> 0;
     const paths: string[] = [];
     for (let i = 0; i < FILES; i++) {
       const path = `usr/${['bin', 'lib', 'share/doc'][i % 3]}/${name}${i < 3 ? '' : `-${i}`}`;

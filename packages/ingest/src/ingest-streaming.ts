@@ -8,7 +8,15 @@ import {
   type Manifest,
   type ManifestChunk,
 } from '@decant/cas';
-import { DecantError, isDecantError, PAGE_BYTES, releaseBytes, STAGED, type ChunkId, type ChunkSource } from '@decant/core';
+import {
+  DecantError,
+  isDecantError,
+  PAGE_BYTES,
+  releaseBytes,
+  STAGED,
+  type ChunkId,
+  type ChunkSource,
+} from '@decant/core';
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkFilesystem } from './check-filesystem.ts';
