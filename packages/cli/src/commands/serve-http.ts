@@ -15,6 +15,7 @@ export interface ServeOptions extends CommonOptions {
   readonly data?: string;
   readonly buildLimit: readonly string[];
   readonly baseRegistry: readonly string[];
+  readonly allowOrigin?: readonly string[];
 }
 
 export function serveAction(options: ServeOptions): Promise<void> {
@@ -26,6 +27,7 @@ export function serveAction(options: ServeOptions): Promise<void> {
       host,
       port: portOf(options.port),
       builder: { limits, ...(baseRegistry.length === 0 ? {} : { baseRegistries: baseRegistry }) },
+      allowOrigins: originsOf(options.allowOrigin),
       onError: (error) => say(`${error.code}: ${error.message}`),
     });
     const { url, firstKey } = server;
@@ -42,6 +44,18 @@ export function serveAction(options: ServeOptions): Promise<void> {
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');
   });
+}
+
+/** @throws USAGE for what is no origin of a web page. */
+export function originsOf(texts: readonly string[] = []): readonly string[] {
+  for (const text of texts) {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (url?.origin === text && /^https?:$/.test(url.protocol)) continue;
+    throw new DecantError('USAGE', `Not an origin: ${quote(text)}.`, {
+      hint: 'Give --allow-origin a scheme and a host, such as https://app.example, and nothing behind it.',
+    });
+  }
+  return texts;
 }
 
 /** @throws USAGE for what is no port. */

@@ -19,6 +19,7 @@ export function addServeCommand(program: Command): void {
       gather,
       [],
     )
+    .option('--allow-origin <origin>', 'web pages of this origin may call it; may be given more than once', gather)
     .option('--json', 'print the address, and a new key if there is one, as one JSON document')
     .option('--debug', 'show stack traces of errors')
     .action(async (options) => (await import('./serve-http.ts')).serveAction(options));
