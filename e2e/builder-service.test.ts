@@ -180,12 +180,12 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       const { build_id: id } = (await victim.json()) as { build_id: string };
       for (let i = 0; i < 300 && (await stranger.status(id)).log_lines < 5; i++) await sleep(100);
       const look = [
-        `grep -rl "${secret.slice(0, 9)}.*${secret.slice(10)}" /proc/1/root/build /proc/1/root/in /proc/1/root/tmp /proc/1/root/run 2>/dev/null`,
+        `grep -rl "${secret.slice(0, 9)}.*${secret.slice(10)}" /proc/1/root/build/work /proc/1/root/in /proc/1/root/tmp /proc/1/root/run 2>/dev/null`,
         `cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'`,
         `ls /proc/1/root${data} /proc/1/root/root /proc/1/root/var/run /proc/1/root/run/docker.sock`,
         `ls /proc | grep -c '^[0-9]'`,
         `wget -T 2 -qO- ${url}/healthz || echo no network`,
-        `for i in $(seq 1 64); do kill -9 -$i 2>/dev/null; done; mount -t tmpfs x /mnt || echo no mount`,
+        `mkdir /m && mount -t tmpfs x /m 2>/dev/null || echo no mount`,
       ];
       const hostile = await client.build(
         { image_name: 'hostile' },
