@@ -184,10 +184,11 @@ async function measureLog(builder: RemoteBuilder, context: RemoteContext, lines:
   let [first, last, seen] = [Number.NaN, Number.NaN, 0];
   for await (const event of builder.build({ context, cache: 'ignore' })) {
     if (event.type !== 'log' || !/^\d+$/.test(event.line)) continue;
-    if (++seen === 1) first = performance.now();
+    if (Number(event.line) !== ++seen) throw new Error(`line ${event.line} came in place of line ${seen}`);
+    if (seen === 1) first = performance.now();
     last = performance.now();
   }
-  if (seen !== lines) throw new Error(`${seen} of ${lines} lines came`);
+  if (seen !== lines) throw new Error(`the log ended after ${seen} of ${lines} lines`);
   return lines / ((last - first) / 1000);
 }
 
