@@ -115,7 +115,7 @@ async function measurePacking(tree: string, rounds: number) {
     'gzip -n -6',
     'wc -c',
   ].join(' | ');
-  const samples = await interleaved(rounds, {
+  const samples = await interleaved({ least: rounds, most: rounds }, {
     ours: () =>
       wallSecondsOf(async () => {
         const packed = packContext(await openContext({ directory: tree }), { gzip: true });
@@ -238,7 +238,7 @@ async function measureOverhead(builder: RemoteBuilder, folder: string, rounds: n
   const storage = [
     ...['--root', join(folder, 'storage'), '--runroot', join(folder, 'run'), '--storage-driver', 'overlay'],
   ];
-  const samples = await interleaved(rounds, {
+  const samples = await interleaved({ least: rounds, most: rounds }, {
     ours: () =>
       wallSecondsOf(async () => {
         for await (const event of builder.build({ context, cache: 'ignore' })) void event;

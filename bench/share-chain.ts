@@ -43,7 +43,7 @@ export async function compareChain(layout: string, folder: string, rounds: numbe
     await mkdir(path, { recursive: true });
     return path;
   };
-  const samples = await interleaved(rounds, {
+  const samples = await interleaved({ least: rounds, most: rounds }, {
     own: async () => {
       const home = await fresh('home');
       const command = [...program, 'image', 'import', `oci:${layout}`, '--streaming', '-n', 'bench', '--json'];
