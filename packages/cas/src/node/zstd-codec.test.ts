@@ -53,6 +53,7 @@ describe('the zstd codec', () => {
         { numRuns: 30 },
       );
     },
+    60_000,
   );
 
   it('stores raw what saves under 5 %', () => {
@@ -117,7 +118,7 @@ describe('the zstd codec', () => {
       ),
       { numRuns: 1000 },
     );
-  });
+  }, 60_000);
 });
 
 describe('openChunk', () => {
