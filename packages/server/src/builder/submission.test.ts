@@ -14,7 +14,11 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
 /** The body is made before it is read: a form that is still being written cannot be cut off cleanly. */
-async function read(body: BodyInit, headers: Record<string, string> = {}, contextBytes = 1000) {
+async function read(
+  body: ConstructorParameters<typeof Response>[0],
+  headers: Record<string, string> = {},
+  contextBytes = 1000,
+) {
   await rm(join(directory, 'context'), { force: true });
   const whole = new Response(body);
   const type = whole.headers.get('content-type');
