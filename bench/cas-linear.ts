@@ -189,13 +189,13 @@ async function verifyAll(manifest: Manifest, store: string, hash: HashProvider):
 }
 
 /** Sizes and counts over which the exponent is fitted: below, constant costs hide what grows. */
-const FIT_FROM_BYTES = 64 * MIB;
+const FIT_FROM_BYTES = 128 * MIB;
 const FIT_FROM_CHUNKS = 1000;
 /** 1 is linear and 2 a square. What no longer fits into the processor's caches adds up to 0.15 between 1,000 and 100,000 chunks. */
 const MOST = 1.2;
 
 export async function benchCasLinear({ short }: { readonly short: boolean }): Promise<BenchResult> {
-  const sizes = (short ? [1, 16, 64, 128] : [1, 4, 16, 64, 128, 256, 512, 1024]).map((size) => size * MIB);
+  const sizes = (short ? [1, 16, 128, 256] : [1, 4, 16, 64, 128, 256, 512, 1024]).map((size) => size * MIB);
   const counts = short ? [1, 100, 1000, 10_000] : [1, 10, 100, 1000, 3000, 10_000, 30_000, 100_000];
   const fields: Record<string, number> = {};
   const goals: Record<string, { most: number }> = {};

@@ -1,3 +1,7 @@
+import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { MIB } from '@decant/core';
 import { run } from '@decant/core/node';
 
 /** What one run of a program took. */
@@ -46,19 +50,60 @@ export function median(values: readonly number[]): number {
 export interface Samples<T> {
   of(name: keyof T & string): readonly number[];
   median(name: keyof T & string): number;
+  /** a ÷ b of each round, the median of them: what was slow for a whole round counts for nothing. */
+  ratio(a: keyof T & string, b: keyof T & string): number;
+}
+
+export interface Rounds {
+  readonly least: number;
+  readonly most: number;
+  /** After so many milliseconds no other round begins beyond the least number. */
+  readonly untilMs?: number;
+  /** Rounds at the start that are not counted: while compilers warm up. */
+  readonly warmUp?: number;
 }
 
 /** Runs every action once a round, in turn, so that a busy machine slows all of them alike. */
 export async function interleaved<T extends Record<string, () => Promise<number>>>(
-  rounds: number,
+  rounds: number | Rounds,
   actions: T,
 ): Promise<Samples<T>> {
+  const {
+    least,
+    most,
+    untilMs = Infinity,
+    warmUp = 0,
+  } = typeof rounds === 'number' ? { least: rounds, most: rounds } : rounds;
+  const start = performance.now();
   const samples = new Map<string, number[]>(Object.keys(actions).map((name) => [name, []]));
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, action] of Object.entries(actions)) samples.get(name)!.push(await action());
+  for (let round = -warmUp; round < most; round++) {
+    if (round >= least && performance.now() - start > untilMs) break;
+    for (const [name, action] of Object.entries(actions)) {
+      const value = await action();
+      if (round >= 0) samples.get(name)!.push(value);
+    }
   }
+  const of = (name: string) => samples.get(name) ?? [];
   return {
-    of: (name) => samples.get(name) ?? [],
-    median: (name) => median(samples.get(name) ?? []),
+    of,
+    median: (name) => median(of(name)),
+    ratio: (a, b) => median(of(a).map((value, i) => value / of(b)[i]!)),
   };
+}
+
+/**
+ * The same start for every program: its input in the page cache, and memory that the kernel has just had in use to write to.
+ * Without it, a virtual machine whose host takes unused memory back pays for getting it again, which took up to twice
+ * the time of a whole run here, and whoever ran after a long pause paid most.
+ */
+export function warmMemory(input: string, folder: string, bytes: number): void {
+  const buffer = new Uint8Array(MIB);
+  const reading = openSync(input, 'r');
+  while (readSync(reading, buffer) > 0);
+  closeSync(reading);
+  const path = join(folder, 'memory');
+  const writing = openSync(path, 'w');
+  for (let done = 0; done < bytes; done += MIB) writeSync(writing, buffer);
+  closeSync(writing);
+  rmSync(path);
 }

@@ -43,28 +43,31 @@ export async function compareChain(layout: string, folder: string, rounds: numbe
     await mkdir(path, { recursive: true });
     return path;
   };
-  const samples = await interleaved(rounds, {
-    own: async () => {
-      const home = await fresh('home');
-      const command = [...program, 'image', 'import', `oci:${layout}`, '--streaming', '-n', 'bench', '--json'];
-      const usage = await usageOf(command, { DECANT_HOME: home });
-      peakMb = Math.max(peakMb, usage.peakMb);
-      return usage.wallSeconds;
+  const samples = await interleaved(
+    { least: rounds, most: rounds },
+    {
+      own: async () => {
+        const home = await fresh('home');
+        const command = [...program, 'image', 'import', `oci:${layout}`, '--streaming', '-n', 'bench', '--json'];
+        const usage = await usageOf(command, { DECANT_HOME: home });
+        peakMb = Math.max(peakMb, usage.peakMb);
+        return usage.wallSeconds;
+      },
+      tools: async () => {
+        const work = await fresh('tools');
+        const started = performance.now();
+        const copy = join(work, 'copy');
+        const image = join(work, 'image.erofs');
+        await run('skopeo', ['copy', '--quiet', '--insecure-policy', `oci:${layout}:latest`, `oci:${copy}:latest`], {
+          timeoutMs: TIMEOUT_MS,
+        });
+        await run('umoci', ['unpack', '--image', `${copy}:latest`, join(work, 'bundle')], { timeoutMs: TIMEOUT_MS });
+        await makeErofs(join(work, 'bundle/rootfs'), image);
+        await run('zstd', ['-q', '-1', image, '-o', `${image}.zst`], { timeoutMs: TIMEOUT_MS });
+        return (performance.now() - started) / 1000;
+      },
     },
-    tools: async () => {
-      const work = await fresh('tools');
-      const started = performance.now();
-      const copy = join(work, 'copy');
-      const image = join(work, 'image.erofs');
-      await run('skopeo', ['copy', '--quiet', '--insecure-policy', `oci:${layout}:latest`, `oci:${copy}:latest`], {
-        timeoutMs: TIMEOUT_MS,
-      });
-      await run('umoci', ['unpack', '--image', `${copy}:latest`, join(work, 'bundle')], { timeoutMs: TIMEOUT_MS });
-      await makeErofs(join(work, 'bundle/rootfs'), image);
-      await run('zstd', ['-q', '-1', image, '-o', `${image}.zst`], { timeoutMs: TIMEOUT_MS });
-      return (performance.now() - started) / 1000;
-    },
-  });
+  );
   await rm(join(folder, 'home'), { recursive: true, force: true });
   await rm(join(folder, 'tools'), { recursive: true, force: true });
   const importSeconds = samples.median('own');

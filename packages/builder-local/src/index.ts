@@ -26,3 +26,13 @@ export type {
 export { BuildahReader } from './output/buildah.ts';
 export { storageDriver } from './storage-driver.ts';
 export { BUILDAH, PODMAN, type StorageDialect, type StorageFacts, type StorageOptions } from './storage-engine.ts';
+export {
+  openEngine,
+  type BuildImageOptions,
+  type ContainerEngine,
+  type EngineOptions,
+  type ExecOptions,
+  type PushOptions,
+} from './engine/engine.ts';
+export { engineMissing } from './engine/engine-missing.ts';
+export { nameCandidates, slugOf } from './engine/names.ts';

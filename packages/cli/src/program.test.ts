@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { createAction, importAction } from './commands/image-create.ts';
 import { exportAction } from './commands/image-data.ts';
 import { runAction, commandOf } from './commands/run-image.ts';
-import { portOf } from './commands/serve-http.ts';
+import { originsOf, portOf } from './commands/serve-http.ts';
 import { createProgram } from './program.ts';
 
 // What is done is not the matter here, only what it is asked to do.
@@ -95,7 +95,6 @@ test.each([
   [],
   ['nope'],
   ['image'],
-  ['image', 'create'],
   ['image', 'create', 'a', 'b'],
   ['image', 'ls', '--nope'],
   ['image', 'ls', '--progress', 'loud'],
@@ -111,6 +110,14 @@ test.each([['--version'], ['-V'], ['--help'], ['image', '--help'], ['run', '--he
   async (...args) => {
     await expect(parse(...args)).rejects.toSatisfy((error) => error instanceof CommanderError && error.exitCode === 0);
     expect(runAction).not.toHaveBeenCalled();
+  },
+);
+
+test.each(['*', 'app.example', 'https://app.example/', 'https://app.example/x', 'file:///x'])(
+  'no origin: %j',
+  (text) => {
+    expect(() => originsOf([text])).toThrow(expect.objectContaining({ code: 'USAGE' }));
+    expect(originsOf(['https://app.example:8443'])).toEqual(['https://app.example:8443']);
   },
 );
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 
-import { compareBytes, concatBytes, equalBytes, fromHex, toHex } from './bytes.ts';
+import { compareBytes, concatBytes, equalBytes, fromHex, releaseBytes, toHex } from './bytes.ts';
 
 const bytes = fc.uint8Array({ maxLength: 64 });
 
@@ -33,4 +33,16 @@ it('joins', () => {
       expect(Buffer.compare(concatBytes(parts), Buffer.concat(parts))).toBe(0);
     }),
   );
+});
+
+it('gives back the memory of whole buffers, and leaves views, shared and released ones alone', () => {
+  const whole = new Uint8Array(1000);
+  releaseBytes(whole);
+  releaseBytes(whole);
+  expect([whole.length, whole.buffer.detached]).toEqual([0, true]);
+  const large = new Uint8Array(1000).fill(7);
+  releaseBytes(large.subarray(1));
+  const shared = new Uint8Array(new SharedArrayBuffer(10));
+  releaseBytes(shared);
+  expect([large.at(-1), shared.length]).toEqual([7, 10]);
 });

@@ -51,3 +51,12 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
   }
   return Math.sign(a.length - b.length);
 }
+
+/**
+ * Gives the memory of bytes that nobody uses any more back at once, rather than when they are collected: where a gigabyte of
+ * chunks goes by, the collector is far behind. They are empty afterwards. Views of a larger buffer are left alone.
+ */
+export function releaseBytes(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength && !buffer.detached) buffer.transfer(0);
+}

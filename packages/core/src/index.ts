@@ -1,4 +1,4 @@
-export { compareBytes, concatBytes, equalBytes, fromHex, toHex } from './bytes.ts';
+export { compareBytes, concatBytes, equalBytes, fromHex, releaseBytes, toHex } from './bytes.ts';
 export { canonicalJson } from './canonical-json.ts';
 export {
   ERROR_CODES,

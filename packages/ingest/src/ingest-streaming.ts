@@ -8,7 +8,15 @@ import {
   type Manifest,
   type ManifestChunk,
 } from '@decant/cas';
-import { DecantError, isDecantError, PAGE_BYTES, STAGED, type ChunkId, type ChunkSource } from '@decant/core';
+import {
+  DecantError,
+  isDecantError,
+  PAGE_BYTES,
+  releaseBytes,
+  STAGED,
+  type ChunkId,
+  type ChunkSource,
+} from '@decant/core';
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkFilesystem } from './check-filesystem.ts';
@@ -180,7 +188,8 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
     if (!staged.has(entry)) continue;
     const frame = await staged.read(entry);
     try {
-      openChunk(frame, { id, plainBytes }, { hash, codec });
+      const plain = openChunk(frame, { id, plainBytes }, { hash, codec });
+      if (frame.encoding !== 'raw') releaseBytes(plain);
     } catch (error) {
       if (isDecantError(error)) throw refused(error.message, { chunk: id }, error);
       throw error;

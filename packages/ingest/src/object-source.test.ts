@@ -42,7 +42,7 @@ describe('a chunk source over an object store in memory', () => {
 describe('a chunk source over an object store of files', () => {
   chunkSourceContract(async (frames) => {
     const directory = await mkdtemp(join(tmpdir(), 'decant-objects-'));
-    const store = createFileObjectStore({ directory });
+    const store = createFileObjectStore({ directory, fsync: 'never' });
     const source = sourceOver(store, await publish(frames, store));
     return { source, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
   });

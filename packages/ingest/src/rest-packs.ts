@@ -5,7 +5,7 @@ import type { IngestContext, WrittenPack } from './admission.ts';
 import { packKey } from './object-keys.ts';
 
 /** Bytes at which a pack at rest is closed: it is held in memory until its digest, and so its key, is known. */
-const REST_PACK_BYTES = 32 * MIB;
+const REST_PACK_BYTES = 16 * MIB;
 
 /** Writes packs at rest from frames that were verified, in the order they come. */
 export class RestPackWriter {

@@ -134,14 +134,14 @@ export async function runBuildCell(options: BuildCellOptions): Promise<BuildCell
     signal?.removeEventListener('abort', onAbort);
   }
   signal?.throwIfAborted();
-  const { exitCode, failure } = await report;
+  const { exitCode, failure, diskFull } = await report;
   if (failure !== undefined) {
     throw new DecantError('JAIL_FAILED', `The cell could not be set up: ${failure}`, { details: { reason: failure } });
   }
   if (limit === undefined && exitCode !== 0) {
     const { oomKills, refusedProcesses } = await group.usage();
     if (oomKills > 0) limit = 'memory';
-    else if (isDiskFull) limit = 'disk';
+    else if (isDiskFull || diskFull === true) limit = 'disk';
     else if (refusedProcesses > 0) limit = 'processes';
   }
   if (exitCode === undefined && limit === undefined) {
@@ -212,8 +212,11 @@ async function check(child: ChildProcess, group: ControlGroup): Promise<{ cpuMs:
     bsize: DISK_RESERVE_BYTES,
     ffree: 1,
   }));
-  const reserve = Math.min(DISK_RESERVE_BYTES, (blocks * bsize) / 50);
-  return { cpuMs, diskFull: bavail * bsize < reserve || ffree === 0 };
+  return { cpuMs, diskFull: isFull(blocks * bsize, bavail * bsize, ffree) };
+}
+
+function isFull(sizeBytes: number, freeBytes: number, freeInodes: number): boolean {
+  return freeBytes < Math.min(DISK_RESERVE_BYTES, sizeBytes / 50) || freeInodes === 0;
 }
 
 /** Lines as they come; a line beyond 64 KiB is given in pieces, so that a line without an end needs no memory. */
@@ -251,10 +254,13 @@ async function copy(
   }
 }
 
-async function readReport(reports: Readable): Promise<{ exitCode?: number; failure?: string }> {
+async function readReport(reports: Readable): Promise<{ exitCode?: number; failure?: string; diskFull?: boolean }> {
   for await (const line of createInterface({ input: reports })) {
-    const [verb, value = ''] = line.split(' ');
-    if (verb === 'exit') return { exitCode: Number(value) };
+    const [verb, value = '', size, free, inodes] = line.split(' ');
+    if (verb === 'exit') {
+      const diskFull = inodes !== undefined && isFull(Number(size), Number(free), Number(inodes));
+      return { exitCode: Number(value), diskFull };
+    }
     if (verb === 'fail') return { failure: Buffer.from(value, 'hex').toString('utf8') };
   }
   return {};

@@ -12,8 +12,8 @@ export const CELL_PATHS = { volume: '/tmp/volume', inbox: '/tmp/in' } as const;
 /**
  * Process 1 of a private mount and process namespace, started as root. Arguments: volume file, mount point, inbox,
  * first host id, ids, hexadecimal seccomp filter, files to join groups by (separated by colons), then the command
- * that starts bubblewrap. End of file on 0 ends everything. On 4 it writes one line: `exit STATUS` or `fail REASON`
- * (hexadecimal).
+ * that starts bubblewrap. End of file on 0 ends everything. On 4 it writes one line: `exit STATUS [SIZE FREE
+ * FREE-INODES]`, of the volume in bytes, or `fail REASON` (hexadecimal).
  */
 export const CELL_PROGRAM = String.raw`
 use strict; use warnings; no warnings 'exec'; use POSIX (); use Fcntl;
@@ -80,6 +80,9 @@ until (defined $ended) {
   # The time limit covers a child that ends between waitpid and select.
   if (select($bits, undef, undef, 0.2) > 0) { sysread(STDIN, my $ignored, 1) or POSIX::_exit(125) }
 }
-report('exit', $ended & 127 ? 128 + ($ended & 127) : $ended >> 8);
+my $status = $ended & 127 ? 128 + ($ended & 127) : $ended >> 8;
+# What was filled in a moment is seen by nobody who looks from time to time.
+my $space = $status ? qx(df --output=size,avail,iavail -B1 ${CELL_PATHS.volume}) : '';
+report('exit', $status, $space =~ /(\d+)\s+(\d+)\s+(\d+)\s*$/ ? ($1, $2, $3) : ());
 POSIX::_exit(0);
 `;

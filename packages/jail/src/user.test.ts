@@ -17,7 +17,9 @@ describe('the User of an image', () => {
     ['app:5', { uid: 1000, gid: 5, groups: [], home: '/home/app' }],
     ['4242', { uid: 4242, gid: 0, groups: [], home: '/' }],
     ['4242:4343', { uid: 4242, gid: 4343, groups: [], home: '/' }],
-    ['9', { uid: 77, gid: 78, groups: [], home: '/nine' }],
+    ['9', { uid: 9, gid: 0, groups: [], home: '/' }],
+    ['77', { uid: 77, gid: 78, groups: [], home: '/nine' }],
+    ['app:44', { uid: 1000, gid: 44, groups: [], home: '/home/app' }],
   ])('%s', (spec, expected) => {
     expect(resolveUser(spec, passwd, group)).toEqual(expected);
   });

@@ -14,7 +14,8 @@ const HIGHEST_ID = 65_535;
 
 /**
  * Resolves the `User` of an OCI image config: `user`, `uid`, `user:group`, `uid:gid` and mixes of them, as the
- * OCI image specification describes. A name must be in the image's files; a number need not be. Without a group
+ * OCI image specification describes. A number is an id, as docker and runc have it, also when a user or group has it for a
+ * name, and need not be in the image's files; a name must be. Without a group
  * the ones of /etc/passwd and /etc/group apply; with one, no supplementary groups.
  * @throws JAIL_FAILED when a name is unknown or a number is above 65,535.
  */
@@ -26,10 +27,8 @@ export function resolveUser(spec: string | undefined, passwd: string, group: str
   const users = rows(passwd, 7);
   const groups = rows(group, 4);
   const number = parseId(userPart);
-  const row =
-    users.find((fields) => fields[0] === userPart) ??
-    (number === undefined ? undefined : users.find((fields) => parseId(fields[2]!) === number));
-  const uid = row === undefined ? number : parseId(row[2]!);
+  const row = users.find((fields) => (number === undefined ? fields[0] === userPart : parseId(fields[2]!) === number));
+  const uid = number ?? (row === undefined ? undefined : parseId(row[2]!));
   if (uid === undefined) throw unknown('user', userPart, '/etc/passwd');
   const home = row === undefined || row[5] === '' ? '/' : row[5]!;
   if (groupPart !== '') return checked({ uid, gid: resolveGroup(groupPart, groups), groups: [], home });
@@ -45,8 +44,7 @@ export function resolveUser(spec: string | undefined, passwd: string, group: str
 const MOST_GROUPS = 1024;
 
 function resolveGroup(text: string, groups: readonly (readonly string[])[]): number {
-  const row = groups.find((fields) => fields[0] === text);
-  const gid = row === undefined ? parseId(text) : parseId(row[2]!);
+  const gid = parseId(text) ?? parseId(groups.find((fields) => fields[0] === text)?.[2] ?? '');
   if (gid === undefined) throw unknown('group', text, '/etc/group');
   return gid;
 }

@@ -2,7 +2,16 @@ import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { createPackBuilder, type ChunkCodec, type HashProvider, type PackBuilder } from '@decant/cas';
-import { DecantError, MIB, STAGED, type ChunkFrame, type ChunkId, type Fetch, type OnEvent } from '@decant/core';
+import {
+  DecantError,
+  MIB,
+  releaseBytes,
+  STAGED,
+  type ChunkFrame,
+  type ChunkId,
+  type Fetch,
+  type OnEvent,
+} from '@decant/core';
 import { filePartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
 
@@ -95,9 +104,12 @@ export class ChunkStager implements AsyncDisposable {
     );
     for (const { id, plain } of batch) {
       signal.throwIfAborted();
-      if (!missing.has(id)) continue;
-      const { encoding, stored } = codec.encode(plain);
-      await this.#add({ id, encoding, plainBytes: plain.length, stored });
+      if (missing.has(id)) {
+        const { encoding, stored } = codec.encode(plain);
+        await this.#add({ id, encoding, plainBytes: plain.length, stored });
+        releaseBytes(stored);
+      }
+      releaseBytes(plain);
     }
   }
 

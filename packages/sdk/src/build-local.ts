@@ -2,16 +2,45 @@ import {
   chooseBuilder,
   detectBuilders,
   type BuilderDriver,
+  type BuilderName,
   type BuildRequest,
   type BuildResult,
+  type BuildSecret,
   type BuildSource,
+  type NetworkMode,
+  type RegistryLogins,
 } from '@decant/builder-local';
 import { materializeContext, type BuildContext } from '@decant/context/node';
-import { isDecantError, type OnEvent } from '@decant/core';
+import { DecantError, isDecantError, type OnEvent } from '@decant/core';
 import { openDockerArchive } from '@decant/oci';
 
 import type { BuiltImage, BuildImageRequest } from './build.ts';
 import type { WorkOptions } from './session.ts';
+
+/** How an engine of this machine builds. */
+export interface EngineRequest {
+  /** The only engine to use; `docker` also means BuildKit in docker. Default `auto`: the best that answers. */
+  readonly builder?: 'auto' | BuilderName | undefined;
+  readonly secrets?: readonly BuildSecret[] | undefined;
+  /** Network of RUN steps; default `default`. */
+  readonly network?: NetworkMode | undefined;
+  /** Logins for the registries of base images, for this build alone. */
+  readonly auth?: RegistryLogins | undefined;
+}
+
+/** @throws USAGE for what no service can be told. */
+export function checkEngineRequest({ builder, secrets = [], network, auth }: EngineRequest = {}): void {
+  const given = [
+    ...(builder === undefined ? [] : ['an engine']),
+    ...(secrets.length === 0 ? [] : ['secrets']),
+    ...(network === undefined ? [] : ['a network']),
+    ...(auth === undefined ? [] : ['logins for registries']),
+  ];
+  if (given.length === 0) return;
+  throw new DecantError('USAGE', `The image-builder cannot be given ${given.join(', ')}.`, {
+    hint: 'Build with an engine of this machine: --local, or DECANT_LOCAL_BUILD=1.',
+  });
+}
 
 /** Builds straight with an engine of this machine. */
 export async function buildLocally(
@@ -24,13 +53,11 @@ export async function buildLocally(
     dockerfile: context.dockerfile,
     materialize: (directory, options) => materializeContext(context, directory, options),
   };
-  const driver = await pickBuilder(source, { onEvent, signal });
-  const { buildArgs, target, platform } = request;
-  const result = await runBuild(
-    driver,
-    { context: source, buildArgs, target, platform, workDirectory: scratchDirectory },
-    { onEvent, signal },
-  );
+  const { buildArgs, target, platform, cache } = request;
+  const { builder, secrets, network, auth } = request.engine ?? {};
+  const wanted = { context: source, buildArgs, target, platform, cache, secrets, network, auth };
+  const driver = await pickBuilder(builder, wanted, { onEvent, signal });
+  const result = await runBuild(driver, { ...wanted, workDirectory: scratchDirectory }, { onEvent, signal });
   return {
     image: result.image,
     architecture: result.architecture,
@@ -44,8 +71,12 @@ export async function buildLocally(
   };
 }
 
-async function pickBuilder(context: BuildSource, { onEvent, signal }: WorkOptions): Promise<BuilderDriver> {
-  const chosen = chooseBuilder(await detectBuilders({ signal }), { request: { context } });
+async function pickBuilder(
+  engine: EngineRequest['builder'],
+  request: Omit<BuildRequest, 'workDirectory'>,
+  { onEvent, signal }: WorkOptions,
+): Promise<BuilderDriver> {
+  const chosen = chooseBuilder(await detectBuilders({ signal }), { engine, request });
   const { driver, why } = chosen;
   onEvent?.({
     type: 'log',

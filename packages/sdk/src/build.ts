@@ -3,7 +3,7 @@ import { DecantError, parseImageName, stage } from '@decant/core';
 import { formatPlatform, hostPlatform, type OciImage, type OciLimits } from '@decant/oci';
 
 import { readContext } from './build-context.ts';
-import { buildLocally } from './build-local.ts';
+import { buildLocally, checkEngineRequest, type EngineRequest } from './build-local.ts';
 import { buildRemotely } from './build-remote.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -26,6 +26,8 @@ export interface BuildImageRequest {
   readonly cache?: 'use' | 'ignore' | 'refresh' | undefined;
   /** Builds with the same key share the service's layer cache; default: the name. Local engines have one cache. */
   readonly cacheKey?: string | undefined;
+  /** What only an engine of this machine can be told; with it `local` must be true. */
+  readonly engine?: EngineRequest | undefined;
   /** Whether registration is to make a streaming image of it. */
   readonly streaming: boolean;
 }
@@ -65,6 +67,7 @@ export async function buildImage(
   work: WorkOptions,
 ): Promise<{ readonly built: BuiltImage; readonly facts: BuildFacts }> {
   parseImageName(request.name);
+  if (request.local !== true) checkEngineRequest(request.engine);
   const context = await readContext(request, work);
   const dockerfile = new TextDecoder().decode(context.dockerfile.bytes);
   // Whatever builds it: a Dockerfile that cannot be understood is not sent anywhere.

@@ -2,6 +2,7 @@ import type { LogItem } from '@decant/builder-remote';
 import type { ApiKey, ImageDetail, NamedImage, NameHistory, RemoteBuild, Snapshot, SnapshotAlias } from '@decant/core';
 
 import { createImage, type CreateImageRequest } from './image-create.ts';
+import { deriveImage, type DeriveImageRequest } from './image-derive.ts';
 import { diffImages, type DiffImagesRequest, type ImageDiff } from './image-diff.ts';
 import { exportImage, type ExportRequest } from './image-export.ts';
 import { importImage, type ImportImageRequest } from './image-import.ts';
@@ -42,6 +43,8 @@ export interface Decant {
   readonly images: {
     /** Builds a context, at the image-builder or with a local engine, and makes it an admitted, named image. */
     create(request: CreateImageRequest, options?: WorkOptions): Promise<ImageResult>;
+    /** Makes an image from another with a directory added as the agent's workspace. */
+    derive(request: DeriveImageRequest, options?: WorkOptions): Promise<ImageResult>;
     /** Makes an image from one that exists: in a registry, in an engine, in files, or as a root filesystem. */
     import(request: ImportImageRequest, options?: WorkOptions): Promise<ImageResult>;
     /** Copies an image of a registry into a directory, as an OCI layout. */
@@ -106,6 +109,7 @@ export function createDecant(options: DecantOptions): Decant {
   return {
     images: {
       create: (request, work = {}) => createImage(session, request, work),
+      derive: (request, work = {}) => deriveImage(session, request, work),
       import: (request, work = {}) => importImage(session, request, work),
       pull: (request, work = {}) => pullImage(session, request, work),
       push: (request, work = {}) => pushImage(session, request, work),

@@ -1,6 +1,6 @@
 import { access, constants, mkdir, statfs } from 'node:fs/promises';
 
-import { chooseBuilder, detectBuilders, type DetectedBuilder } from '@decant/builder-local';
+import { chooseBuilder, detectBuilders, type BuilderDriver, type DetectedBuilder } from '@decant/builder-local';
 import { errnoOf, formatBytes, isDecantError } from '@decant/core';
 import { findProgram } from '@decant/core/node';
 import { probeJail } from '@decant/jail';
@@ -54,8 +54,25 @@ export async function diagnose(options: {
 
 function engineCheck(builder: DetectedBuilder): DiagnosisCheck {
   return builder.usable
-    ? { name: `${builder.name} (${builder.program})`, ok: true, why: builder.driver.engine }
+    ? { name: `${builder.name} (${builder.program})`, ok: true, why: abilitiesOf(builder.driver) }
     : { name: `${builder.name} (${builder.program})`, ok: false, why: builder.reason, mend: builder.hint };
+}
+
+/** The engine with what it can do, as one line. */
+export function abilitiesOf({ engine, capabilities }: Pick<BuilderDriver, 'engine' | 'capabilities'>): string {
+  const { architecture, features, networks, cacheModes, secrets, cacheMounts, reproducible, outputs } = capabilities;
+  const can = [
+    `linux/${architecture}`,
+    `network ${networks.join('|')}`,
+    `cache ${cacheModes.join('|')}`,
+    `output ${outputs.join('|')}`,
+    ...(secrets ? ['secrets'] : []),
+    ...(cacheMounts ? ['cache mounts'] : []),
+    ...(reproducible ? ['reproducible ids'] : []),
+    ...(capabilities.skipsUnusedStages ? ['skips unused stages'] : []),
+    ...(features.has('heredoc') ? ['here-documents'] : []),
+  ];
+  return `${engine}: ${can.join(', ')}`;
 }
 
 /** What `image create` would build with. */

@@ -1,3 +1,5 @@
+import { resolve } from 'node:path/posix';
+
 import { DecantError, type ImageConfig } from '@decant/core';
 
 /** What is run: the image's entrypoint, then `command`, or the image's own when that is empty. @throws USAGE when nothing is left. */
@@ -12,6 +14,12 @@ export function argumentsOf(
     });
   }
   return argv;
+}
+
+/** The working directory, written as docker writes it: without `.`, `..`, doubled and trailing slashes. */
+export function workingDirOf({ WorkingDir = '' }: NonNullable<ImageConfig['config']>): string | undefined {
+  // One that is relative is refused by whoever runs it.
+  return WorkingDir.startsWith('/') ? resolve(WorkingDir) : WorkingDir === '' ? undefined : WorkingDir;
 }
 
 /** The image's environment; of a name that occurs twice the last value counts, and an entry without a name is left out. */

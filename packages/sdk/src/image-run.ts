@@ -5,7 +5,7 @@ import { openScratchDirectory } from '@decant/core/node';
 import { runImage, type GuestStreams } from '@decant/jail';
 import { serveNbd } from '@decant/stream';
 
-import { argumentsOf, environmentOf } from './guest-command.ts';
+import { argumentsOf, environmentOf, workingDirOf } from './guest-command.ts';
 import { openDisk } from './image-disk.ts';
 import type { RunStats } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
@@ -58,7 +58,7 @@ export async function runImageByName(
     argv,
     env: environmentOf(run),
     user: run.User,
-    workingDir: run.WorkingDir,
+    workingDir: workingDirOf(run),
     diskBytes: detail.diskBytes === 0 ? DEFAULT_WRITE_BYTES : detail.diskBytes,
     stdio: request.stdio ?? 'inherit',
     stateDirectory: scratch.path,

@@ -2,7 +2,9 @@ export { buildSettings, type BuildSettings } from './build-place.ts';
 export { createDecant, type Decant } from './decant.ts';
 export { listContext, type ContextListing } from './context-list.ts';
 export { diagnose, type Diagnosis } from './doctor.ts';
+export type { EngineRequest } from './build-local.ts';
 export type { CreateImageRequest } from './image-create.ts';
+export type { DeriveImageRequest } from './image-derive.ts';
 export type { DiffEntry, DiffImagesRequest, ImageChange, ImageDiff } from './image-diff.ts';
 export type { ExportRequest } from './image-export.ts';
 export type { FilesystemRequest, ImageLimits } from './filesystem-request.ts';
@@ -14,6 +16,7 @@ export type { PullImageRequest, PullImageResult, PushImageRequest, PushImageResu
 export type { VerifyResult } from './image-verify.ts';
 export { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 export { decantPaths, type DecantPaths } from './paths.ts';
+export { readRegistryLogins } from './registry-logins.ts';
 export type { ImageResult, RunStats } from './results.ts';
 export type { DecantOptions } from './session.ts';
 export type { CreatedSnapshot, CreateSnapshotRequest, ListSnapshotsRequest, SnapshotPage } from './snapshot.ts';

@@ -15,7 +15,7 @@ import * as fc from 'fast-check';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { createDecant, type Decant } from './decant.ts';
-import { argumentsOf, environmentOf } from './guest-command.ts';
+import { argumentsOf, environmentOf, workingDirOf } from './guest-command.ts';
 import { nameOfPath, parseSource } from './import-source.ts';
 import { decantPaths } from './paths.ts';
 
@@ -63,6 +63,19 @@ describe('what is run', () => {
     expect(argumentsOf({ Entrypoint: ['only'] }, request())).toEqual(['only']);
     expect(argumentsOf({}, request('sh'))).toEqual(['sh']);
     expect(() => argumentsOf({}, request())).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+
+  it('begins in the directory of the image', () => {
+    const of = (WorkingDir: string) => workingDirOf({ WorkingDir });
+    expect(['/srv/', '//a/./b/../c//', '/', '/../x', 'relative/', ''].map(of)).toEqual([
+      '/srv',
+      '/a/c',
+      '/',
+      '/x',
+      'relative/',
+      undefined,
+    ]);
+    expect(workingDirOf({})).toBeUndefined();
   });
 
   it('sees the environment of the image', () => {

@@ -1,6 +1,7 @@
-import { DecantError, toDecantError } from '@decant/core';
+import { DecantError, IDEMPOTENCY_KEY_HEADER, toDecantError } from '@decant/core';
 import { problemResponse } from '@decant/transport';
 import { Hono } from 'hono';
+import { cors } from 'hono/cors';
 
 import { authenticate } from './auth.ts';
 import { builderErrorResponse, hasBuilderErrors } from './builder/builder-error.ts';
@@ -20,6 +21,8 @@ import { OBJECTS_PATH, type Services } from './services.ts';
 export interface AppOptions {
   /** Told about every error that is a bug or a failing dependency (status 500 and above). */
   readonly onError?: ((error: DecantError, request: Request) => void) | undefined;
+  /** Origins of web pages that may call the services. */
+  readonly allowOrigins?: readonly string[] | undefined;
 }
 
 /** The services as one handler: the same for HTTP and for an embedded caller. */
@@ -37,6 +40,14 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
     const error = new DecantError('NOT_FOUND', `Nothing answers ${c.req.method} ${c.req.path}.`);
     return hasBuilderErrors(c.req.path) ? builderErrorResponse(error) : problemResponse(error);
   });
+
+  const { allowOrigins = [] } = options;
+  if (allowOrigins.length > 0) {
+    // Keys travel in a header that a page must set itself, so no cookie can be misused.
+    const allowHeaders = ['accept', 'authorization', 'content-type', 'content-encoding', 'cache-control'];
+    allowHeaders.push('last-event-id', IDEMPOTENCY_KEY_HEADER);
+    app.use('*', cors({ origin: [...allowOrigins], allowHeaders, maxAge: 600 }));
+  }
 
   app.get('/healthz', (c) => c.json({ status: 'ok' }));
   app.get('/readyz', async (c) => {

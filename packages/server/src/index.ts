@@ -1,3 +1,4 @@
 export { createApp, type AppOptions } from './app.ts';
+export { parseBuilderLimits } from './builder/limit-settings.ts';
 export { listen, type ListeningServer, type ListenOptions } from './listen.ts';
 export { openEmbeddedServer, openServer, type EmbeddedServer, type OpenOptions, type OpenServer } from './open.ts';

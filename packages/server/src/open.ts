@@ -30,6 +30,8 @@ export interface OpenOptions {
   readonly dataDirectory: string;
   readonly onError?: ((error: DecantError) => void) | undefined;
   readonly builder?: BuilderOptions | undefined;
+  /** Origins of web pages that may call this server with a key, such as `https://app.example`; default none. */
+  readonly allowOrigins?: readonly string[] | undefined;
 }
 
 export interface BuilderOptions {
@@ -136,7 +138,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH }),
     poke: () => worker.poke(),
   };
-  const app = createApp(services, { onError });
+  const app = createApp(services, { onError, allowOrigins: options.allowOrigins });
   const resources = scope.move();
   return {
     metadata,

@@ -133,6 +133,23 @@ describe('followEvents', () => {
     expect(asked.length).toBeGreaterThan(6);
   });
 
+  it('does not count the silence of a connection that stands', async () => {
+    let connections = 0;
+    answer = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      if (++connections > 1) {
+        response.end('data: end\n\n');
+        return;
+      }
+      const beat = setInterval(() => response.write(': beat\n\n'), 20);
+      setTimeout(() => {
+        clearInterval(beat);
+        response.destroy();
+      }, 400);
+    };
+    expect(await collect(followEvents(client, '/log', { ...quick, patienceMs: 200 }))).toHaveLength(1);
+  });
+
   it('gives up at once where another attempt is of no use', async () => {
     for (const [status, code] of [
       [401, 'UNAUTHORIZED'],

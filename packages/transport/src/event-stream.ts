@@ -19,6 +19,8 @@ export interface ServerSentEvent {
 export interface ReadEventsOptions {
   /** Milliseconds without a byte (a comment counts) after which the stream is taken for dead; default 60,000. */
   readonly idleTimeoutMs?: number | undefined;
+  /** Told of bytes that came, comments included. */
+  readonly onBytes?: (() => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -56,6 +58,7 @@ export async function* readEvents(
     for (;;) {
       const { done, value } = await within(reader.read(), idleTimeoutMs, signal);
       if (done) return;
+      options.onBytes?.();
       parser.feed(decoder.decode(value, { stream: true }));
       yield* ready.splice(0);
       if (overflow) {
@@ -86,7 +89,7 @@ async function within<T>(work: Promise<T>, timeoutMs: number, signal: AbortSigna
 export interface FollowOptions extends ReadEventsOptions {
   /** Whether this event is the last; a stream that ends without one is taken for cut. */
   readonly isEnd: (event: ServerSentEvent) => boolean;
-  /** Milliseconds without an event or a byte, over all attempts, after which to give up; default 120,000. */
+  /** Milliseconds without a byte, over all attempts, after which to give up; default 120,000. */
   readonly patienceMs?: number | undefined;
   /** The same while the server answers 404, which also means "not there yet"; default 10,000. */
   readonly missingPatienceMs?: number | undefined;
@@ -124,8 +127,11 @@ export async function* followEvents(
         ...(lastEventId === undefined || lastEventId === '' ? {} : { 'last-event-id': lastEventId }),
       };
       const response = await client.request('GET', path, { headers, idempotent: false, signal });
-      for await (const event of readEvents(response, options)) {
+      const onBytes = () => {
         progressMs = performance.now();
+        options.onBytes?.();
+      };
+      for await (const event of readEvents(response, { ...options, onBytes })) {
         delayMs = firstDelayMs;
         if (event.id !== undefined) lastEventId = event.id;
         yield event;

@@ -27,6 +27,8 @@ import { parseManifest, type Manifest } from './manifest.ts';
 export type ManifestStretch =
   | { readonly type: 'chunk'; readonly id: ChunkId; readonly bytes: Uint8Array }
   | { readonly type: 'chunk'; readonly id: ChunkId; readonly lengthBytes: number }
+  /** Named by the 32 bytes of its digest. */
+  | { readonly type: 'chunk'; readonly digest: Uint8Array; readonly lengthBytes: number }
   | { readonly type: 'hole'; readonly lengthBytes: number };
 
 export interface ManifestBuilder {
@@ -90,7 +92,7 @@ export function createManifestBuilder(
       }
       if (lengthBytes > MAX_CHUNK_BYTES) throw new RangeError('a chunk has at most 1,024 pages');
       flushHole();
-      entry(fromHex(stretch.id), lengthBytes / PAGE_BYTES);
+      entry('digest' in stretch ? stretch.digest : fromHex(stretch.id), lengthBytes / PAGE_BYTES);
       contentPages += lengthBytes / PAGE_BYTES;
     },
     finish() {

@@ -47,7 +47,7 @@ describe('makeFromFile', () => {
     }
     const facts = { format: 'raw', layout: 'foreign', architecture: null, configDigest: new Uint8Array(32) } as const;
     const expected = encodeManifest(facts, stretches, hash);
-    const ids = [...new Set(stretches.flatMap((stretch) => (stretch.type === 'chunk' ? [stretch.id] : [])))].sort();
+    const ids = [...new Set(stretches.flatMap((stretch) => ('id' in stretch ? [stretch.id] : [])))].sort();
     for (const [workers, level] of [
       [1, 'raw'],
       [2, 1],

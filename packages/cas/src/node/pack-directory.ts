@@ -43,7 +43,7 @@ export function packsFolder(store: string): string {
  * Opens a directory of packs as `makeFromFile` writes it. The tables at the ends of the packs are its index, so that it is
  * never behind what is there, and several processes may add packs. Reads all tables: about 80 bytes of memory a chunk. A
  * store that does not exist is empty.
- * @throws CAS_PACK_INVALID with the name of the pack.
+ * @throws CAS_PACK_INVALID with the name of the pack, CAS_FILE_UNREADABLE when the store is no directory or may not be read.
  */
 export async function openPackDirectory(
   store: string,
@@ -51,7 +51,9 @@ export async function openPackDirectory(
 ): Promise<PackDirectory> {
   const { hash, signal } = options;
   const folder = packsFolder(store);
-  const names = (await readdir(folder).catch(nothing)).filter((name) => /^[0-9a-f]{64}\.pack$/.test(name)).sort();
+  const names = (await readdir(folder).catch((error: unknown) => nothing(store, error)))
+    .filter((name) => /^[0-9a-f]{64}\.pack$/.test(name))
+    .sort();
   const growing = new GrowingBytes();
   const starts = new Float64Array(names.length);
   let sizeBytes = 0;
@@ -129,7 +131,10 @@ async function* readGroup(
   }
 }
 
-function nothing(error: unknown): string[] {
-  if (errnoOf(error) === 'ENOENT') return [];
-  throw error;
+/** No names where there is no store yet. @throws CAS_FILE_UNREADABLE */
+function nothing(store: string, cause: unknown): string[] {
+  const errno = errnoOf(cause);
+  if (errno === 'ENOENT') return [];
+  const what = errno === 'ENOTDIR' ? 'is not a directory of packs' : 'cannot be read';
+  throw new DecantError('CAS_FILE_UNREADABLE', `The store ${JSON.stringify(store)} ${what}.`, { cause });
 }

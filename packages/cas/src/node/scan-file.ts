@@ -1,9 +1,8 @@
 import { stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 
-import { DecantError, quote, type OnEvent } from '@decant/core';
+import { DecantError, quote, toHex, type ChunkId, type OnEvent } from '@decant/core';
 
-import type { ManifestStretch } from '../manifest/manifest-builder.ts';
 import { stretchesOf } from './stripe-messages.ts';
 import { StripePool, type StripePoolOptions } from './stripe-pool.ts';
 
@@ -18,7 +17,9 @@ export interface ScanOptions {
 }
 
 /** A stretch of an image without its bytes. */
-export type ScannedStretch = Exclude<ManifestStretch, { readonly bytes: Uint8Array }>;
+export type ScannedStretch =
+  | { readonly type: 'chunk'; readonly id: ChunkId; readonly lengthBytes: number }
+  | { readonly type: 'hole'; readonly lengthBytes: number };
 
 /**
  * Chunks and holes of a raw disk image in a regular file, by the rules for foreign images, on worker threads. Adjoining
@@ -29,7 +30,12 @@ export type ScannedStretch = Exclude<ManifestStretch, { readonly bytes: Uint8Arr
 export async function* scanFile(file: string, options: ScanOptions = {}): AsyncGenerator<ScannedStretch, void> {
   const facts = await fileFacts(file);
   await using pool = new StripePool(poolOptions(file, facts.sizeBytes, options));
-  for await (const { entries } of pool.results()) yield* stretchesOf(entries);
+  for await (const { entries } of pool.results()) {
+    for (const stretch of stretchesOf(entries)) {
+      const { type, lengthBytes } = stretch;
+      yield type === 'hole' ? { type, lengthBytes } : { type, id: toHex(stretch.digest) as ChunkId, lengthBytes };
+    }
+  }
   await pool.finish();
   await requireUnchanged(file, facts);
 }

@@ -1,7 +1,6 @@
-import { DecantError, isErrorCode, toDecantError, toHex, type ChunkId } from '@decant/core';
+import { DecantError, isErrorCode, PAGE_BYTES, toDecantError } from '@decant/core';
 
 import { viewOf } from '../bytes/bytes-reader.ts';
-import type { ManifestStretch } from '../manifest/manifest-builder.ts';
 import { HOLE_FLAG, MANIFEST_ENTRY_BYTES } from '../manifest/manifest-layout.ts';
 import type { WrittenPack } from './pack-writer.ts';
 
@@ -50,13 +49,17 @@ export type FromStripeWorker =
   | { readonly type: 'finished'; readonly packs: readonly WrittenPack[] }
   | { readonly type: 'failed'; readonly error: SentError };
 
-/** The stretches of a result, without bytes. */
-export function* stretchesOf(entries: Uint8Array): Generator<Exclude<ManifestStretch, { bytes: Uint8Array }>> {
+/** A stretch of a result: a chunk with its 32-byte digest, in place, or a hole. */
+export type SentStretch =
+  | { readonly type: 'chunk'; readonly digest: Uint8Array; readonly lengthBytes: number }
+  | { readonly type: 'hole'; readonly lengthBytes: number };
+
+export function* stretchesOf(entries: Uint8Array): Generator<SentStretch, void, undefined> {
   const view = viewOf(entries);
   for (let at = 0; at < entries.length; at += MANIFEST_ENTRY_BYTES) {
-    const lengthBytes = view.getUint32(at + 32, true) * 4096;
+    const lengthBytes = view.getUint32(at + 32, true) * PAGE_BYTES;
     if (view.getUint32(at + 36, true) === HOLE_FLAG) yield { type: 'hole', lengthBytes };
-    else yield { type: 'chunk', id: toHex(entries.subarray(at, at + 32)) as ChunkId, lengthBytes };
+    else yield { type: 'chunk', digest: entries.subarray(at, at + 32), lengthBytes };
   }
 }
 

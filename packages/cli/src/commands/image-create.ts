@@ -2,6 +2,7 @@ import { DecantError, formatBytes, formatDuration, MIB, quote, ROOTFS_FORMATS, t
 import { buildSettings, type FilesystemRequest, type ImageResult } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
+import { buildOptionsOf, type EngineOptions } from './build-options.ts';
 import type { CommonOptions } from '../options.ts';
 import { print, printJson, stdout, type Style } from '../render/terminal.ts';
 
@@ -24,28 +25,63 @@ export interface CreateOptions extends FormatOptions {
   readonly buildArg?: readonly string[];
   readonly target?: string;
   readonly platform?: string;
+  readonly fromImage?: string;
+  readonly workspace?: string;
+  readonly gitignore?: boolean;
 }
 
-export function createAction(context: string, options: CreateOptions): Promise<void> {
+export function createAction(context: string | undefined, options: CreateOptions & EngineOptions): Promise<void> {
   return invokeWired(options, async ({ decant, progress, signal }) => {
+    const { name, platform } = options;
     const { local, architecture } = buildSettings();
-    const result = await decant.images.create(
-      {
-        context,
-        dockerfile: options.file,
-        name: options.name,
-        ...filesystemOf(options),
-        buildArgs: buildArgsOf(options.buildArg),
-        target: options.target,
-        platform: options.platform,
-        local: options.local === true || local,
-        architecture,
-      },
-      { onEvent: progress.onEvent, signal },
-    );
+    const wanted = { name, platform, ...filesystemOf(options) };
+    const derived = derivationOf(context, options);
+    const work = { onEvent: progress.onEvent, signal };
+    const result =
+      derived === undefined
+        ? await decant.images.create(
+            {
+              ...wanted,
+              context: contextOf(context),
+              dockerfile: options.file,
+              buildArgs: buildArgsOf(options.buildArg),
+              target: options.target,
+              local: options.local === true || local,
+              architecture,
+              ...(await buildOptionsOf(options)),
+            },
+            work,
+          )
+        : await decant.images.derive({ ...wanted, ...derived }, work);
     progress.end();
     printResult(result, options);
   });
+}
+
+/** @throws USAGE when there is neither a context nor a base. */
+export function contextOf(context: string | undefined): string {
+  if (context !== undefined) return context;
+  throw new DecantError('USAGE', 'There is nothing to build.', {
+    hint: 'Give the directory with the Dockerfile, or --from-image BASE --workspace DIR.',
+  });
+}
+
+/** What `--from-image` asks for; undefined without it. @throws USAGE for options that do not go together. */
+export function derivationOf(
+  context: string | undefined,
+  { fromImage, workspace, gitignore, file, buildArg, target }: CreateOptions,
+): { readonly base: string; readonly workspace: string; readonly gitignore: boolean } | undefined {
+  if (fromImage === undefined) {
+    if (workspace === undefined && gitignore === undefined) return undefined;
+    throw new DecantError('USAGE', '--workspace and --gitignore go with --from-image.');
+  }
+  if (context !== undefined || file !== undefined || buildArg !== undefined || target !== undefined) {
+    throw new DecantError('USAGE', 'With --from-image nothing is built: it takes no context and no Dockerfile.');
+  }
+  if (workspace === undefined) {
+    throw new DecantError('USAGE', '--from-image needs --workspace.', { hint: 'To take it as it is: image import.' });
+  }
+  return { base: fromImage, workspace, gitignore: gitignore === true };
 }
 
 export function importAction(source: string, options: FormatOptions & { readonly platform?: string }): Promise<void> {

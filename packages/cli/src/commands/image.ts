@@ -7,7 +7,7 @@ export function addImageCommands(program: Command): void {
 
   withCommonOptions(image.command('create'))
     .description('build a Dockerfile and make it an image')
-    .argument('<context>', 'directory that holds what the Dockerfile copies')
+    .argument('[context]', 'directory that holds what the Dockerfile copies')
     .option('-f, --file <file>', 'the Dockerfile (default: Dockerfile in the context)')
     .option('-n, --name <name[:tag]>', 'name of the image (default: the name of the directory)')
     .option('--streaming', 'make a cas-streaming image, which runs while it arrives')
@@ -15,13 +15,28 @@ export function addImageCommands(program: Command): void {
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
     .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
+    .option('--builder <engine>', 'with --local: auto, docker, docker-buildkit, buildah or podman (default: auto)')
+    .option(
+      '--secret <id=ID,src=FILE|env=VAR>',
+      'with --local: a secret that steps can mount; may be given more than once',
+      collect,
+    )
+    .option('--network <mode>', 'with --local: network of steps: default, none or host')
+    .option('--cache <mode>', 'earlier results: use, ignore (leave them as they are) or refresh (replace them)')
+    .option('--no-cache', 'the same as --cache ignore')
+    .option('--registry-auth <file>', "with --local: logins for registries of base images, as in docker's config.json")
+    .option('--from-image <base>', 'build nothing: add --workspace to this image')
+    .option('--workspace <dir>', "with --from-image: the directory that becomes the agent's workspace")
+    .option('--gitignore', 'with --workspace: leave out what git would not track')
     .option('--disk-mb <n>', 'size of the writable disk the image asks for, in MiB')
     .option('--free-mb <n>', 'room to leave in an ext4 image, in MiB, instead of a size')
     .option('--label <label>', 'label of an ext4 image: up to 16 characters')
     .option('--uuid <uuid>', 'UUID of an ext4 image (default: from its content)')
     .option('--source-date-epoch <seconds>', 'store later times of files as this one (default: $SOURCE_DATE_EPOCH)')
     .option('--limit <name=value>', 'another bound on what the image may hold, such as layerBytes=1000000000', collect)
-    .action(async (context: string, options) => (await import('./image-create.ts')).createAction(context, options));
+    .action(async (context: string | undefined, options) =>
+      (await import('./image-create.ts')).createAction(context, options),
+    );
 
   withCommonOptions(image.command('import'))
     .description('make an image from one that exists')

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 
 import { DecantError, quote } from '@decant/core';
 import { decantPaths } from '@decant/sdk';
-import { listen } from '@decant/server';
+import { listen, parseBuilderLimits } from '@decant/server';
 
 import { invoke } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -13,15 +13,21 @@ export interface ServeOptions extends CommonOptions {
   readonly host: string;
   readonly port: string;
   readonly data?: string;
+  readonly buildLimit: readonly string[];
+  readonly baseRegistry: readonly string[];
+  readonly allowOrigin?: readonly string[];
 }
 
 export function serveAction(options: ServeOptions): Promise<void> {
   return invoke(options, async ({ signal }) => {
-    const { host, data } = options;
+    const { host, data, baseRegistry } = options;
+    const limits = parseBuilderLimits(options.buildLimit);
     await using server = await listen({
       dataDirectory: data === undefined ? decantPaths().home : resolve(data),
       host,
       port: portOf(options.port),
+      builder: { limits, ...(baseRegistry.length === 0 ? {} : { baseRegistries: baseRegistry }) },
+      allowOrigins: originsOf(options.allowOrigin),
       onError: (error) => say(`${error.code}: ${error.message}`),
     });
     const { url, firstKey } = server;
@@ -38,6 +44,18 @@ export function serveAction(options: ServeOptions): Promise<void> {
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');
   });
+}
+
+/** @throws USAGE for what is no origin of a web page. */
+export function originsOf(texts: readonly string[] = []): readonly string[] {
+  for (const text of texts) {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    if (url?.origin === text && /^https?:$/.test(url.protocol)) continue;
+    throw new DecantError('USAGE', `Not an origin: ${quote(text)}.`, {
+      hint: 'Give --allow-origin a scheme and a host, such as https://app.example, and nothing behind it.',
+    });
+  }
+  return texts;
 }
 
 /** @throws USAGE for what is no port. */

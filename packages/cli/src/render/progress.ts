@@ -41,6 +41,7 @@ const LABELS: Record<Stage, string> = {
   fetch: 'fetching',
   verify: 'verifying chunks',
   export: 'writing the disk image',
+  diff: 'comparing',
 };
 
 type Facts = Partial<Record<'bytes' | 'totalBytes' | 'items' | 'totalItems', number>>;

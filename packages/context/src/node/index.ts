@@ -7,6 +7,7 @@ export type {
   FileStamp,
   PackedContext,
 } from '../entry.ts';
+export { readDirectoryTree, type DirectoryTree, type ReadDirectoryOptions } from './directory-tree.ts';
 export { materializeContext, type MaterializeOptions } from './materialize-context.ts';
 export { nodeGzip } from './node-gzip.ts';
 export { openContext, type OpenContextOptions } from './open-context.ts';

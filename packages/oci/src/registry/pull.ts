@@ -1,5 +1,5 @@
 import { DecantError, isDecantError, quote, retry, type Fetch, type OnEvent } from '@decant/core';
-import { readBody } from '@decant/transport';
+import { readBody, type SendOptions } from '@decant/transport';
 
 import { tooLarge, type BlobName, type BlobSource } from '../blob-source.ts';
 import { sha256 } from '../digest.ts';
@@ -43,6 +43,8 @@ export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImag
 }
 
 const ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(', ');
+/** How long a mirror may take to answer before the next place is asked, in milliseconds. */
+const MIRROR_TIMEOUT_MS = 10_000;
 /** Most bytes of documents that are kept, so that they are fetched once only. */
 const KEPT_BYTES = 16 * 1024 * 1024;
 
@@ -152,12 +154,13 @@ async function resolve(
   const places = (await options.mirrors?.(reference)) ?? [reference];
   for (const [i, place] of places.entries()) {
     const client = new RepositoryClient({ reference: place, fetch, credentials, access: 'pull' });
+    const isLast = i === places.length - 1;
     try {
-      const top = await retry(() => fetchTop(client, place, limits, signal), { attempts: 3, signal });
-      return { client, top };
+      const ask = () => fetchTop(client, place, limits, { timeoutMs: isLast ? undefined : MIRROR_TIMEOUT_MS, signal });
+      return { client, top: await retry(ask, { attempts: isLast ? 3 : 1, signal }) };
     } catch (error) {
       signal?.throwIfAborted();
-      if (i === places.length - 1 || !isDecantError(error)) throw error;
+      if (isLast || !isDecantError(error)) throw error;
     }
   }
   throw new DecantError('INTERNAL', 'There was no registry to ask.');
@@ -167,16 +170,17 @@ async function fetchTop(
   client: RepositoryClient,
   reference: ImageReference,
   limits: OciLimits,
-  signal: AbortSignal | undefined,
+  { timeoutMs, signal }: SendOptions,
 ): Promise<Resolved['top']> {
   const name = formatReference(reference);
   const response = await client.request('GET', client.url(`manifests/${reference.digest ?? reference.tag!}`), {
     headers: { accept: ACCEPT, 'accept-encoding': 'identity' },
     expect: [200],
     what: `the image ${name}`,
+    timeoutMs,
     signal,
   });
-  const bytes = await readBody(response, limits.documentBytes, { signal });
+  const bytes = await readBody(response, limits.documentBytes, { timeoutMs, signal });
   const digest = sha256(bytes);
   const declared = reference.digest ?? response.headers.get('docker-content-digest') ?? digest;
   if (declared.startsWith('sha256:') && declared !== digest) {

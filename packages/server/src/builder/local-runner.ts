@@ -30,7 +30,7 @@ async function build(request: RunnerRequest): Promise<BuiltImage> {
     buildArgs: fields.build_args,
     target: fields.target,
     ...(fields.architecture === undefined ? {} : { platform: `linux/${fields.architecture}` as const }),
-    cache: fields.cache === 'use' ? 'use' : 'ignore',
+    cache: fields.cache,
     workDirectory: directory,
   };
   const { driver, why } = chooseBuilder(await detectBuilders({ signal }), { request: wanted });

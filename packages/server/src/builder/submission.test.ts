@@ -14,7 +14,11 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true, force: true }));
 
 /** The body is made before it is read: a form that is still being written cannot be cut off cleanly. */
-async function read(body: BodyInit, headers: Record<string, string> = {}, contextBytes = 1000) {
+async function read(
+  body: ConstructorParameters<typeof Response>[0],
+  headers: Record<string, string> = {},
+  contextBytes = 1000,
+) {
   await rm(join(directory, 'context'), { force: true });
   const whole = new Response(body);
   const type = whole.headers.get('content-type');
@@ -38,7 +42,7 @@ function form(
   return data;
 }
 
-describe('a submission', () => {
+describe('a submission', { timeout: 30_000 }, () => {
   it('is read with the defaults of what is left out or empty', async () => {
     const { fields, context } = await read(form({ image_name: 'app', build_args: '', cache_key: '' }));
     expect(fields).toEqual({

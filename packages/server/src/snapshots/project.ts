@@ -7,8 +7,8 @@ export function projectIdOf(namespace: Namespace): string {
 
 /** Whether an id, as it is or in base32 (RFC 4648, in any case, padded or not), means the namespace. */
 export function isProjectOf(projectId: string, namespace: Namespace): boolean {
-  const own = [projectIdOf(namespace), namespace];
-  return own.includes(projectId) || own.includes(fromBase32(projectId) ?? '');
+  const own = new Set<string | undefined>([projectIdOf(namespace), namespace]);
+  return own.has(projectId) || own.has(fromBase32(projectId));
 }
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';

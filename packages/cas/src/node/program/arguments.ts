@@ -1,9 +1,12 @@
-import { readFile } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
+import { access } from 'node:fs/promises';
 
-import { DecantError, errnoOf, parseBytes, quote } from '@decant/core';
+import { concatBytes, DecantError, errnoOf, parseBytes, quote } from '@decant/core';
 
 import type { HashProvider } from '../../hash/hash-provider.ts';
+import { DEFAULT_MANIFEST_LIMITS } from '../../manifest/manifest-layout.ts';
 import { parseManifest, type Manifest } from '../../manifest/manifest.ts';
+import { openPackDirectory, type PackDirectory } from '../pack-directory.ts';
 import type { Invocation } from './main.ts';
 
 /** @throws USAGE when the option is missing. */
@@ -27,13 +30,27 @@ export function byteCount({ values }: Invocation, name: string): number | undefi
   return typeof text === 'string' ? parseBytes(text) : undefined;
 }
 
-/** @throws CAS_FILE_UNREADABLE, CAS_MANIFEST_INVALID. */
+/** Reads no more of a file than a manifest may have. @throws CAS_FILE_UNREADABLE, CAS_MANIFEST_INVALID. */
 export async function readManifest(file: string, hash: HashProvider): Promise<Manifest> {
-  const bytes = await readFile(file).catch((cause: unknown) => {
+  const pieces: Uint8Array[] = [];
+  try {
+    const stream: AsyncIterable<Uint8Array> = createReadStream(file, { end: DEFAULT_MANIFEST_LIMITS.maxBytes });
+    for await (const piece of stream) pieces.push(piece);
+  } catch (cause) {
     const reason = errnoOf(cause) === 'ENOENT' ? 'does not exist' : 'cannot be read';
     throw new DecantError('CAS_FILE_UNREADABLE', `The manifest ${quote(file)} ${reason}.`, { cause });
+  }
+  return parseManifest(concatBytes(pieces), hash);
+}
+
+/** Opens the store of `--store` for reading. @throws USAGE; CAS_FILE_UNREADABLE when there is none; CAS_PACK_INVALID. */
+export async function openStore(invocation: Invocation, hash: HashProvider): Promise<PackDirectory> {
+  const { signal } = invocation;
+  const store = required(invocation, 'store');
+  await access(store).catch((cause: unknown) => {
+    throw new DecantError('CAS_FILE_UNREADABLE', `There is no store ${quote(store)}.`, { cause });
   });
-  return parseManifest(bytes, hash);
+  return openPackDirectory(store, { hash, signal });
 }
 
 /** Writes a result: as one line of JSON, or as `name  value` lines for people. */

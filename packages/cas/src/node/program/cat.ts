@@ -4,9 +4,8 @@ import { DecantError, MIB } from '@decant/core';
 
 import { createImageReader } from '../../image/image-reader.ts';
 import { loadNodeHashProvider } from '../node-hash-provider.ts';
-import { openPackDirectory } from '../pack-directory.ts';
 import { createZstdCodec } from '../zstd-codec.ts';
-import { byteCount, readManifest, required } from './arguments.ts';
+import { byteCount, openStore, readManifest } from './arguments.ts';
 import type { Invocation } from './main.ts';
 
 const STEP_BYTES = 4 * MIB;
@@ -16,7 +15,7 @@ export async function cat(invocation: Invocation): Promise<void> {
   const { positionals, signal } = invocation;
   const hash = await loadNodeHashProvider();
   const manifest = await readManifest(positionals[0]!, hash);
-  const store = await openPackDirectory(required(invocation, 'store'), { hash, signal });
+  const store = await openStore(invocation, hash);
   const reader = createImageReader(manifest, store, { hash, codec: createZstdCodec() });
   const offset = byteCount(invocation, 'offset') ?? 0;
   const length = byteCount(invocation, 'length') ?? Math.max(0, manifest.virtualBytes - offset);

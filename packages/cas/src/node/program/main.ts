@@ -102,7 +102,8 @@ function parse(command: Command, args: readonly string[]): Omit<Invocation, 'sig
       allowNegative: true,
     });
     if (positionals.length !== command.positionals) {
-      throw new Error(`${command.positionals} file names are needed, not ${positionals.length}.`);
+      const needed = command.positionals === 1 ? 'One file name is' : 'Two file names are';
+      throw new Error(`${needed} needed, not ${positionals.length}.`);
     }
     return { positionals, values: values as Invocation['values'] };
   } catch (error) {

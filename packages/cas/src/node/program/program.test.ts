@@ -1,5 +1,6 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -54,6 +55,7 @@ it('makes, compares, verifies and gives back images', async () => {
   const part = await program('cat', 'b.manifest', '--store', 'store', '--offset', '2867K', '--length', '9000');
   expect(part.stdout.equals(original.subarray(2867 * 1024, 2867 * 1024 + 9000))).toBe(true);
 
+  await mkdir(join(folder, 'elsewhere'));
   const lost = await program('verify', 'a.manifest', '--store', 'elsewhere');
   expect(lost).toMatchObject({ status: 6, stderr: expect.stringContaining('[CAS_CHUNK_MISMATCH]') });
   const beyond = await program('cat', 'b.manifest', '--store', 'store', '--offset', '1G', '--length', '1');
@@ -63,6 +65,9 @@ it('makes, compares, verifies and gives back images', async () => {
 it.each([
   [['make', 'nothing.img', '--store', 's'], 2, 'CAS_FILE_UNREADABLE'],
   [['make', 'a.img'], 2, 'USAGE'],
+  [['make', 'a.img', '--store', 'a.img'], 2, 'CAS_FILE_UNREADABLE'],
+  [['cat', 'a.manifest', '--store', 'nowhere'], 2, 'CAS_FILE_UNREADABLE'],
+  [['verify', '/dev/zero', '--store', 'store'], 6, 'CAS_MANIFEST_INVALID'],
   [['make', 'a.img', '--store', 's', '--level', '20'], 2, 'USAGE'],
   [['diff', 'a.manifest'], 2, 'USAGE'],
   [['verify', 'a.img', '--store', 's'], 6, 'CAS_MANIFEST_INVALID'],
@@ -76,3 +81,15 @@ it.each([
   },
   60_000,
 );
+
+it('ends with 130 when it is interrupted, and leaves nothing of its work', async () => {
+  await writeSparse(join(folder, 'long.img'), [extent(0, 30_000, 9)], 30_000 * PAGE_BYTES);
+  const args = ['--conditions=@decant/source', MAIN, 'make', 'long.img', '--store', 'broken', '--level', '19'];
+  const child = spawn(process.execPath, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = once(child, 'close');
+  const listed = async (path: string) => readdir(join(folder, 'broken', path)).catch(() => []);
+  while ((await listed('tmp')).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  child.kill('SIGINT');
+  expect((await ended)[0]).toBe(130);
+  expect([await listed('tmp'), await listed('packs'), await listed('manifests')]).toEqual([[], [], []]);
+}, 60_000);

@@ -3,9 +3,8 @@ import { DecantError, formatBytes, isDecantError, MIB, type ChunkId } from '@dec
 import type { Manifest } from '../../manifest/manifest.ts';
 import { openChunk } from '../../chunk/open-chunk.ts';
 import { loadNodeHashProvider } from '../node-hash-provider.ts';
-import { openPackDirectory } from '../pack-directory.ts';
 import { createZstdCodec } from '../zstd-codec.ts';
-import { print, readManifest, required } from './arguments.ts';
+import { openStore, print, readManifest } from './arguments.ts';
 import type { Invocation } from './main.ts';
 
 /** Plain bytes of the chunks asked for at a time. */
@@ -19,7 +18,7 @@ export async function verify(invocation: Invocation): Promise<void> {
   const hash = await loadNodeHashProvider();
   const codec = createZstdCodec();
   const manifest = await readManifest(positionals[0]!, hash);
-  const store = await openPackDirectory(required(invocation, 'store'), { hash, signal });
+  const store = await openStore(invocation, hash);
   let chunks = 0;
   let faults = 0;
   const fault = (text: string) => {
