@@ -89,7 +89,8 @@ export async function benchShare({ short }: ShareOptions): Promise<BenchResult> 
 async function measureSharing(corpus: Corpus, hash: HashProvider, folder: string) {
   const cuts = new Map<string, TreeCuts>();
   const trees: Record<string, unknown>[] = [];
-  for (const tree of corpus.trees) {
+  for (const [i, tree] of corpus.trees.entries()) {
+    console.error(`tree ${i + 1} of ${corpus.trees.length}: ${tree.name}`);
     const one = await cutTree(tree, hash, folder);
     cuts.set(tree.name, one);
     const { chunkCount, contentBytes, virtualBytes } = one.own;
@@ -164,6 +165,7 @@ async function measureStarts(corpus: Corpus, hash: HashProvider, scratchFolder: 
     const { archive } = treeOf(corpus, name);
     const image = await withPlan(archive, { hash, scratchFolder }, (plan) => storeImage(plan.pieces(), hash));
     for (const command of commands) {
+      console.error(`guest: ${command}`);
       const { fetches, wireBytes } = await traceGuest(image, command, hash);
       const suffix = command === 'lsr' ? '_10k_inodes' : '';
       fields[`${command}_wire_mib${suffix}`] = wireBytes / MIB;
