@@ -53,7 +53,7 @@ const FAMILIES: readonly Family[] = [
     long: true,
     layers: async () => [await debian()],
     entries: 7000,
-    runs: [[['/bin/bash', '-c', 'dpkg-query -W -f "${Status}" libc6'], /install ok installed/]],
+    runs: [[['dpkg-query', '--show', '--showformat=${Status}', 'libc6'], /^install ok installed$/]],
   },
   {
     name: 'Debian with systemd',
