@@ -61,7 +61,7 @@ describe.skipIf(perl === undefined)('output taken off a program at once', { time
     const started = performance.now();
     const [program, ...args] = sh('sleep 20 & echo last; exit 3');
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    const [text, ended] = await Promise.all([child.stdout!.setEncoding('utf8').toArray(), once(child, 'close')]);
+    const [text, ended] = await Promise.all([child.stdout.setEncoding('utf8').toArray(), once(child, 'close')]);
     expect([text.join(''), ended]).toEqual(['last\n', [3, null]]);
     const [other, ...words] = sh('setsid sh -c "while :; do echo y; done" & sleep 0.2; exit 3');
     expect(await run(other, words, { okCodes: [3] })).toMatchObject({ exitCode: 3 });
@@ -72,8 +72,8 @@ describe.skipIf(perl === undefined)('output taken off a program at once', { time
     const [program, ...args] = sh('while :; do echo y; done');
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] });
     const closed = once(child, 'exit');
-    await once(child.stdout!, 'data');
-    child.stdout!.destroy();
+    await once(child.stdout, 'data');
+    child.stdout.destroy();
     expect((await closed)[1]).toBe('SIGPIPE');
   });
 });
