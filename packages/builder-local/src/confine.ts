@@ -1,4 +1,4 @@
-import { findProgram } from '@decant/core/node';
+import { findProgram, spooled } from '@decant/core/node';
 
 import { DecantError } from '@decant/core';
 
@@ -41,4 +41,10 @@ const PIPE = 'exec 4>&1; status=$({ { "$@" 4>&-; echo $? >&3; } | cat >&4; } 3>&
  */
 export function throughPipe(command: CommandLine): Promise<CommandLine> {
   return dyingWithUs(['/bin/sh', '-c', PIPE, 'sh', ...command]);
+}
+
+/** The command with its output taken off its hands at once, as `spooled` does it; without perl(1) as it is. */
+export async function withSpool(command: CommandLine): Promise<CommandLine> {
+  const perl = await findProgram('perl');
+  return perl === undefined ? command : dyingWithUs(spooled(perl, command));
 }

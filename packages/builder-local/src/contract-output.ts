@@ -58,6 +58,21 @@ export function outputContract(bench: () => Bench): void {
       expect(await readdir(join(target, '..'))).toEqual([]);
     });
 
+    it('of a step is whole when whoever reads it is slow', async () => {
+      const lines = 5000;
+      const count = `i=0; while [ $i -lt ${lines} ]; do i=$((i+1)); echo n$i; done`;
+      const context = source(`FROM ${BASE}\nRUN ${count}\n`);
+      const written: string[] = [];
+      for await (const event of build(bench(), { cache: 'ignore', context })) {
+        if (event.type !== 'log' || !/^n\d+$/.test(event.line)) continue;
+        // As a program that is busy with something else until the step has ended.
+        if (written.length === 0) for (const end = performance.now() + 3000; performance.now() < end;);
+        written.push(event.line);
+      }
+      expect(written.length).toBe(lines);
+      expect(written.findIndex((line, i) => line !== `n${i + 1}`)).toBe(-1);
+    });
+
     // The same list for every driver: whatever the engine thinks of ignore files, it gets what we filtered.
     it('has exactly the files that the context has', async () => {
       const { workDirectory } = bench();

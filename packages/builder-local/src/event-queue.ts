@@ -1,5 +1,8 @@
 import type { BuildEvent } from './driver.ts';
 
+/** More lines than the 64 KiB have that a stream gives at a time. */
+const MOST_LINES = 100_000;
+
 /**
  * Hands events from a callback to a consumer that pulls. It holds a bounded number: when the consumer is slower
  * than the engine, log lines are dropped and counted, and a warning says how many; other events always pass.
@@ -11,7 +14,7 @@ export class EventQueue {
   #ended = false;
   #wake: (() => void) | undefined;
 
-  constructor(limit = 10_000) {
+  constructor(limit = MOST_LINES) {
     this.#limit = limit;
   }
 

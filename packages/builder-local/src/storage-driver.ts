@@ -9,7 +9,7 @@ import { writeBaseArchive } from './base-archive.ts';
 import { buildError, withoutSecrets } from './build-error.ts';
 import { layBuildFiles, type BuildFiles } from './build-files.ts';
 import { checkRequest } from './check-request.ts';
-import { throughPipe, type CommandLine } from './confine.ts';
+import { throughPipe, withSpool, type CommandLine } from './confine.ts';
 import type {
   BuilderCapabilities,
   BuilderDriver,
@@ -127,12 +127,13 @@ export function storageDriver(dialect: StorageDialect, facts: StorageFacts, opti
     const authFile =
       request.auth === undefined ? undefined : await writeAuthFile(join(files.root, 'auth.json'), request.auth, env);
     const prepared = { mark, secrets: secrets.flags, authFile };
-    const command = await commandOf(storageBuildArguments(dialect, request, files, facts, prepared));
+    const command = await withSpool(await commandOf(storageBuildArguments(dialect, request, files, facts, prepared)));
     let done = false;
     try {
       const exitCode = yield* runEngine(command, reader, {
         // Its temporary files go with the build's directory, also when it is killed.
-        env: { ...env, ...registries, ...secrets.env, TMPDIR: files.temporary },
+        // Perl would complain of a locale that is not installed in the log.
+        env: { ...env, ...registries, ...secrets.env, TMPDIR: files.temporary, PERL_BADLANG: '0' },
         killAfterMs: 500,
         masked: secrets.masked,
         signal,

@@ -1,5 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -132,6 +133,22 @@ describe.skipIf(!available)('[backend:bubblewrap] a cell for builds', { timeout:
     ['output', 'cat /dev/zero >&3', {}, { limit: 'output' }],
   ])('ends what uses too much %s, and says so', async (_, script, change, result) => {
     expect(await run(script, change)).toMatchObject(result);
+  });
+
+  it('does not let its program wait for who reads the output', async () => {
+    const seen: string[] = [];
+    let busyUntil = 0;
+    const upTime = () => Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]);
+    await run('echo go; sleep 0.2; seq 200000; cat /proc/uptime', {
+      onLine: (line) => {
+        seen.push(line);
+        if (line !== 'go') return;
+        // As a service that is busy with something else.
+        for (const end = upTime() + 2; busyUntil < end;) busyUntil = upTime();
+      },
+    });
+    expect(seen.slice(1, -1)).toEqual(Array.from({ length: 200_000 }, (_, i) => String(i + 1)));
+    expect(Number.parseFloat(seen.at(-1)!)).toBeLessThan(busyUntil);
   });
 
   it('leaves no process, mount, loop device or group, when it ends, is aborted or its starter is killed', async () => {

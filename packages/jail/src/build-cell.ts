@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 
 import { DecantError } from '@decant/core';
-import { findProgram } from '@decant/core/node';
+import { findProgram, spooled } from '@decant/core/node';
 
 import { CELL_FDS, CELL_PATHS, CELL_PROGRAM } from './cell-program.ts';
 import { openControlGroup, type ControlGroup, type GroupLimits } from './cgroup.ts';
@@ -47,6 +47,10 @@ export interface BuildCellResult {
 }
 
 const IDS = 65_536;
+/** The machine's perl, which every cell has. */
+const CELL_PERL = '/usr/bin/perl';
+/** Most bytes of output that wait to be read. */
+const HELD_BYTES = 32 * 1024 * 1024;
 const POLL_MS = 200;
 const KILL_AFTER_MS = 2000;
 const LONGEST_LINE = 64 * 1024;
@@ -159,7 +163,7 @@ function launch(options: BuildCellOptions, group: ControlGroup): ChildProcess {
     group.joinFiles.join(':'),
   ];
   const enter = ['prlimit', '--core=0:0', '--nofile=20000:20000', '--', 'setpriv', '--reuid', id, '--regid', id];
-  const bwrap = ['--clear-groups', '--', 'bwrap', ...cellArguments(options), '--', ...options.argv];
+  const bwrap = ['--clear-groups', '--', 'bwrap', ...cellArguments(options)];
   const unshare = ['unshare', '--mount', '--propagation', 'private', '--pid', '--fork', '--mount-proc'];
   return spawn(
     'setpriv',
@@ -184,7 +188,7 @@ function launch(options: BuildCellOptions, group: ControlGroup): ChildProcess {
   );
 }
 
-function cellArguments({ files = {}, env }: BuildCellOptions): string[] {
+function cellArguments({ files = {}, env, argv, limits }: BuildCellOptions): string[] {
   const args = ['--userns', `${CELL_FDS.userNamespace}`, '--seccomp', `${CELL_FDS.seccomp}`];
   args.push('--unshare-net', '--unshare-pid', '--unshare-ipc', '--unshare-uts', '--unshare-cgroup-try');
   args.push('--uid', '0', '--gid', '0', '--hostname', 'build', '--die-with-parent', '--new-session');
@@ -199,7 +203,9 @@ function cellArguments({ files = {}, env }: BuildCellOptions): string[] {
   for (const [path, from] of Object.entries(files)) args.push('--ro-bind', `${CELL_PATHS.inbox}/${from}`, path);
   args.push('--cap-add', 'ALL', '--clearenv');
   for (const [name, value] of Object.entries(env)) args.push('--setenv', name, value);
-  args.push('--chdir', '/build');
+  // What waits to be read counts as memory of the cell.
+  const held = Math.min(HELD_BYTES, Math.floor(limits.memoryBytes / 8));
+  args.push('--chdir', '/build', '--', ...spooled(CELL_PERL, argv, held));
   return args;
 }
 
