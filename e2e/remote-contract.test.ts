@@ -108,7 +108,9 @@ RUN echo in-last; exit 1
     });
 
     test('names the step, command, exit code and last lines of a failing RUN', async () => {
-      const context = contextOf(`${BASE}RUN true=1\nFROM base\nRUN echo "it's \\"last\\": words"; exit 7\nRUN true=2\n`);
+      const context = contextOf(
+        `${BASE}RUN true=1\nFROM base\nRUN echo "it's \\"last\\": words"; exit 7\nRUN true=2\n`,
+      );
       expect(await failure({ context })).toMatchObject({
         code: 'BUILD_STEP_FAILED',
         details: {
