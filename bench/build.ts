@@ -45,7 +45,7 @@ export async function benchBuild({ short }: { readonly short: boolean }): Promis
   const tree = join(folder, 'tree');
   await sourceTree(tree, short);
   const memoryBytes = short ? 64e6 : 5e9;
-  const packing = await measurePacking(tree, short ? 1 : 5);
+  const packing = await measurePacking(tree, short ? 1 : 3);
 
   const server = scope.use(await startServer(join(folder, 'server')));
   const http = scope.use(createNodeFetch());
