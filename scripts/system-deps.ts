@@ -16,10 +16,10 @@ export interface SystemDependency {
 /** The Debian packages that the commands of this repository use. To install, to build and for `docs` none is needed. */
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
-  { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test'] },
+  { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test', 'bench'] },
   { name: 'podman', purpose: 'build engine without a daemon, and containers', groups: ['test'] },
-  { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test'] },
-  { name: 'uidmap', purpose: 'user id ranges for builds and sandboxes', groups: ['demo', 'test'] },
+  { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test', 'bench'] },
+  { name: 'uidmap', purpose: 'user id ranges for builds and sandboxes', groups: ['demo', 'test', 'bench'] },
   { name: 'mmdebstrap', purpose: 'a Debian base image from the package mirror', groups: ['demo', 'test', 'bench'] },
   { name: 'erofs-utils', purpose: 'fsck.erofs judges the images we write', groups: ['demo', 'test', 'bench'] },
   { name: 'e2fsprogs', purpose: 'ext4 images: mkfs.ext4, debugfs, e2fsck', groups: ['demo', 'test', 'bench'] },
@@ -30,7 +30,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   },
   { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
   { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test'] },
-  { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test'] },
+  { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test', 'bench'] },
   { name: 'umoci', purpose: 'another flattening of an OCI image, to compare with', groups: ['test', 'bench'] },
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test', 'bench'] },
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },

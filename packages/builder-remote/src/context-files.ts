@@ -74,6 +74,7 @@ export async function sendContextFiles(
           bytes: (context.compress ?? gzip)(
             packStream(pack, context, (at) => options.onProgress(done + at, totalBytes), signal),
           ),
+          contentBytes: packBytes,
           streaming: options.streaming,
           signal,
         });

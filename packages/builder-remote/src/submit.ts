@@ -112,6 +112,8 @@ async function submitOnce(
     const response = await sendBody(client, '/builds', {
       headers: { accept: 'application/json', 'content-type': body.contentType, [IDEMPOTENCY_KEY_HEADER]: key },
       bytes: body.bytes,
+      // It is packed, checked and stored, also when its files are there already.
+      contentBytes: context.entries.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
       streaming,
       onSent: () => {
         sent = true;

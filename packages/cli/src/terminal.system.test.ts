@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -6,7 +6,7 @@ import { findProgram, run } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { writeBusyboxLayout } from './busybox-layout.fixture.ts';
-import { DECANT } from './decant-process.fixture.ts';
+import { DECANT, startDecant } from './decant-process.fixture.ts';
 
 const available =
   (await findProgram('tmux')) !== undefined &&
@@ -82,5 +82,24 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
     await tmux('send-keys', '-t', 'main', 'C-c');
     await see(/END 130$/m);
     expect(await shown()).toMatch(/^interrupted$/m);
+  });
+
+  test('login asks for the key and shows nothing of it', async () => {
+    const data = join(folder, 'server');
+    const service = startDecant(['serve', '--port', '0', '--data', data], { DECANT_HOME: join(folder, 'unused') });
+    try {
+      await vi.waitFor(() => expect(service.output.stdout.split('\n').length).toBeGreaterThan(2), { timeout: 30_000 });
+      const [url = '', key = ''] = service.output.stdout.split('\n');
+      await type(`clear; DECANT_HOME=${join(folder, 'login')} decant login ${url}; echo END $?`);
+      await see(/^API key for 127\.0\.0\.1:\d+:/m);
+      await type(key);
+      await see(/END 0$/m);
+      expect(await shown()).toContain(`logged in to ${url}`);
+      expect(await shown()).not.toContain(key.slice(0, 8));
+      expect(await readFile(join(folder, 'login/login.json'), 'utf8')).toContain(key);
+    } finally {
+      service.child.kill('SIGTERM');
+      await service.outcome;
+    }
   });
 });

@@ -18,7 +18,8 @@ export interface FileObjectStoreOptions {
   readonly fsync: 'always' | 'never';
 }
 
-const PIECE_BYTES = 1024 * 1024;
+/** Small pieces are collected with the young generation; of large ones tens of megabytes wait for a full collection. */
+const PIECE_BYTES = 64 * 1024;
 
 /**
  * An object store in a folder. Any number of processes may use one folder at once; the layout is drawn in

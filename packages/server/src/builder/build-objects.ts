@@ -14,7 +14,7 @@ export function dockerfileKey(namespace: Namespace, buildId: string): string {
 }
 
 export async function putFile(store: ObjectStore, key: string, file: string, signal?: AbortSignal): Promise<void> {
-  await store.put(key, createReadStream(file, { highWaterMark: 1024 * 1024 }), { signal });
+  await store.put(key, createReadStream(file), { signal });
 }
 
 export async function readToFile(store: ObjectStore, key: string, file: string, signal?: AbortSignal): Promise<void> {

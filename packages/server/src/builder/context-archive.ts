@@ -73,7 +73,7 @@ export async function inspectContext(
 async function unpacked(file: string): Promise<AsyncIterable<Uint8Array>> {
   await using handle = await open(file);
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(2), 0, 2, 0);
-  const source = createReadStream(file, { highWaterMark: 256 * 1024 });
+  const source = createReadStream(file);
   if (bytesRead < 2 || buffer[0] !== 0x1f || buffer[1] !== 0x8b) return source;
   const gunzip = createGunzip();
   source.once('error', (error) => gunzip.destroy(error));
