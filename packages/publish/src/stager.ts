@@ -32,7 +32,7 @@ export interface StagerOptions {
 }
 
 /** Plain bytes that are gathered before the server is asked which of them it lacks, and how many chunks. */
-const BATCH_BYTES = 16 * MIB;
+const BATCH_BYTES = 8 * MIB;
 const BATCH_CHUNKS = 4096;
 
 /**
