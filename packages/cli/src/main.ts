@@ -1,5 +1,5 @@
 // Before everything else.
-import './young-generation.ts';
+import './collector.ts';
 
 import { CommanderError } from 'commander';
 

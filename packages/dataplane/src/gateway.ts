@@ -1,4 +1,4 @@
-import { DecantError, PART_BYTES, type ObjectStore } from '@decant/core';
+import { DecantError, PART_BYTES, releaseBytes, type ObjectStore } from '@decant/core';
 
 import { s3ErrorOf } from './gateway-errors.ts';
 import { uploadInvalid, objectNotFound } from './object-errors.ts';
@@ -128,6 +128,8 @@ async function* partBody(request: Request, maxPartBytes: number): AsyncGenerator
       length += piece.length;
       if (length > maxPartBytes) throw tooLarge();
       yield piece;
+      // Stored, or copied: a part has a thousand pieces, and the collector is far behind.
+      releaseBytes(piece);
     }
   }
   if (declared !== undefined && declared !== length) {

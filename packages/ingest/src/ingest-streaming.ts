@@ -186,7 +186,7 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   for (const { id, plainBytes, entry } of manifest.chunks()) {
     signal?.throwIfAborted();
     if (!staged.has(entry)) continue;
-    const frame = await staged.read(entry);
+    const frame = await staged.lend(entry);
     try {
       const plain = openChunk(frame, { id, plainBytes }, { hash, codec });
       if (frame.encoding !== 'raw') releaseBytes(plain);

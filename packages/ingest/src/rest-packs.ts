@@ -12,7 +12,12 @@ export class RestPackWriter {
   readonly #context: IngestContext;
   readonly #packs: WrittenPack[] = [];
   #builder: PackBuilder;
-  #pieces: Uint8Array[] = [];
+  /**
+   * The chunks of the open pack, in one buffer that every pack uses: thousands of small ones a pack, left to the collector,
+   * scatter over the heap of the C library, which then gives nothing back.
+   */
+  readonly #buffer = new Uint8Array(REST_PACK_BYTES);
+  #filled = 0;
 
   constructor(context: IngestContext) {
     this.#context = context;
@@ -22,7 +27,10 @@ export class RestPackWriter {
   /** Takes a verified frame; its bytes are copied. */
   async add(frame: ChunkFrame): Promise<void> {
     if (!this.#builder.fits(frame.stored.length)) await this.#close();
-    for (const bytes of this.#builder.add(frame)) this.#pieces.push(bytes.slice());
+    for (const bytes of this.#builder.add(frame)) {
+      this.#buffer.set(bytes, this.#filled);
+      this.#filled += bytes.length;
+    }
   }
 
   async finish(): Promise<readonly WrittenPack[]> {
@@ -37,12 +45,12 @@ export class RestPackWriter {
   async #close(): Promise<void> {
     const { store, namespace, signal } = this.#context;
     const { bytes, table, digest } = this.#builder.finish();
-    const pieces = [...this.#pieces, bytes];
+    const pieces = [this.#buffer.subarray(0, this.#filled), bytes];
     this.#builder = this.#newBuilder();
-    this.#pieces = [];
     const key = packKey(namespace, digest);
     // The key names the bytes: an object that has it is this one.
     const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
+    this.#filled = 0;
     this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }
 }

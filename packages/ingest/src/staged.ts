@@ -1,5 +1,5 @@
 import { packFrame, readPackTable, type Manifest, type PackTable, type RandomAccess } from '@decant/cas';
-import { DecantError, isDecantError, MIB, STAGED, type ChunkFrame } from '@decant/core';
+import { DecantError, isDecantError, MIB, releaseBytes, STAGED, type ChunkFrame } from '@decant/core';
 
 import type { IngestContext } from './admission.ts';
 import { refused } from './refuse.ts';
@@ -9,7 +9,7 @@ const READ_AHEAD_BYTES = 4 * MIB;
 
 /**
  * The chunks a build has staged, by the number of the manifest entry that has them first: where each lies, and
- * how to read it. Nothing is verified here. It keeps 62 bytes a chunk and one window of read-ahead.
+ * how to read it. Nothing is verified here. It keeps 62 bytes a chunk and two windows of read-ahead.
  */
 export interface StagedChunks {
   /** Stored bytes of all staged chunks. */
@@ -17,7 +17,10 @@ export interface StagedChunks {
   has(entry: number): boolean;
   /** Plain length as the pack declares it. */
   plainBytes(entry: number): number | undefined;
+  /** The frame, in bytes of its own. */
   read(entry: number): Promise<ChunkFrame>;
+  /** The frame, in bytes that are valid until the next call of this. Calls must not overlap. */
+  lend(entry: number): Promise<ChunkFrame>;
 }
 
 /**
@@ -28,7 +31,8 @@ export interface StagedChunks {
 export async function openStagedChunks(manifest: Manifest, context: IngestContext): Promise<StagedChunks> {
   const { store, stagingPrefix, hash, signal } = context;
   const window = new ReadAhead(context);
-  const packs: { readonly source: RandomAccess; readonly table: PackTable }[] = [];
+  const lentWindow = new ReadAhead(context);
+  const packs: { readonly source: RandomAccess; readonly lent: RandomAccess; readonly table: PackTable }[] = [];
   /** Number of the pack + 1, or 0, and the row in its table: a pack has at most 65,536. */
   const packOf = new Uint32Array(manifest.entryCount);
   const rowOf = new Uint16Array(manifest.entryCount);
@@ -44,7 +48,7 @@ export async function openStagedChunks(manifest: Manifest, context: IngestContex
         ? refused(`${name}: ${error.message}`, { object: name }, error)
         : error;
     });
-    packs.push({ source: window.of(key, sizeBytes), table });
+    packs.push({ source: window.copies(key, sizeBytes), lent: lentWindow.loans(key, sizeBytes), table });
     let row = 0;
     for (const { id, storedBytes: bytes } of table.rows()) {
       const entry = manifest.indexOf(id);
@@ -57,16 +61,25 @@ export async function openStagedChunks(manifest: Manifest, context: IngestContex
   }
   const find = (entry: number) => {
     const pack = packs[(packOf[entry] ?? 0) - 1];
-    return pack === undefined ? undefined : { source: pack.source, row: pack.table.row(rowOf[entry]!) };
+    if (pack === undefined) return undefined;
+    return { source: pack.source, lent: pack.lent, row: pack.table.row(rowOf[entry]!) };
+  };
+  const staged = (entry: number) => {
+    const found = find(entry);
+    if (found === undefined) throw new DecantError('CAS_CHUNK_MISSING', 'A chunk was read that is not staged.');
+    return found;
   };
   return {
     storedBytes,
     has: (entry) => packOf[entry] !== 0,
     plainBytes: (entry) => find(entry)?.row.plainBytes,
     async read(entry) {
-      const found = find(entry);
-      if (found === undefined) throw new DecantError('CAS_CHUNK_MISSING', 'A chunk was read that is not staged.');
-      return packFrame(found.source, found.row, { signal });
+      const { source, row } = staged(entry);
+      return packFrame(source, row, { signal });
+    },
+    async lend(entry) {
+      const { lent, row } = staged(entry);
+      return packFrame(lent, row, { signal });
     },
   };
 }
@@ -84,18 +97,35 @@ class ReadAhead {
     this.#context = context;
   }
 
-  of(key: string, sizeBytes: number): RandomAccess {
-    return { sizeBytes, read: (offset, lengthBytes) => this.#read(key, sizeBytes, offset, lengthBytes) };
+  /** What is read stays as it is. */
+  copies(key: string, sizeBytes: number): RandomAccess {
+    const read = async (offset: number, lengthBytes: number) =>
+      (await this.#read(key, sizeBytes, offset, lengthBytes)).slice();
+    return { sizeBytes, read };
+  }
+
+  /** What is read is valid until the next call, and calls do not overlap: a window that is done with is released. */
+  loans(key: string, sizeBytes: number): RandomAccess {
+    const read = (offset: number, lengthBytes: number) => {
+      if (!this.#holds(key, offset, lengthBytes)) releaseBytes(this.#window.bytes);
+      return this.#read(key, sizeBytes, offset, lengthBytes);
+    };
+    return { sizeBytes, read };
+  }
+
+  #holds(key: string, offset: number, lengthBytes: number): boolean {
+    const start = offset - this.#window.offset;
+    return this.#window.key === key && start >= 0 && start + lengthBytes <= this.#window.bytes.length;
   }
 
   async #read(key: string, sizeBytes: number, offset: number, lengthBytes: number): Promise<Uint8Array> {
-    const start = offset - this.#window.offset;
-    if (this.#window.key !== key || start < 0 || start + lengthBytes > this.#window.bytes.length) {
+    if (!this.#holds(key, offset, lengthBytes)) {
       const ahead = Math.min(sizeBytes - offset, Math.max(lengthBytes, READ_AHEAD_BYTES));
       const bytes = await readRange(this.#context, key, offset, ahead);
       this.#window = { key, offset, bytes };
       return bytes.subarray(0, lengthBytes);
     }
+    const start = offset - this.#window.offset;
     return this.#window.bytes.subarray(start, start + lengthBytes);
   }
 }

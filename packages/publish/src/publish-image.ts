@@ -8,14 +8,22 @@ import {
   flattenImage,
   planErofs,
   writeExt4,
+  type DirectoryNode,
   type Ext4Options,
   type FlattenedTree,
   type FlattenLimits,
   type FlattenOptions,
+  type Scratch,
 } from '@decant/rootfs';
 
 import { publishArchive } from './publish-archive.ts';
-import { publishStreaming, type PublishContext, type PublishResult } from './publish-streaming.ts';
+import {
+  admitStaged,
+  stageStreaming,
+  type PublishContext,
+  type PublishResult,
+  type StagedImage,
+} from './publish-streaming.ts';
 
 /** What is made of an image, wherever it comes from. */
 export interface PublishFacts {
@@ -46,36 +54,59 @@ export async function publishImage(
   facts: PublishFacts,
   context: PublishContext,
 ): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
+  if (facts.format === 'cas-streaming') {
+    // The tree is of no use to the admission, and an embedded server needs the memory for its own.
+    const { staged, layoutMs } = await stageImage(image, facts, context);
+    return { published: await admitStaged(staged, context), layoutMs };
+  }
+  return publishExt4(image, facts, context);
+}
+
+/** Lays the image out as EROFS and uploads what the server lacks of it. */
+async function stageImage(
+  image: OciImage | RootTree,
+  facts: PublishFacts,
+  context: PublishContext,
+): Promise<{ readonly staged: StagedImage; readonly layoutMs: number }> {
   const { hash, scratchDirectory, onEvent, signal } = context;
   const name = formatImageName(parseImageName(facts.name));
   const { sourceDateEpoch } = facts;
-  const architecture = architectureOf(image.config);
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
-  const flattening = { scratch, limits: facts.limits, onEvent, signal };
-  const { root } = await ('flatten' in image ? image.flatten(flattening) : flattenImage(image, flattening));
-  if (facts.format === 'cas-streaming') {
-    const plan = await stage(onEvent, 'layout', async (finish) => {
-      const planned = await planErofs(root, { hash, sourceDateEpoch, signal });
-      finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
-      return planned;
-    });
-    const layoutMs = Math.round(performance.now() - started);
-    const published = await publishStreaming(
-      {
-        ...facts,
-        name,
-        pieces: plan.pieces({ signal }),
-        expectedBytes: plan.sizeBytes,
-        filesystem: 'erofs',
-        layout: 'hinted',
-        architecture,
-        config: image.config,
-      },
-      context,
-    );
-    return { published, layoutMs };
-  }
+  const root = await flatten(image, scratch, facts, context);
+  const plan = await stage(onEvent, 'layout', async (finish) => {
+    const planned = await planErofs(root, { hash, sourceDateEpoch, signal });
+    finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
+    return planned;
+  });
+  const layoutMs = Math.round(performance.now() - started);
+  const staged = await stageStreaming(
+    {
+      ...facts,
+      name,
+      pieces: plan.pieces({ signal }),
+      expectedBytes: plan.sizeBytes,
+      filesystem: 'erofs',
+      layout: 'hinted',
+      architecture: architectureOf(image.config),
+      config: image.config,
+    },
+    context,
+  );
+  return { staged, layoutMs };
+}
+
+async function publishExt4(
+  image: OciImage | RootTree,
+  facts: PublishFacts,
+  context: PublishContext,
+): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
+  const { scratchDirectory, onEvent, signal } = context;
+  const name = formatImageName(parseImageName(facts.name));
+  const { sourceDateEpoch } = facts;
+  const started = performance.now();
+  await using scratch = await createScratch(scratchDirectory);
+  const root = await flatten(image, scratch, facts, context);
   const file = join(scratchDirectory, 'rootfs.ext4');
   const { contentBytes } = await stage(onEvent, 'layout', async (finish) => {
     const { diskBytes } = facts;
@@ -96,6 +127,17 @@ export async function publishImage(
     context,
   );
   return { published, layoutMs };
+}
+
+async function flatten(
+  image: OciImage | RootTree,
+  scratch: Scratch,
+  { limits }: PublishFacts,
+  { onEvent, signal }: PublishContext,
+): Promise<DirectoryNode> {
+  const options = { scratch, limits, onEvent, signal };
+  const { root } = await ('flatten' in image ? image.flatten(options) : flattenImage(image, options));
+  return root;
 }
 
 function architectureOf(config: ImageConfig): 'amd64' | 'arm64' | null {

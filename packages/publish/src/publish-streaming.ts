@@ -8,7 +8,16 @@ import {
   type ImagePiece,
   type ManifestFacts,
 } from '@decant/cas';
-import { DecantError, stage, STAGED, type Fetch, type ImageConfig, type OnEvent, type Template } from '@decant/core';
+import {
+  DecantError,
+  stage,
+  STAGED,
+  type Fetch,
+  type ImageConfig,
+  type OnEvent,
+  type PrepareResponse,
+  type Template,
+} from '@decant/core';
 import { blobPartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
 
@@ -47,11 +56,30 @@ export interface PublishResult {
   readonly timingsMs: { readonly upload: number; readonly admit: number };
 }
 
+/** An image whose chunks, configuration and manifest the server has, but not yet admitted. */
+export interface StagedImage {
+  readonly build: PrepareResponse;
+  /** Of the manifest, as the server named it. */
+  readonly uri: string;
+  readonly id: string;
+  readonly virtualBytes: number;
+  readonly contentBytes: number;
+  readonly diskBytes: number;
+  readonly layout: ManifestFacts['layout'];
+  readonly uploadedBytes: number;
+  readonly uploadMs: number;
+}
+
 /**
  * Cuts a disk image into chunks, uploads those that the server lacks and has the image admitted and named.
- * The image is read once, while it is written; memory does not grow with it but for 40 bytes a chunk.
+ * The image is read once, while it is written; memory does not grow with it but for some 100 bytes a chunk.
  */
 export async function publishStreaming(facts: StreamingImageFacts, context: PublishContext): Promise<PublishResult> {
+  return await admitStaged(await stageStreaming(facts, context), context);
+}
+
+/** The first half of {@link publishStreaming}: what comes after it needs nothing that the pieces are made from. */
+export async function stageStreaming(facts: StreamingImageFacts, context: PublishContext): Promise<StagedImage> {
   const { client, fetch, hash, onEvent, signal } = context;
   const build = await prepareBuild(client, { ...facts, format: 'cas-streaming' }, signal);
   const prefix = build.snapshotRelPath;
@@ -83,20 +111,24 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
     const { uri, uploadedBytes } = await put(STAGED.manifest, manifest.bytes);
     const bytes = stager.uploadedBytes + uploadedBytes + (config?.uploadedBytes ?? 0);
     finish({ bytes, message: `of ${manifest.chunkCount} chunks` });
-    return { uri, bytes, manifest };
+    const { id, virtualBytes, contentBytes } = manifest;
+    return { uri, uploadedBytes: bytes, id, virtualBytes, contentBytes };
   });
+  const uploadMs = Math.round(performance.now() - uploadStarted);
+  return { build, ...uploaded, diskBytes: facts.diskBytes, layout: facts.layout, uploadMs };
+}
+
+/** The second half: the server checks what was staged, and names it. */
+export async function admitStaged(
+  { build, uri, id, virtualBytes, contentBytes, diskBytes, layout, uploadedBytes, uploadMs }: StagedImage,
+  { client, onEvent, signal }: PublishContext,
+): Promise<PublishResult> {
   const admitStarted = performance.now();
-  const { manifest } = uploaded;
   const template = await stage(onEvent, 'admit', async (finish) => {
-    const admitted = await completeBuild(
-      client,
-      build,
-      { uri: uploaded.uri, virtualBytes: manifest.virtualBytes, diskBytes: facts.diskBytes, layout: facts.layout },
-      { onEvent, signal },
-    );
-    if (admitted.imageId !== manifest.id) {
+    const admitted = await completeBuild(client, build, { uri, virtualBytes, diskBytes, layout }, { onEvent, signal });
+    if (admitted.imageId !== id) {
       throw new DecantError('HTTP_BODY_INVALID', 'The server admitted another image than the one that was uploaded.', {
-        details: { expected: manifest.id, admitted: admitted.imageId },
+        details: { expected: id, admitted: admitted.imageId },
       });
     }
     finish({ message: admitted.imageId });
@@ -104,12 +136,9 @@ export async function publishStreaming(facts: StreamingImageFacts, context: Publ
   });
   return {
     template,
-    virtualBytes: manifest.virtualBytes,
-    contentBytes: manifest.contentBytes,
-    uploadedBytes: uploaded.bytes,
-    timingsMs: {
-      upload: Math.round(admitStarted - uploadStarted),
-      admit: Math.round(performance.now() - admitStarted),
-    },
+    virtualBytes,
+    contentBytes,
+    uploadedBytes,
+    timingsMs: { upload: uploadMs, admit: Math.round(performance.now() - admitStarted) },
   };
 }

@@ -32,7 +32,7 @@ export interface StagerOptions {
 }
 
 /** Plain bytes that are gathered before the server is asked which of them it lacks, and how many chunks. */
-const BATCH_BYTES = 16 * MIB;
+const BATCH_BYTES = 8 * MIB;
 const BATCH_CHUNKS = 4096;
 
 /**
@@ -47,7 +47,9 @@ export class ChunkStager implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #seen = new Set<ChunkId>();
-  #batch: { id: ChunkId; plain: Uint8Array }[] = [];
+  #batch: { readonly id: ChunkId; readonly offset: number; readonly plainBytes: number }[] = [];
+  /** The chunks of the batch, in one buffer that every batch uses. */
+  readonly #plain = new Uint8Array(BATCH_BYTES);
   #batchBytes = 0;
   #pack: OpenPack | undefined;
   #packs = 0;
@@ -77,9 +79,10 @@ export class ChunkStager implements AsyncDisposable {
     if (this.#seen.has(id)) return;
     this.#seen.add(id);
     if (this.#options.known.has(id)) return;
-    this.#batch.push({ id, plain: plain.slice() });
+    if (this.#batchBytes + plain.length > BATCH_BYTES || this.#batch.length >= BATCH_CHUNKS) await this.#flush();
+    this.#batch.push({ id, offset: this.#batchBytes, plainBytes: plain.length });
+    this.#plain.set(plain, this.#batchBytes);
     this.#batchBytes += plain.length;
-    if (this.#batchBytes >= BATCH_BYTES || this.#batch.length >= BATCH_CHUNKS) await this.#flush();
   }
 
   /** Sends what is left; afterwards everything the server lacked is staged. */
@@ -102,14 +105,12 @@ export class ChunkStager implements AsyncDisposable {
       batch.map(({ id }) => id),
       signal,
     );
-    for (const { id, plain } of batch) {
+    for (const { id, offset, plainBytes } of batch) {
       signal.throwIfAborted();
-      if (missing.has(id)) {
-        const { encoding, stored } = codec.encode(plain);
-        await this.#add({ id, encoding, plainBytes: plain.length, stored });
-        releaseBytes(stored);
-      }
-      releaseBytes(plain);
+      if (!missing.has(id)) continue;
+      const { encoding, stored } = codec.encode(this.#plain.subarray(offset, offset + plainBytes));
+      await this.#add({ id, encoding, plainBytes, stored });
+      releaseBytes(stored);
     }
   }
 

@@ -1,7 +1,15 @@
 import { stat } from 'node:fs/promises';
 
 import { openFileRandomAccess } from '@decant/cas/node';
-import { DecantError, errnoOf, formatImageName, MIB, parseImageName, type ImageConfig } from '@decant/core';
+import {
+  DecantError,
+  errnoOf,
+  formatImageName,
+  MIB,
+  parseImageName,
+  releaseBytes,
+  type ImageConfig,
+} from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import type { OciImage } from '@decant/oci';
 import { publishArchive, publishStreaming, type PublishResult } from '@decant/publish';
@@ -167,5 +175,7 @@ async function* filePieces(file: RandomAccess, signal: AbortSignal | undefined):
   for (let offset = 0; offset < file.sizeBytes; offset += MIB) {
     const bytes = await file.read(offset, Math.min(MIB, file.sizeBytes - offset), { signal });
     yield { type: 'data', bytes };
+    // Cut and copied by now; what the collector has not got to yet would be many times the chunks in hand.
+    releaseBytes(bytes);
   }
 }

@@ -64,9 +64,15 @@ function createCompressor(level: number): (plain: Uint8Array) => Uint8Array {
   };
 }
 
-/** One output buffer of the right size: no second one to join, and no room for a bomb. */
+/**
+ * The content of a frame, with no room for a bomb. Node takes another buffer once the first is full, which the collector
+ * would be left with for every chunk: so there is room for a byte more than fits.
+ */
 function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
-  const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize: Math.max(64, plainBytes) });
-  // What came in several buffers was joined in a part of Node's pool, all of which the result would keep alive.
-  return plain.length === plain.buffer.byteLength ? new Uint8Array(plain.buffer) : new Uint8Array(plain);
+  const chunkSize = Math.max(64, plainBytes + 1);
+  const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize });
+  const { buffer, byteOffset, length } = plain;
+  const own = buffer instanceof ArrayBuffer && byteOffset === 0 && buffer.byteLength === chunkSize;
+  // What is small, or was joined, is a part of Node's pool, all of which the result would keep alive.
+  return own ? new Uint8Array(buffer.transfer(length)) : new Uint8Array(plain);
 }
