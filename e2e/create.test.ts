@@ -22,8 +22,8 @@ interface Engine {
   readonly says: RegExp;
 }
 const ENGINES: readonly Engine[] = [
-  { name: 'buildah', available: isRoot && have('buildah', 'runc'), says: /an engine of this machine: buildah/ },
-  { name: 'docker', available: inject('dockerHost') !== null, says: /an engine of this machine: docker/ },
+  { name: 'buildah', available: isRoot && have('buildah', 'runc'), says: /Building with buildah/ },
+  { name: 'docker', available: inject('dockerHost') !== null, says: /Building with docker/ },
 ];
 
 // [backend:docker] makes the set-up start a daemon.

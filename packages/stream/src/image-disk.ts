@@ -34,7 +34,10 @@ export function createImageDisk(options: ImageDiskOptions): ImageDisk {
   const loader = createChunkLoader({ ...rest, failure: failed, signal });
   return {
     sizeBytes: manifest.virtualBytes,
-    stats: () => ({ ...loader.stats(), bytesVirtual: manifest.virtualBytes }),
+    stats: () => {
+      const { chunksFetched, bytesFetched, rounds } = loader.stats();
+      return { chunksFetched, bytesFetched, bytesVirtual: manifest.virtualBytes, rounds };
+    },
     async read(offset, lengthBytes, call = {}) {
       signal.throwIfAborted();
       return readImage(manifest, loader, offset, lengthBytes, call);
