@@ -11,6 +11,7 @@ const LARGEST_FILE = 4 * 1024 * 1024;
 interface Rules {
   /** Empty, or with a `/` at its end. */
   readonly prefix: string;
+  readonly lines: string;
   readonly rules: Ignore;
 }
 
@@ -38,7 +39,15 @@ function level(root: string, prefix: string, outer: readonly Rules[]): IgnoreLev
       const text = typeof path === 'string' ? path : Buffer.from(path).toString('utf8');
       if (text === '.git' || text.endsWith('/.git')) return { action: 'keep', below: KEEP_ALL };
       if (isIgnored(all, text, isDirectory)) return { action: 'skip', below: KEEP_ALL };
-      return { action: 'keep', below: isDirectory ? level(root, `${text}/`, all) : KEEP_ALL };
+      if (!isDirectory) return { action: 'keep', below: KEEP_ALL };
+      return {
+        action: 'keep',
+        below: level(
+          root,
+          `${text}/`,
+          all.map((one) => unlessBelow(one, text)),
+        ),
+      };
     },
   };
 }
@@ -51,12 +60,26 @@ function isIgnored(all: readonly Rules[], path: string, isDirectory: boolean): b
   return false;
 }
 
+/**
+ * The rules for what lies in a directory that is kept. Where one of a deeper file kept what these leave out, git goes
+ * on with the paths below as such; `ignore` would leave them out with the directory.
+ */
+function unlessBelow(one: Rules, directory: string): Rules {
+  const path = `${directory.slice(one.prefix.length)}/`;
+  if (!one.rules.test(path).ignored) return one;
+  return parsed(one.prefix, `${one.lines}\n!/${path.replace(/[\\*?[\] ]/g, String.raw`\$&`)}`);
+}
+
+function parsed(prefix: string, lines: string): Rules {
+  return { prefix, lines, rules: ignore({ ignorecase: false }).add(lines) };
+}
+
 function rulesIn(root: string, prefix: string, name: string): Rules | undefined {
   const file = join(root, prefix, name);
   try {
     const { size } = statSync(file);
     if (size > LARGEST_FILE) throw unreadable(file, `it has more than ${LARGEST_FILE} bytes`);
-    return { prefix, rules: ignore({ allowRelativePaths: false }).add(readFileSync(file, 'utf8')) };
+    return parsed(prefix, readFileSync(file, 'utf8'));
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'ENOENT' || errno === 'ENOTDIR' || errno === 'EISDIR') return undefined;
