@@ -129,6 +129,18 @@ export function isErrorCode(value: unknown): value is ErrorCode {
   return typeof value === 'string' && Object.hasOwn(ERROR_CODES, value);
 }
 
+/** What is unavailable until a person does something: an engine, a program or a kernel's feature that is not there. */
+const UNTIL_MENDED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'BUILD_ENGINE_MISSING',
+  'BUILD_ISOLATION_UNAVAILABLE',
+  'PROCESS_MISSING',
+]);
+
+/** Whether the same call may succeed a little later when nobody does anything. */
+export function mayPass(code: ErrorCode): boolean {
+  return familyOf(code) === 'unavailable' && !UNTIL_MENDED.has(code);
+}
+
 export function familyOf(code: ErrorCode): ErrorFamily {
   return ERROR_CODES[code].family;
 }

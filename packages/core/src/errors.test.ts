@@ -27,6 +27,7 @@ describe('DecantError', () => {
     expect(new DecantError('HTTP_UNREACHABLE', 'x').retryable).toBe(true);
     expect(new DecantError('HTTP_UNREACHABLE', 'x', { retryable: false }).retryable).toBe(false);
     expect(new DecantError('NOT_FOUND', 'x').retryable).toBe(false);
+    expect(new DecantError('BUILD_ENGINE_MISSING', 'x').retryable).toBe(false);
   });
 
   it('keeps its cause, its hint and a stack', () => {

@@ -1,4 +1,4 @@
-import { familyOf, isErrorCode, type ErrorCode } from './error-codes.ts';
+import { isErrorCode, mayPass, type ErrorCode } from './error-codes.ts';
 
 const BRAND = Symbol.for('decant.error');
 
@@ -28,7 +28,7 @@ export class DecantError extends Error {
     this.code = code;
     this.hint = options.hint;
     this.details = maskSecrets(options.details ?? {});
-    this.retryable = options.retryable ?? familyOf(code) === 'unavailable';
+    this.retryable = options.retryable ?? mayPass(code);
     Object.defineProperty(this, BRAND, { value: true });
   }
 
