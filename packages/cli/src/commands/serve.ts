@@ -25,6 +25,6 @@ export function addServeCommand(program: Command): void {
     .action(async (options) => (await import('./serve-http.ts')).serveAction(options));
 }
 
-function gather(value: string, before: readonly string[]): readonly string[] {
+function gather(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value];
 }
