@@ -73,7 +73,9 @@ export class FileWrites {
           await rename(from, to);
           break;
         } catch (error) {
-          if (errnoOf(error) !== 'ENOENT' || attempt === FOLDER_RACES) throw error;
+          // Node's recursive mkdir calls it ENOTDIR when a folder that it found is gone by the time it looks again.
+          const raced = errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR';
+          if (!raced || attempt === FOLDER_RACES) throw error;
         }
       }
       await this.syncUpwards(folder);
