@@ -1,48 +1,17 @@
-import { spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { once } from 'node:events';
-import { tmpdir } from 'node:os';
+import { mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { sleep, type Scope } from '@decant/core';
+import type { Scope } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
+import { startDockerRegistry } from '@decant/oci/testing';
 import { beforeAll, describe, expect, it } from 'vitest';
 
 import { writeBaseArchive } from './base-archive.ts';
 import { build, failure, finish, linesOf, source, type Bench } from './contract-kit.ts';
 
 const [registry, skopeo] = await Promise.all(['docker-registry', 'skopeo'].map(findProgram));
-/** bcrypt of "secret". */
-const HTPASSWD = 'me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n';
-
-/** A registry of its own on a free port, which wants the name `me` and the password `secret`. Returns its host. */
-export async function startRegistry(scope: Scope): Promise<string> {
-  const state = await mkdtemp(join(tmpdir(), 'decant-registry-'));
-  scope.defer(() => rm(state, { recursive: true, force: true }));
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as { port: number };
-  await new Promise((resolve) => probe.close(resolve));
-  const host = `127.0.0.1:${port}`;
-  await writeFile(join(state, 'htpasswd'), HTPASSWD);
-  const config = {
-    version: '0.1',
-    log: { level: 'error' },
-    storage: { filesystem: { rootdirectory: join(state, 'data') } },
-    http: { addr: host },
-    auth: { htpasswd: { realm: 'test', path: join(state, 'htpasswd') } },
-  };
-  await writeFile(join(state, 'config.yml'), JSON.stringify(config));
-  const child = spawn(registry!, ['serve', join(state, 'config.yml')], { stdio: 'ignore' });
-  scope.defer(() => child.kill('SIGKILL'));
-  for (let attempt = 0; attempt < 300; attempt++) {
-    const answer = await fetch(`http://${host}/v2/`).catch(() => undefined);
-    if (answer !== undefined) return host;
-    await sleep(100);
-  }
-  throw new Error('docker-registry does not answer');
-}
+/** A registry with a password of its own, for as long as the scope lasts; returns its host. */
+export const startRegistry = (scope: Scope): Promise<string> => startDockerRegistry(registry!, scope);
 
 export const hasRegistry = registry !== undefined && skopeo !== undefined;
 

@@ -1,11 +1,8 @@
-import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
-import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 
+import { Scope } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
@@ -15,6 +12,7 @@ import { openOciLayout } from '../layout.ts';
 import type { OciImage } from '../image.ts';
 import { parseReference } from '../reference.ts';
 import { createRegistryHandler } from '../registry-server/handler.ts';
+import { startDockerRegistry } from '../testing/docker-registry.ts';
 import { digestOf, LayoutMaker } from '../testing/make-layout.ts';
 import { makeTar } from '../testing/make-tar.ts';
 import { MemoryStore } from '../testing/memory-store.ts';
@@ -32,8 +30,6 @@ const LAYERS = [
   makeTar([{ path: 'a', data: 'hello' }]),
   makeTar([{ path: 'b', data: Buffer.alloc(9_000_000, 'some text ') }]),
 ];
-/** bcrypt of "secret". */
-const HTPASSWD = 'me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n';
 const TIMEOUT = 120_000;
 
 let directory: string;
@@ -60,42 +56,12 @@ async function expectLayers(image: OciImage): Promise<void> {
 }
 
 describe.skipIf(registry === undefined)('[backend:docker-registry] the client and a registry with passwords', () => {
-  let child: ChildProcess;
+  const scope = new Scope();
   let host: string;
-  let state: string;
   beforeAll(async () => {
-    state = await mkdtemp(join(tmpdir(), 'docker-registry-'));
-    const probe = createServer().listen(0, '127.0.0.1');
-    await once(probe, 'listening');
-    const { port } = probe.address() as { port: number };
-    await new Promise((resolve) => probe.close(resolve));
-    host = `127.0.0.1:${port}`;
-    await writeFile(join(state, 'htpasswd'), HTPASSWD);
-    const config = {
-      version: '0.1',
-      log: { level: 'error' },
-      storage: { filesystem: { rootdirectory: join(state, 'data') } },
-      http: { addr: host },
-      auth: { htpasswd: { realm: 'test', path: join(state, 'htpasswd') } },
-    };
-    await writeFile(join(state, 'config.yml'), JSON.stringify(config));
-    child = spawn(registry!, ['serve', join(state, 'config.yml')], { stdio: 'ignore' });
-    for (let i = 0; i < 300; i++) {
-      if (
-        await fetch(`http://${host}/v2/`).then(
-          () => true,
-          () => false,
-        )
-      )
-        return;
-      await sleep(100);
-    }
-    throw new Error('docker-registry does not answer');
+    host = await startDockerRegistry(registry!, scope);
   });
-  afterAll(async () => {
-    child.kill('SIGKILL');
-    await rm(state, { recursive: true, force: true });
-  });
+  afterAll(() => scope[Symbol.asyncDispose]());
 
   it(
     'takes a push and gives it back, with the login of docker',
