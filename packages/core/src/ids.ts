@@ -89,3 +89,14 @@ export function quote(text: string): string {
   const shown = text.length > 80 ? `${text.slice(0, 79)}…` : text;
   return JSON.stringify(shown);
 }
+
+/**
+ * Any text as part of a name: lower case, every run of other characters than letters and digits one dash, none at the
+ * ends. Empty when there is no letter or digit.
+ */
+export function slug(text: string): string {
+  return text
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-+|-+$/g, '');
+}

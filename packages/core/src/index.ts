@@ -22,6 +22,7 @@ export {
   parseImageName,
   parseNamespace,
   quote,
+  slug,
   type BuildId,
   type ChunkId,
   type ImageId,

@@ -1,6 +1,6 @@
 import { basename, resolve } from 'node:path';
 
-import { parseImageName } from '@decant/core';
+import { parseImageName, slug } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 
 import { buildImage, platformOf, type BuildImageRequest } from './build.ts';
@@ -54,9 +54,5 @@ export async function createImage(
 
 /** The name of the context's directory as an image name. */
 export function defaultName(context: string): string {
-  const slug = basename(resolve(context))
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-+|-+$/g, '');
-  return slug === '' ? 'image' : slug;
+  return slug(basename(resolve(context))) || 'image';
 }

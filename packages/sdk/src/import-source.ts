@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 
-import { DecantError, quote } from '@decant/core';
+import { DecantError, quote, slug } from '@decant/core';
 import { parseReference } from '@decant/oci';
 
 /** A source that is a root filesystem without a configuration. */
@@ -74,10 +74,6 @@ export function isLayered(source: ImageSource): source is LayeredSource {
 
 /** The name of a file or directory, without its endings, as an image name. */
 export function nameOfPath(path: string): string {
-  const slug = basename(path)
-    .toLowerCase()
-    .replace(/\.(?:tar(?:\.(?:gz|zst))?|tgz|raw|img|ext4|erofs|oci)$/, '')
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-+|-+$/g, '');
-  return slug === '' ? 'image' : slug;
+  const name = basename(path).replace(/\.(?:tar(?:\.(?:gz|zst))?|tgz|raw|img|ext4|erofs|oci)$/i, '');
+  return slug(name) || 'image';
 }

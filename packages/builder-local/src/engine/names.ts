@@ -1,18 +1,12 @@
-import { DecantError, quote } from '@decant/core';
+import { DecantError, quote, slug } from '@decant/core';
 
 /** Candidates for one name: the name itself, then `-2` to `-100`. */
 const MOST_CANDIDATES = 100;
 
-/**
- * A name that engines accept for images and containers: lower case, every run of other characters one dash, none at
- * the ends. @throws NAME_INVALID when nothing is left.
- */
+/** A name that engines accept for images and containers. @throws NAME_INVALID when nothing of the text is left. */
 export function slugOf(text: string): string {
-  const slug = text
-    .toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-')
-    .replace(/^-+|-+$/g, '');
-  if (slug !== '') return slug;
+  const name = slug(text);
+  if (name !== '') return name;
   throw new DecantError('NAME_INVALID', `${quote(text)} has no letter or digit to make a name of.`);
 }
 
