@@ -3,7 +3,7 @@ import type { FlattenLimits } from './flatten-limits.ts';
 import type { ByteString, DeviceNode, FileNode, Metadata, SpecialNode, SymlinkNode } from './tree.ts';
 
 /** As in Linux: a path that passes more links than this is taken for a loop. */
-const MAX_LINK_HOPS = 40;
+export const MAX_LINK_HOPS = 40;
 
 /** A directory while the tree is being made. */
 export interface GrowingDirectory {
@@ -43,12 +43,12 @@ export function walk(
   const { place, limits, onCreate } = options;
   const stack: GrowingDirectory[] = [root];
   // What is still to be walked, the next component last.
-  const todo = components.toReversed();
+  const ahead = components.toReversed();
   let fromLinks = 0;
   let hops = 0;
-  while (todo.length > 0) {
-    const name = todo.pop()!;
-    const ownDepth = fromLinks > 0 ? undefined : components.length - todo.length;
+  while (ahead.length > 0) {
+    const name = ahead.pop()!;
+    const ownDepth = fromLinks > 0 ? undefined : components.length - ahead.length;
     if (fromLinks > 0) fromLinks--;
     if (name === '' || name === '.') continue;
     if (name === '..') {
@@ -71,7 +71,7 @@ export function walk(
       if (++hops > MAX_LINK_HOPS) throw entryError(place, 'passes too many symlinks, or a loop of them');
       const parts = node.target.split('/');
       if (node.target.startsWith('/')) stack.length = 1;
-      for (const part of parts.toReversed()) todo.push(part);
+      for (const part of parts.toReversed()) ahead.push(part);
       fromLinks += parts.length;
     } else {
       if (onCreate === undefined) return undefined;

@@ -40,3 +40,5 @@ export {
   type TreeNode,
   type Xattr,
 } from './tree.ts';
+export { nodeAt, readNode, realComponents, withNode } from './tree-edit.ts';
+export { byteStringOf } from './byte-string.ts';

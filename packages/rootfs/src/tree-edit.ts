@@ -1,21 +1,19 @@
 import { DecantError, quote } from '@decant/core';
-import type { ByteString, DirectoryNode, FileNode, Metadata, TreeNode } from '@decant/rootfs';
-
-/** As in Linux: a path that passes more links than this is taken for a loop. */
-const MAX_LINK_HOPS = 40;
-
-export const byteString = (text: string): ByteString => Buffer.from(text).toString('latin1');
+import { byteStringOf, showPath } from './byte-string.ts';
+import { MAX_LINK_HOPS } from './flatten-tree.ts';
+import type { ByteString, DirectoryNode, FileNode, Metadata, TreeNode } from './tree.ts';
 
 /**
  * The components of an absolute path with all symlinks in it followed inside the root; what is not there stays as it
  * is. @throws ROOTFS_UNSUPPORTED for a loop.
  */
 export function realComponents(root: DirectoryNode, path: string): ByteString[] {
-  const todo = byteString(path).split('/').toReversed();
+  // What is still to be walked, the next component last.
+  const ahead = byteStringOf(Buffer.from(path)).split('/').toReversed();
   const real: ByteString[] = [];
   let hops = 0;
-  while (todo.length > 0) {
-    const name = todo.pop()!;
+  while (ahead.length > 0) {
+    const name = ahead.pop()!;
     if (name === '' || name === '.') continue;
     if (name === '..') {
       real.pop();
@@ -30,7 +28,7 @@ export function realComponents(root: DirectoryNode, path: string): ByteString[] 
       throw new DecantError('ROOTFS_UNSUPPORTED', `The links at ${quote(path)} in the image form a loop.`);
     }
     if (node.target.startsWith('/')) real.length = 0;
-    todo.push(...node.target.split('/').toReversed());
+    ahead.push(...node.target.split('/').toReversed());
   }
   return real;
 }
@@ -60,8 +58,7 @@ export function withNode(
   }
   const child = root.entries.get(name) ?? { kind: 'directory', meta, entries: new Map<ByteString, TreeNode>() };
   if (child.kind !== 'directory') {
-    const shown = Buffer.from(name, 'latin1').toString('utf8');
-    throw new DecantError('ROOTFS_UNSUPPORTED', `In the image, ${quote(shown)} is no directory.`);
+    throw new DecantError('ROOTFS_UNSUPPORTED', `In the image, ${showPath(name)} is no directory.`);
   }
   entries.set(name, withNode(child, rest, node, meta));
   return { ...root, entries };

@@ -3,11 +3,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { readDirectoryTree } from '@decant/context/node';
-import { createScratch, type DirectoryNode, type Metadata, type Scratch, type TreeNode } from '@decant/rootfs';
+import {
+  createScratch,
+  nodeAt,
+  readNode,
+  realComponents,
+  withNode,
+  type DirectoryNode,
+  type Metadata,
+  type Scratch,
+  type TreeNode,
+} from '@decant/rootfs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { gitIgnoreRules } from './git-ignore.ts';
-import { nodeAt, readNode, realComponents, withNode } from './tree-edit.ts';
 import { addWorkspace, configWithWorkspace, withSafeDirectory, withTrust, workplaceOf } from './workspace.ts';
 
 const META: Metadata = { mode: 0o755, uid: 0, gid: 0, mtimeSeconds: 7, mtimeNanoseconds: 0, xattrs: [] };

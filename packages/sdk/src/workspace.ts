@@ -2,9 +2,19 @@ import type { ContextEntry } from '@decant/context';
 import type { DirectoryTree } from '@decant/context/node';
 import { DecantError, type ImageConfig } from '@decant/core';
 import { resolveUser, type ImageUser } from '@decant/jail';
-import type { ByteString, DirectoryNode, FileNode, Metadata, Scratch, TreeNode } from '@decant/rootfs';
-
-import { byteString, nodeAt, readNode, realComponents, withNode } from './tree-edit.ts';
+import {
+  byteStringOf,
+  nodeAt,
+  readNode,
+  realComponents,
+  withNode,
+  type ByteString,
+  type DirectoryNode,
+  type FileNode,
+  type Metadata,
+  type Scratch,
+  type TreeNode,
+} from '@decant/rootfs';
 
 /** Largest file of an image that is read to be added to. */
 const LARGEST_FILE = 16 * 1024 * 1024;
@@ -123,7 +133,7 @@ async function workspaceNode(
   const directories = new Map<ByteString, typeof top>([['', top]]);
   const nodes = new Map<ByteString, TreeNode>();
   for (const entry of files.entries) {
-    const path = bytesOf(entry.path, entry.pathBytes);
+    const path = byteStringOf(entry.pathBytes ?? Buffer.from(entry.path));
     const slash = path.lastIndexOf('/');
     const node = await nodeOf(entry);
     if (node.kind === 'directory') directories.set(path, node as typeof top);
@@ -135,7 +145,7 @@ async function workspaceNode(
   async function nodeOf(entry: ContextEntry): Promise<TreeNode> {
     const meta = metaOf(entry.mode);
     if (entry.type === 'directory') return { kind: 'directory', meta, entries: new Map() };
-    const target = bytesOf(entry.linkTarget ?? '', entry.linkTargetBytes);
+    const target = byteStringOf(entry.linkTargetBytes ?? Buffer.from(entry.linkTarget ?? ''));
     if (entry.type === 'symlink') return { kind: 'symlink', meta, target };
     // The first name comes first: the entries are sorted, and the link names the least.
     if (entry.type === 'hardlink') return nodes.get(target)!;
@@ -144,8 +154,4 @@ async function workspaceNode(
     const extents = [{ fileOffset: 0, lengthBytes: entry.sizeBytes, blob: scratch, blobOffset }];
     return { kind: 'file', meta, sizeBytes: entry.sizeBytes, extents: entry.sizeBytes === 0 ? [] : extents };
   }
-}
-
-function bytesOf(text: string, exact: Uint8Array | undefined): ByteString {
-  return exact === undefined ? byteString(text) : Buffer.from(exact).toString('latin1');
 }
