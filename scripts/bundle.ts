@@ -16,7 +16,7 @@ export async function bundleForBrowser(entry: string): Promise<BrowserBundle> {
     input: entry,
     platform: 'browser',
     resolve: { conditionNames: ['@decant/source', 'browser', 'import', 'default'] },
-    // What a browser cannot have must not vanish into a stub.
+    // What a browser cannot have stays an import, which shows, instead of an empty module, which does not.
     external: (id) => id.startsWith('node:'),
     logLevel: 'silent',
   });

@@ -67,7 +67,8 @@ describe('contexts that are sent as their files', () => {
     });
   const ask = async (as: Caller, manifest: unknown) => {
     const response = await post(as, '/builds/contexts', Buffer.from(JSON.stringify(manifest)));
-    return { status: response.status, body: (await response.json()) as any };
+    const body = (await response.json()) as { context_id: string; missing: string[]; code?: string };
+    return { status: response.status, body };
   };
 
   it('asks for each missing file once, and for none that have come', async () => {
