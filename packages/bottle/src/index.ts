@@ -65,3 +65,15 @@ export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
+export type { AuditEvent } from './audit/audit-event.ts';
+export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
+export type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence/fence.ts';
+export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
