@@ -61,6 +61,7 @@ export type { Field } from './net/http-fields.ts';
 export { parseRequestHead, type BodyFraming, type HeadLimits, type RequestHead } from './net/http-head.ts';
 export type { RequestTarget } from './net/http-target.ts';
 export { judge, type Judgement } from './net/judge.ts';
+export { shownHost } from './net/name-entropy.ts';
 export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
