@@ -67,6 +67,7 @@ export const ERROR_CODES = {
   BOTTLE_MANIFEST_UNTRUSTED: code('auth', 'A manifest does not lie where only the operator can write.'),
   BOTTLE_PROBE_FAILED: code('integrity', 'The fence of a bottle did not hold, or an allowed route did not work.'),
   BOTTLE_ENDED: code('conflict', 'The bottle has ended.'),
+  BOTTLE_PROTOCOL: code('internal', 'What came over the control socket of a bottle is not what it should be.'),
 
   // oci
   OCI_SOURCE_INVALID: code('usage', 'The image source cannot be read or is not what it should be.'),
