@@ -56,6 +56,10 @@ export async function collectBottles(options: CollectOptions): Promise<CollectRe
         try {
           const record = await readLedger(directory, slug);
           if (record === undefined) return;
+          if (record === 'empty') {
+            await rm(ledgerPath(directory, slug), { force: true });
+            return;
+          }
           if ((await stateOf(record)) !== 'gone') {
             running.push(slug);
             return;
@@ -132,7 +136,7 @@ export async function listBottles(directory: string): Promise<readonly BottleLis
     const slug = entry.slice(0, -LEDGER_SUFFIX.length);
     if (!entry.endsWith(LEDGER_SUFFIX) || !isSlug(slug)) continue;
     const record = await readLedger(directory, slug).catch(() => undefined);
-    if (record === undefined) continue;
+    if (record === undefined || record === 'empty') continue;
     listings.push({
       header: record.header,
       state: await stateOf(record),

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { link, mkdir, open, rm, type FileHandle } from 'node:fs/promises';
+import { link, mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError, errnoOf, quote, toDecantError } from '@decant/core';
@@ -18,8 +18,9 @@ import { identityOf, ownerMark, processIdentitySchema } from './owner.ts';
  *     {"released":1}
  *     {"closed":true}                                         the owner unwound what it could and will not come back
  *
- * It appears with its first line whole, by link(2): the name is claimed and its owner known in one step. A last line
- * without an end was not synced, so that what it announces was not begun. The file goes last of all.
+ * It appears with its first line whole, by link(2): the name is claimed and its owner known in one step. The first claim
+ * syncs that line as well: a ledger that is empty, after a crash of the machine, has none. A last line without an end was
+ * not synced, so that what it announces was not begun. The file goes last of all.
  */
 const factsSchema = z.record(z.string().max(64), z.union([z.string().max(8192), z.number()]));
 const headerSchema = z.strictObject({
@@ -85,8 +86,10 @@ export async function claimLedger(options: LedgerOptions): Promise<Ledger> {
   const now = Date.now();
   const id = randomBytes(8).toString('hex');
   const draft = join(directory, `${CLAIM_PREFIX}${ownerMark(owner)}.${id}`);
+  const taken = new Set(await readdir(directory));
   for (let attempt = 1; attempt <= SLUG_ATTEMPTS; attempt++) {
     const slug = slugCandidate(base, attempt);
+    if (taken.has(slug + LEDGER_SUFFIX)) continue;
     const header: LedgerHeader = {
       version: 1,
       slug,
@@ -102,7 +105,6 @@ export async function claimLedger(options: LedgerOptions): Promise<Ledger> {
     const handle = await open(draft, 'wx', 0o600);
     try {
       await handle.writeFile(first);
-      await handle.datasync();
       await link(draft, ledgerPath(directory, slug));
     } catch (error) {
       await handle.close();
@@ -209,8 +211,11 @@ export interface LedgerRecord {
   readonly closed: boolean;
 }
 
-/** @returns undefined when there is no such ledger. @throws CONFIG_INVALID with the line at fault when it is broken. */
-export async function readLedger(directory: string, slug: string): Promise<LedgerRecord | undefined> {
+/**
+ * @returns undefined when there is no such ledger, `empty` when it lost its first line with the power.
+ * @throws CONFIG_INVALID with the line at fault when it is broken.
+ */
+export async function readLedger(directory: string, slug: string): Promise<LedgerRecord | 'empty' | undefined> {
   const path = ledgerPath(directory, slug);
   let text: string;
   try {
@@ -229,7 +234,7 @@ export async function readLedger(directory: string, slug: string): Promise<Ledge
     }
   };
   const [first, ...rest] = lines;
-  if (first === undefined) throw broken(path, 'it has no first line');
+  if (first === undefined) return 'empty';
   const header = parse(headerSchema, first, 1);
   if (header.slug !== slug) throw broken(path, `it is the ledger of ${quote(header.slug)}`);
   const claims = new Map<number, ResourceClaim>();
