@@ -27,6 +27,8 @@ export type {
   EgressPlan,
   PromptMode,
 } from './plan/plan.ts';
+export { formatPlan } from './plan/format-plan.ts';
+export { planBottle } from './plan/plan-bottle.ts';
 export { isSlug, slugBase } from './plan/slug.ts';
 export type { FaultHook, FaultPoint } from './stack/fault-points.ts';
 export {
@@ -38,6 +40,12 @@ export {
 } from './stack/gc.ts';
 export type { LedgerHeader } from './stack/ledger.ts';
 export { openStack, type BottleStack, type StackOptions } from './stack/stack.ts';
+export { loadManifest, type LoadedManifest, type LoadManifestOptions } from './manifest/load.ts';
+export { mergeManifests } from './manifest/merge.ts';
+export { listManifests, operatorDirectory } from './manifest/operator-directory.ts';
+export { parseManifest, type ManifestProblem } from './manifest/parse.ts';
+export type { EnvironmentSource, Manifest, ManifestRoute } from './manifest/schema.ts';
+export { environmentOf, routeOf, specOf, type SpecResult } from './manifest/spec.ts';
 export { addressClass, type AddressClass } from './net/address-class.ts';
 export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
 export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
