@@ -27,3 +27,30 @@ export type {
   TrustFile,
 } from './fence/fence.ts';
 export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
+export { addressClass, type AddressClass } from './net/address-class.ts';
+export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
+export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
+export { ChunkedBody, type ChunkedStep } from './net/chunked-body.ts';
+export { parseCidr, type Cidr } from './net/cidr.ts';
+export { MAX_CLIENT_HELLO_BYTES, parseClientHello, type ClientHello, type Incomplete } from './net/client-hello.ts';
+export { policyProblems } from './net/compiled-policy.ts';
+export {
+  encodeDnsAnswer,
+  encodeDnsRefusal,
+  MAX_DNS_QUERY_BYTES,
+  parseDnsQuery,
+  type DnsAnswer,
+  type DnsQuery,
+  type DnsRcode,
+  type DnsRefusal,
+} from './net/dns-message.ts';
+export { parseHostPattern, type HostPattern } from './net/host-pattern.ts';
+export { canonicalHost, type Host } from './net/host.ts';
+export type { Field } from './net/http-fields.ts';
+export { parseRequestHead, type BodyFraming, type HeadLimits, type RequestHead } from './net/http-head.ts';
+export type { RequestTarget } from './net/http-target.ts';
+export { judge, type Judgement } from './net/judge.ts';
+export type { NameBudgetLimits } from './net/name-budget.ts';
+export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
+export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
+export { verdict } from './net/verdict.ts';
