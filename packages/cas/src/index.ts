@@ -6,7 +6,7 @@ export {
 } from './store/chunk-loader.ts';
 export { createMemoryChunkStore, type ChunkStore } from './store/chunk-store.ts';
 export { chunkImage, type ChunkImageOptions } from './chunk/chunker.ts';
-export type { ChunkCodec } from './chunk/codec.ts';
+export type { ChunkCodec, EncodedChunk, ThreadedCodec } from './chunk/codec.ts';
 export { createDecoderCodec, type DecompressZstd } from './chunk/decoder-codec.ts';
 export { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './chunk/cut-rules.ts';
 export { checkHashProvider } from './hash/hash-check.ts';
