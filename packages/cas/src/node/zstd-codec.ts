@@ -1,11 +1,5 @@
 import { promisify } from 'node:util';
-import {
-  constants,
-  zstdCompressSync,
-  zstdDecompress,
-  zstdDecompressSync,
-  type ZstdOptions,
-} from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 
 import { DecantError, KIB } from '@decant/core';
 import { ZstdCompress } from 'minizlib';
