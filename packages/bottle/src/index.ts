@@ -14,7 +14,30 @@ export type {
   ResourceClaim,
   ResourceStack,
 } from './backends/backend.ts';
+export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
+export type {
+  AgentPlan,
+  BottleArtifact,
+  BottleCertificate,
+  BottleEndpoints,
+  BottlePlan,
+  BottleSpec,
+  EgressPlan,
+  PromptMode,
+} from './plan/plan.ts';
+export { isSlug, slugBase } from './plan/slug.ts';
+export type { FaultHook, FaultPoint } from './stack/fault-points.ts';
+export {
+  collectBottles,
+  listBottles,
+  type BottleListing,
+  type CollectOptions,
+  type CollectResult,
+} from './stack/gc.ts';
+export type { LedgerHeader } from './stack/ledger.ts';
+export { openStack, type BottleStack, type StackOptions } from './stack/stack.ts';
 export { addressClass, type AddressClass } from './net/address-class.ts';
 export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
 export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
@@ -43,3 +66,15 @@ export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
+export type { AuditEvent } from './audit/audit-event.ts';
+export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
+export type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence/fence.ts';
+export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
