@@ -14,7 +14,54 @@ export type {
   ResourceClaim,
   ResourceStack,
 } from './backends/backend.ts';
+export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
+export { AgentLog } from './control/agent-log.ts';
+export type { AgentViewer } from './control/agent-session.ts';
+export {
+  createBottleClient,
+  type AttachRequest,
+  type BottleClient,
+  type FollowLogRequest,
+  type RemoteExec,
+  type RemoteExecRequest,
+  type RemoteOutput,
+} from './control/client.ts';
+export { DetachKeys } from './control/detach-keys.ts';
+export type { BottleInfo } from './control/messages.ts';
+export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
+export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
+export { superviseBottle, type SupervisedBottle, type SupervisedEnd, type SuperviseOptions } from './control/supervise.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
+export type {
+  AgentPlan,
+  BottleArtifact,
+  BottleCertificate,
+  BottleEndpoints,
+  BottlePlan,
+  BottleSpec,
+  EgressPlan,
+  PromptMode,
+} from './plan/plan.ts';
+export { formatPlan } from './plan/format-plan.ts';
+export { planBottle } from './plan/plan-bottle.ts';
+export { isSlug, slugBase } from './plan/slug.ts';
+export type { FaultHook, FaultPoint } from './stack/fault-points.ts';
+export {
+  collectBottles,
+  listBottles,
+  type BottleListing,
+  type CollectOptions,
+  type CollectResult,
+} from './stack/gc.ts';
+export type { LedgerHeader } from './stack/ledger.ts';
+export { openStack, type BottleStack, type StackOptions } from './stack/stack.ts';
+export { loadManifest, type LoadedManifest, type LoadManifestOptions } from './manifest/load.ts';
+export { mergeManifests } from './manifest/merge.ts';
+export { listManifests, operatorDirectory } from './manifest/operator-directory.ts';
+export { parseManifest, type ManifestProblem } from './manifest/parse.ts';
+export type { EnvironmentSource, Manifest, ManifestRoute } from './manifest/schema.ts';
+export { environmentOf, routeOf, specOf, type SpecResult } from './manifest/spec.ts';
 export type { AuditEvent } from './audit/audit-event.ts';
 export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
 export type {
@@ -50,6 +97,7 @@ export type { Field } from './net/http-fields.ts';
 export { parseRequestHead, type BodyFraming, type HeadLimits, type RequestHead } from './net/http-head.ts';
 export type { RequestTarget } from './net/http-target.ts';
 export { judge, type Judgement } from './net/judge.ts';
+export { shownHost } from './net/name-entropy.ts';
 export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';

@@ -14,6 +14,8 @@ export interface ObjectGatewayOptions {
   readonly region: string;
   /** The path before every key, for example `/objects`. */
   readonly basePath: string;
+  /** The origin that the signer names, where a proxy changes the `Host` of requests; default: that of each request. */
+  readonly publicOrigin?: string | undefined;
   /** Largest part in bytes; default 64 MiB. */
   readonly maxPartBytes?: number | undefined;
   /** Milliseconds since 1970; default: the clock. */
@@ -31,13 +33,17 @@ export function createObjectGateway(options: ObjectGatewayOptions): ObjectGatewa
   const base = `${options.basePath.replace(/\/+$/, '')}/`;
 
   const answer = async (request: Request): Promise<Response> => {
-    const url = new URL(request.url);
+    const reached = new URL(request.url);
+    const url = new URL(`${options.publicOrigin ?? reached.origin}${reached.pathname}${reached.search}`);
     // Nothing is looked up before the signature is known to be good.
-    await verifyPresigned(request, {
-      lookupSecret: (id) => (id === credentials.accessKeyId ? credentials.secretAccessKey : undefined),
-      region,
-      now,
-    });
+    await verifyPresigned(
+      { method: request.method, url: url.href },
+      {
+        lookupSecret: (id) => (id === credentials.accessKeyId ? credentials.secretAccessKey : undefined),
+        region,
+        now,
+      },
+    );
     const key = keyOf(url, base);
     const { uploadId, partNumber } = parametersOf(url);
     const { signal } = request;

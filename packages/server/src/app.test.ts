@@ -56,7 +56,7 @@ describe('who may call', () => {
     }
     const revoked = await bench.caller('acme');
     expect((await revoked.call('GET', '/v1/images')).status).toBe(200);
-    await bench.server.metadata.revokeKey(revoked.key!.split('_')[1]!);
+    await bench.server.metadata.keys.revoke(revoked.key!.split('_')[1]!);
     expect(await revoked.call('GET', '/v1/images')).toMatchObject(problem(401, 'UNAUTHORIZED'));
   });
 

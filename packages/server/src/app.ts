@@ -51,7 +51,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
 
   app.get('/healthz', (c) => c.json({ status: 'ok' }));
   app.get('/readyz', async (c) => {
-    await services.metadata.listKeys();
+    await services.metadata.keys.list();
     return c.json({ status: 'ready' });
   });
   // Signed URLs carry their own authority.

@@ -25,7 +25,7 @@ export async function createApiKey(
 ): Promise<{ readonly row: KeyRow; readonly key: string }> {
   const id = randomBytes(6).toString('hex');
   const secret = randomBytes(32).toString('base64url');
-  const row = await metadata.createKey(id, namespace, hashOf(secret));
+  const row = await metadata.keys.create(id, namespace, hashOf(secret));
   return { row, key: `dk_${id}_${secret}` };
 }
 
@@ -49,7 +49,7 @@ export async function authenticate(metadata: MetadataStore, authorization: strin
 /** Whose key this is; undefined when it is malformed, unknown or revoked. */
 export async function principalOfKey(metadata: MetadataStore, key: string): Promise<Principal | undefined> {
   const [, id, secret] = KEY_FORM.exec(key) ?? [];
-  const row = id === undefined ? undefined : await metadata.findKey(id);
+  const row = id === undefined ? undefined : await metadata.keys.find(id);
   if (row === undefined || row.revokedAt !== null || !hasHash(secret ?? '', row.secretHash)) return undefined;
   return { namespace: row.namespace, operator: false, keyId: row.id };
 }

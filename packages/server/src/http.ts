@@ -53,9 +53,19 @@ async function boundedText(request: Request): Promise<string> {
   return text + decoder.decode();
 }
 
-/** A signer whose URLs lead to this server as the caller reached it. */
+/** Where callers reach this server: the public URL it was given, or the one of this request. */
+export function originOf(c: RouteContext): string {
+  return c.var.services.publicOrigin ?? new URL(c.req.url).origin;
+}
+
+/** The host in names of images in this server's registry. */
+export function registryHostOf(c: RouteContext): string {
+  return new URL(originOf(c)).host;
+}
+
+/** A signer whose URLs lead to this server as the caller reaches it. */
 export function originSigner(c: RouteContext): BlobSigner {
-  return c.var.services.signerFor(new URL(c.req.url).origin);
+  return c.var.services.signerFor(originOf(c));
 }
 
 /** Streams stored bytes as a response. */

@@ -6,6 +6,9 @@ import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
+import { blobPartSource, uploadArtifact } from '@decant/dataplane';
+import { createHttpClient } from '@decant/transport';
+
 import { listen } from './listen.ts';
 import { openEmbeddedServer } from './open.ts';
 
@@ -39,6 +42,41 @@ describe('a listening server', () => {
     });
     expect((await fetch(`${first.url}/healthz`)).status).toBe(200);
   });
+
+  it('behind a proxy names and signs everything with the URL that clients know', async () => {
+    const publicUrl = 'https://decant.example';
+    await using server = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0, publicUrl });
+    const reached: string[] = [];
+    // What a proxy that ends TLS does to a request, its `Host` included.
+    const proxy = (input: string | URL | Request, init?: RequestInit) => {
+      const request = new Request(input, init);
+      const { origin, pathname, search } = new URL(request.url);
+      reached.push(origin);
+      return fetch(new Request(`${server.url}${pathname}${search}`, request));
+    };
+    const client = createHttpClient({ baseUrl: publicUrl, fetch: proxy, token: server.firstKey });
+    const call = async (path: string, body: unknown) => {
+      const headers = { authorization: `Bearer ${server.firstKey}` };
+      return (
+        await proxy(`${publicUrl}${path}`, { method: 'POST', headers, body: JSON.stringify(body) })
+      ).json() as any;
+    };
+    const build = await call('/platform/v1/sandbox-template-builds', { name: 'app', rootfsFormat: 'cas-streaming' });
+    const source = blobPartSource(Uint8Array.of(1, 2, 3));
+    await uploadArtifact({ client, fetch: proxy, relPath: `${build.snapshotRelPath}/x`, source });
+    // To prepare, to sign, a part and its completion: whoever was sent elsewhere would have come to the port itself.
+    expect(reached).toEqual(Array(4).fill(publicUrl));
+    const login = await call('/v1/container-registries/default/credentials', {});
+    expect(login.registry_url).toBe('decant.example/default');
+  });
+
+  it.each(['decant.example', 'ftp://decant.example', 'https://decant.example/prefix', 'https://u:p@decant.example'])(
+    'has no public URL %j',
+    async (publicUrl) => {
+      const started = listen({ dataDirectory: directory, host: '127.0.0.1', port: 0, publicUrl });
+      await expect(started).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+    },
+  );
 
   it('does not wait for a connection that says nothing', async () => {
     const server = await listen({ dataDirectory: directory, host: '127.0.0.1', port: 0 });

@@ -14,6 +14,7 @@ export interface ListenOptions extends OpenOptions {
 }
 
 export interface ListeningServer extends AsyncDisposable {
+  /** Where it listens. */
   readonly url: string;
   /** The API key that was made because the data directory had none; shown here and nowhere else. */
   readonly firstKey: string | undefined;
@@ -47,7 +48,7 @@ export async function listen(options: ListenOptions): Promise<ListeningServer> {
     );
   }
   scope.defer(() => close(http));
-  const keys = await server.metadata.listKeys();
+  const keys = await server.metadata.keys.list();
   const firstKey = keys.length > 0 ? undefined : (await createApiKey(server.metadata, DEFAULT_NAMESPACE)).key;
   const resources = scope.move();
   return {

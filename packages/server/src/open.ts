@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { createNodeFetch } from '@decant/transport/node';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
-import { DecantError, Scope, type Fetch } from '@decant/core';
+import { DecantError, quote, Scope, type Fetch } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
 
@@ -32,6 +32,11 @@ export interface OpenOptions {
   readonly builder?: BuilderOptions | undefined;
   /** Origins of web pages that may call this server with a key, such as `https://app.example`; default none. */
   readonly allowOrigins?: readonly string[] | undefined;
+  /**
+   * Where callers reach the server, as an origin such as `https://decant.example`, when a proxy stands before it: signed
+   * URLs and names of images are made with it. Default: what each request says.
+   */
+  readonly publicUrl?: string | undefined;
 }
 
 export interface BuilderOptions {
@@ -62,6 +67,7 @@ const BUILD_LEASE_MS = 15_000;
 
 export async function openServer(options: OpenOptions): Promise<OpenServer> {
   const { dataDirectory, onError } = options;
+  const publicOrigin = options.publicUrl === undefined ? undefined : parsePublicUrl(options.publicUrl);
   await using scope = new Scope();
   const scratch = scope.use(
     await openScratchDirectory(join(dataDirectory, 'scratch')).catch((error: unknown) => {
@@ -72,7 +78,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     }),
   );
   const metadata = scope.use(await openSqliteMetadata(join(dataDirectory, 'metadata.sqlite')));
-  await metadata.ensureNamespace(DEFAULT_NAMESPACE);
+  await metadata.keys.ensureNamespace(DEFAULT_NAMESPACE);
   const store = createFileObjectStore({ directory: join(dataDirectory, 'objects'), fsync: 'always' });
   const credentials = {
     accessKeyId: 'DECANTLOCAL',
@@ -135,7 +141,8 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
         bucket: BUCKET,
         publicBaseUrl: `${origin}${OBJECTS_PATH}`,
       }),
-    gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH }),
+    publicOrigin,
+    gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH, publicOrigin }),
     poke: () => worker.poke(),
   };
   const app = createApp(services, { onError, allowOrigins: options.allowOrigins });
@@ -145,6 +152,15 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     handle: async (request, caller) => app.fetch(request, caller === 'operator' ? { operator: OPERATOR } : {}),
     [Symbol.asyncDispose]: () => resources[Symbol.asyncDispose](),
   };
+}
+
+/** @throws CONFIG_INVALID for what is no origin: paths cannot be had, because registries lie at the root of a host. */
+function parsePublicUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url !== undefined && /^https?:$/.test(url.protocol) && url.href === `${url.origin}/`) return url.origin;
+  throw new DecantError('CONFIG_INVALID', `Not the URL of a host: ${quote(text)}.`, {
+    hint: 'Give a scheme and a host, with a port where it needs one, such as https://decant.example, and no path.',
+  });
 }
 
 function runnersOf(

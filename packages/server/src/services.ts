@@ -11,6 +11,8 @@ export interface Services {
   readonly store: ObjectStore;
   /** A signer whose URLs lead to this server as the caller sees it: at `origin`. */
   readonly signerFor: (origin: string) => BlobSigner;
+  /** Where callers reach this server, when that is not where it listens: `https://decant.example`. */
+  readonly publicOrigin: string | undefined;
   /** Serves the signed URLs of a store that has no HTTP of its own. */
   readonly gateway: (request: Request) => Promise<Response>;
   readonly builder: ImageBuilder;

@@ -21,7 +21,7 @@ let errors: DecantError[];
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), 'worker-test-'));
   metadata = await openSqliteMetadata(':memory:');
-  await metadata.ensureNamespace(acme);
+  await metadata.keys.ensureNamespace(acme);
   store = createMemoryObjectStore();
   errors = [];
 });
@@ -44,7 +44,7 @@ const start = (change: { store?: ObjectStore; metadata?: MetadataStore } = {}): 
 
 /** A build whose upload is complete and waits to be admitted. */
 async function ready(id: string): Promise<BuildRow> {
-  const build = await metadata.createBuild({
+  const build = await metadata.builds.create({
     id: id as BuildId,
     namespace: acme,
     snapshotId: 's',
@@ -56,7 +56,7 @@ async function ready(id: string): Promise<BuildRow> {
   const { manifest, pack } = await stagedImage([chunkOf(1)]);
   await store.put(`ns/acme/staging/${id}/packs/000000`, pack);
   await store.put(`ns/acme/staging/${id}/manifest`, manifest.bytes);
-  return metadata.beginIngest(acme, build.id, {
+  return metadata.builds.beginIngest(acme, build.id, {
     snapshotId: 's',
     snapshotUri: 'u',
     snapshotFormatVersion: 'content_addressed_streaming_v1',
@@ -67,7 +67,7 @@ async function ready(id: string): Promise<BuildRow> {
 
 async function ended(id: string): Promise<BuildRow> {
   for (let i = 0; i < 1000; i++) {
-    const build = await metadata.findBuild(acme, id);
+    const build = await metadata.builds.find(acme, id);
     if (build !== undefined && build.status !== 'ingesting') return build;
     await delay(10);
   }
@@ -95,7 +95,7 @@ describe('the worker', () => {
 
   it('takes over the job of a worker that died, once its lease has run out', async () => {
     await ready('orphan');
-    expect(await metadata.claim([INGEST_JOB], 50)).toBeDefined();
+    expect(await metadata.jobs.claim([INGEST_JOB], 50)).toBeDefined();
     await using worker = start();
     void worker;
     expect(await ended('orphan')).toMatchObject({ status: 'completed' });
@@ -119,7 +119,7 @@ describe('the worker', () => {
     const worker = start({ store: slow });
     await inside;
     await worker[Symbol.asyncDispose]();
-    expect(await metadata.findBuild(acme, 'cut')).toMatchObject({ status: 'ingesting', problem: null });
+    expect(await metadata.builds.find(acme, 'cut')).toMatchObject({ status: 'ingesting', problem: null });
     expect(errors).toEqual([]);
     await using next = start();
     void next;
@@ -152,7 +152,7 @@ describe('the worker', () => {
   it('gives up a job that has ended nobody ever knew how, twenty times', async () => {
     await ready('poison');
     for (let i = 0; i < 20; i++) {
-      await metadata.claim([INGEST_JOB], 0);
+      await metadata.jobs.claim([INGEST_JOB], 0);
       await delay(2);
     }
     await using worker = start();
@@ -161,10 +161,10 @@ describe('the worker', () => {
   });
 
   it('goes on after a failure of its own, which it reports, and drops jobs it does not understand', async () => {
-    await metadata.enqueue(INGEST_JOB, 'strange', { what: 1 });
-    await metadata.enqueue(INGEST_JOB, 'gone', { namespace: 'acme', buildId: 'none' });
+    await metadata.jobs.enqueue(INGEST_JOB, 'strange', { what: 1 });
+    await metadata.jobs.enqueue(INGEST_JOB, 'gone', { namespace: 'acme', buildId: 'none' });
     let failures = 2;
-    const failing = new Proxy(metadata, {
+    const failing = new Proxy(metadata.jobs, {
       get(target, name) {
         if (name === 'claim' && failures-- > 0) return () => Promise.reject(new Error('the disk is away'));
         const value: unknown = Reflect.get(target, name);
@@ -172,11 +172,11 @@ describe('the worker', () => {
       },
     });
     await ready('later');
-    await using worker = start({ metadata: failing });
+    await using worker = start({ metadata: { ...metadata, jobs: failing } });
     void worker;
     expect(await ended('later')).toMatchObject({ status: 'completed' });
     expect(errors.map(({ message }) => message)).toEqual(['the disk is away', 'the disk is away']);
-    while ((await metadata.claim([INGEST_JOB], 0)) !== undefined) await delay(5);
+    while ((await metadata.jobs.claim([INGEST_JOB], 0)) !== undefined) await delay(5);
   });
 
   it('does not undo an admission whose staged objects cannot be removed', async () => {
@@ -187,6 +187,6 @@ describe('the worker', () => {
     expect(await ended('stuck')).toMatchObject({ status: 'completed' });
     while (errors.length === 0) await delay(5);
     expect(errors[0]?.message).toBe('read-only');
-    expect(await metadata.findBuild(acme, 'stuck')).toMatchObject({ status: 'completed', problem: null });
+    expect(await metadata.builds.find(acme, 'stuck')).toMatchObject({ status: 'completed', problem: null });
   });
 });

@@ -85,7 +85,7 @@ export function startWorker(options: WorkerOptions): Worker {
     });
 
   const turn = async () => {
-    const job = await metadata.claim([INGEST_JOB], LEASE_MS);
+    const job = await metadata.jobs.claim([INGEST_JOB], LEASE_MS);
     if (job !== undefined) {
       await work(job, options, signal);
       return;
@@ -128,15 +128,15 @@ async function work(job: ClaimedJob, options: WorkerOptions, shutdown: AbortSign
   const { metadata } = options;
   const payload = payloadSchema.safeParse(job.payload);
   const build = payload.success
-    ? await metadata.findBuild(payload.data.namespace as Namespace, payload.data.buildId)
+    ? await metadata.builds.find(payload.data.namespace as Namespace, payload.data.buildId)
     : undefined;
   if (build?.status !== 'ingesting') {
-    await metadata.finish(job);
+    await metadata.jobs.finish(job);
     return;
   }
   const lost = new AbortController();
   const renewal = setInterval(() => {
-    metadata.renew(job, LEASE_MS).then(
+    metadata.jobs.renew(job, LEASE_MS).then(
       (held) => held || lost.abort(new DecantError('INGEST_STATE', 'Another worker has taken the job over.')),
       (error: unknown) => lost.abort(error),
     );
@@ -150,14 +150,14 @@ async function work(job: ClaimedJob, options: WorkerOptions, shutdown: AbortSign
     await admit(job, build, options, AbortSignal.any([shutdown, lost.signal]));
   } catch (error) {
     // What a step that was cut short throws says nothing about the upload.
-    if (shutdown.aborted) await metadata.release(job, 0);
+    if (shutdown.aborted) await metadata.jobs.release(job, 0);
     if (shutdown.aborted || lost.signal.aborted || isDecantError(error, 'INGEST_STATE')) return;
     const failure = toDecantError(error);
     if (failure.retryable && job.attempt < MAX_ATTEMPTS) {
-      await metadata.release(job, RETRY_DELAY_MS);
+      await metadata.jobs.release(job, RETRY_DELAY_MS);
     } else {
       if (httpStatusOf(failure.code) >= 500) options.onError?.(failure);
-      await metadata.failBuild(job, build, problemOf(failure));
+      await metadata.builds.fail(job, build, problemOf(failure));
     }
     return;
   } finally {
@@ -177,7 +177,7 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     hash: await options.hash(),
     codec: options.codec,
     namespace: build.namespace,
-    index: metadata.chunkIndex(build.namespace),
+    index: metadata.images.chunkIndex(build.namespace),
     stagingPrefix: staging,
     scratchDirectory: options.scratchDirectory,
     findAdmitted: (id) => findAdmitted(metadata, build.namespace, id),
@@ -186,7 +186,7 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
       if (now - reportedAt < PROGRESS_INTERVAL_MS) return;
       reportedAt = now;
       // Only shown to people: an admission does not fail because it could not be told.
-      metadata.setProgress(build.id, bytes, totalBytes).catch(() => undefined);
+      metadata.builds.setProgress(build.id, bytes, totalBytes).catch(() => undefined);
     },
     signal,
   };
@@ -198,7 +198,7 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     await store.put(recordKey(build.namespace, admission.id), new TextEncoder().encode(record), { signal });
   }
   signal.throwIfAborted();
-  await metadata.commitAdmission(job, {
+  await metadata.builds.commit(job, {
     build,
     image: {
       record: { ...admission.record, createdAt: new Date().toISOString() },
@@ -216,7 +216,7 @@ async function findAdmitted(
   namespace: Namespace,
   id: ImageId,
 ): Promise<AdmittedImage | undefined> {
-  const image = await metadata.findImage(namespace, id);
+  const image = await metadata.images.find(namespace, id);
   return image === undefined ? undefined : { record: image.record, configDigest: image.configDigest };
 }
 
@@ -241,13 +241,13 @@ function problemOf({ code, message, hint }: DecantError): BuildProblem {
 }
 
 async function expireBuilds({ metadata, store }: WorkerOptions, signal: AbortSignal): Promise<void> {
-  const expired = await metadata.expireBuilds(BUILD_EXPIRY_MS, {
+  const expired = await metadata.builds.expire(BUILD_EXPIRY_MS, {
     code: 'TIMEOUT',
     message: 'The upload was not completed within a day.',
   });
   for (const build of expired) {
     await removeStaging(store, build, signal);
-    await metadata.stagingRemoved(build.id);
+    await metadata.builds.stagingRemoved(build.id);
   }
 }
 

@@ -16,6 +16,7 @@ export interface ServeOptions extends CommonOptions {
   readonly buildLimit: readonly string[];
   readonly baseRegistry: readonly string[];
   readonly allowOrigin?: readonly string[];
+  readonly publicUrl?: string;
 }
 
 export function serveAction(options: ServeOptions): Promise<void> {
@@ -28,6 +29,7 @@ export function serveAction(options: ServeOptions): Promise<void> {
       port: portOf(options.port),
       builder: { limits, ...(baseRegistry.length === 0 ? {} : { baseRegistries: baseRegistry }) },
       allowOrigins: originsOf(options.allowOrigin),
+      publicUrl: options.publicUrl,
       onError: (error) => say(`${error.code}: ${error.message}`),
     });
     const { url, firstKey } = server;
@@ -39,7 +41,7 @@ export function serveAction(options: ServeOptions): Promise<void> {
         print(firstKey);
         say('The second line is the API key of the namespace "default". It is not shown again: keep it.');
       }
-      say(`Use it with: DECANT_URL=${url} DECANT_API_KEY=… decant image ls`);
+      say(`Use it with: DECANT_URL=${options.publicUrl ?? url} DECANT_API_KEY=… decant image ls`);
     }
     // Being told to stop is how this command ends.
     if (!signal.aborted) await once(signal, 'abort');

@@ -19,6 +19,10 @@ export function addServeCommand(program: Command): void {
       gather,
       [],
     )
+    .option(
+      '--public-url <url>',
+      'where clients reach it when a proxy stands before it, such as https://decant.example; signed URLs and image names have it',
+    )
     .option('--allow-origin <origin>', 'web pages of this origin may call it; may be given more than once', gather)
     .option('--json', 'print the address, and a new key if there is one, as one JSON document')
     .option('--debug', 'show stack traces of errors')

@@ -8,7 +8,7 @@ import {
 } from '@decant/core';
 import { Hono } from 'hono';
 
-import type { RouteContext, ServerEnv } from '../http.ts';
+import { registryHostOf, type RouteContext, type ServerEnv } from '../http.ts';
 import type { ImageBuildRow } from '../metadata/image-build-store.ts';
 import { contextOfFiles } from './context-files-archive.ts';
 import { logStream } from './log-stream.ts';
@@ -41,7 +41,7 @@ export function builderRoutes(): Hono<ServerEnv> {
         {
           namespace,
           trust: operator ? 'operator' : 'tenant',
-          host: new URL(c.req.url).host,
+          host: registryHostOf(c),
           fields,
           contextFile: context.file,
           contextBytes: context.sizeBytes,
@@ -146,7 +146,7 @@ function buildAnswer(c: RouteContext, build: ImageBuildRow, place: number | unde
 
 /** The image as the caller reaches it: this server's host, the namespace, the name, and the digest that was built. */
 function imageRef(c: RouteContext, build: ImageBuildRow, digest: string): string {
-  return `${new URL(c.req.url).host}/${build.namespace}/${formatImageName(build)}@${digest}`;
+  return `${registryHostOf(c)}/${build.namespace}/${formatImageName(build)}@${digest}`;
 }
 
 function pageLimit(text: string | undefined): number {

@@ -6,7 +6,7 @@ import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { ClaimLimits, ImageBuildStore, NewImageBuild } from './image-build-store.ts';
-import type { MetadataStoreFixture } from './metadata-store.contract.ts';
+import type { MetadataStoreFixture } from './contract-kit.ts';
 
 const acme = parseNamespace('acme');
 const other = parseNamespace('other');

@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseImageId, parseNamespace, type BuildId, type Namespace } from '@decant/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import type { MetadataStoreFixture } from './metadata-store.contract.ts';
+import type { MetadataStoreFixture } from './contract-kit.ts';
 import type { SnapshotStore } from './snapshot-store.ts';
 import { INGEST_JOB } from './store.ts';
 
@@ -21,9 +21,9 @@ export function snapshotStoreContract(name: string, open: () => Promise<Metadata
 
     const admit = async (namespace: Namespace) => {
       const { store } = fixture;
-      await store.ensureNamespace(namespace);
+      await store.keys.ensureNamespace(namespace);
       const id = randomUUID() as BuildId;
-      const build = await store.createBuild({
+      const build = await store.builds.create({
         ...{
           id,
           namespace,
@@ -34,9 +34,9 @@ export function snapshotStoreContract(name: string, open: () => Promise<Metadata
           request: {},
         },
       });
-      await store.beginIngest(namespace, id, {});
-      const job = await store.claim([INGEST_JOB], 60_000);
-      await store.commitAdmission(job!, {
+      await store.builds.beginIngest(namespace, id, {});
+      const job = await store.jobs.claim([INGEST_JOB], 60_000);
+      await store.builds.commit(job!, {
         build,
         image: {
           record: {

@@ -7,10 +7,9 @@ import { DecantError } from '@decant/core';
 import { run } from '@decant/core/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { imageBuildStoreContract } from './image-build-store.contract.ts';
-import { metadataStoreContract, type MetadataStoreFixture } from './metadata-store.contract.ts';
+import type { MetadataStoreFixture } from './contract-kit.ts';
+import { metadataStoreContract } from './metadata-store.contract.ts';
 import { SQLITE_MIGRATIONS } from './migrations.ts';
-import { snapshotStoreContract } from './snapshot-store.contract.ts';
 import { openSqliteMetadata } from './sqlite-store.ts';
 import { SqliteDatabase } from './sqlite.ts';
 
@@ -29,8 +28,6 @@ const openTwice = async (): Promise<MetadataStoreFixture> => {
   };
 };
 metadataStoreContract('SQLite', openTwice);
-imageBuildStoreContract('SQLite', openTwice);
-snapshotStoreContract('SQLite', openTwice);
 
 describe('the database file', () => {
   let directory: string;
@@ -71,7 +68,7 @@ describe('the database file', () => {
     const path = join(directory, 'metadata.sqlite');
     const first = await SqliteDatabase.open(path);
     const opened = await first.transaction(() => openSqliteMetadata(path));
-    expect(await opened.listKeys()).toEqual([]);
+    expect(await opened.keys.list()).toEqual([]);
     await opened[Symbol.asyncDispose]();
     first.close();
   });
@@ -93,10 +90,10 @@ describe('the database file', () => {
     const source = `
       const { openSqliteMetadata } = await import(${JSON.stringify(new URL('./sqlite-store.ts', import.meta.url).href)});
       const store = await openSqliteMetadata(${JSON.stringify(join(directory, 'metadata.sqlite'))});
-      for (let i = 0; i < 20; i++) await store.enqueue('work', 'job-' + i, i);
+      for (let i = 0; i < 20; i++) await store.jobs.enqueue('work', 'job-' + i, i);
       const done = [];
-      for (let job; (job = await store.claim(['work'], 60000)) !== undefined; done.push(job.payload)) {
-        if (!(await store.finish(job))) throw new Error('a claim was lost');
+      for (let job; (job = await store.jobs.claim(['work'], 60000)) !== undefined; done.push(job.payload)) {
+        if (!(await store.jobs.finish(job))) throw new Error('a claim was lost');
       }
       await store[Symbol.asyncDispose]();
       console.log(JSON.stringify(done));`;

@@ -85,78 +85,91 @@ export interface AdmissionCommit {
   readonly template: Template;
 }
 
+/** A registry credential to be; `keyId` is null when an operator asked. */
+export interface NewRegistryCredential extends Pick<RegistryCredentialRow, 'id' | 'namespace' | 'secretHash'> {
+  readonly keyId: string | null;
+  readonly lifeMs: number;
+}
+
+export interface KeyStore {
+  ensureNamespace(namespace: Namespace): Promise<void>;
+  create(id: string, namespace: Namespace, secretHash: string): Promise<KeyRow>;
+  /** The key and the hash of its secret, revoked or not. */
+  find(id: string): Promise<(KeyRow & { readonly secretHash: string }) | undefined>;
+  list(): Promise<readonly KeyRow[]>;
+  /** Returns undefined when there is no such key; revoking twice keeps the first time. */
+  revoke(id: string): Promise<KeyRow | undefined>;
+  /**
+   * Remembers credentials for the registry that end after `lifeMs`, or with the key they were made for. Those that
+   * have ended go.
+   */
+  createRegistryCredential(credential: NewRegistryCredential): Promise<RegistryCredentialRow>;
+  /** Undefined as well when they have ended or their key was revoked. */
+  findRegistryCredential(id: string): Promise<RegistryCredentialRow | undefined>;
+}
+
+export interface ImageStore {
+  find(namespace: Namespace, id: ImageId): Promise<ImageRow | undefined>;
+  chunkIndex(namespace: Namespace): ChunkIndex;
+}
+
+export interface NameStore {
+  find(namespace: Namespace, name: ImageName): Promise<NameRow | undefined>;
+  /** Names after `after` in byte order of name and tag, at most `limit`. */
+  list(
+    namespace: Namespace,
+    options: { limit: number; after?: ImageName | undefined },
+  ): Promise<readonly (NameRow & { image: ImageRow })[]>;
+  /** Points a name at an image of this namespace. @throws NOT_FOUND when there is no such image. */
+  set(namespace: Namespace, row: Omit<NameRow, 'updatedAt'>): Promise<NameRow>;
+  /** Removes the name only. Returns false when there was none. */
+  remove(namespace: Namespace, name: ImageName): Promise<boolean>;
+  /** What the name pointed at, the latest 1,000 versions, newest first. */
+  history(
+    namespace: Namespace,
+    name: ImageName,
+  ): Promise<readonly { version: number; imageId: ImageId | null; createdAt: number }[]>;
+}
+
+export type NewBuild = Pick<BuildRow, 'id' | 'namespace' | 'snapshotId' | 'name' | 'tag' | 'format' | 'request'>;
+
+/** Builds of the platform plane: uploads from being prepared until they are admitted or refused. */
+export interface AdmissionStore {
+  create(build: NewBuild): Promise<BuildRow>;
+  find(namespace: Namespace, id: string): Promise<BuildRow | undefined>;
+  /** Moves a prepared build to ingesting and enqueues its job. Returns the build as it now is: unchanged when it had moved on already. */
+  beginIngest(namespace: Namespace, id: BuildId, completion: unknown): Promise<BuildRow>;
+  setProgress(id: BuildId, bytes: number, totalBytes: number): Promise<void>;
+  /** Makes an admission visible. @throws INGEST_STATE when the job's claim or the build has moved on. */
+  commit(job: ClaimedJob, commit: AdmissionCommit): Promise<void>;
+  /** Marks a build failed. @throws INGEST_STATE as above. */
+  fail(job: ClaimedJob, build: BuildRow, problem: BuildProblem): Promise<void>;
+  /**
+   * Fails builds whose upload was not completed for `olderThanMs`. Then gives up to 100 of the builds that ended that
+   * long ago and whose staged objects have not been removed: by now no signed URL can write to them any more.
+   */
+  expire(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]>;
+  /** Remembers that nothing is staged for a build any more. */
+  stagingRemoved(id: BuildId): Promise<void>;
+}
+
 /**
  * Everything the services remember besides objects. Each call is one transaction; times come from the
  * store's own clock. Names, builds, images and chunks of one namespace are never visible to another.
  */
-export interface MetadataStore extends JobQueue, AsyncDisposable {
+export interface MetadataStore extends AsyncDisposable {
+  readonly keys: KeyStore;
+  readonly jobs: JobQueue;
+  readonly images: ImageStore;
+  readonly names: NameStore;
+  readonly builds: AdmissionStore;
   /** Builds of the image-builder. */
   readonly imageBuilds: ImageBuildStore;
   readonly snapshots: SnapshotStore;
   /** Files of build contexts that were sent one by one. */
   readonly contextFiles: ContextFileStore;
-
   /** The value of a setting; when absent, the one `make` gives is stored first. Racing callers get the same value. */
   setting(name: string, make: () => string): Promise<string>;
-
-  ensureNamespace(namespace: Namespace): Promise<void>;
-  createKey(id: string, namespace: Namespace, secretHash: string): Promise<KeyRow>;
-  /** The key and the hash of its secret, revoked or not. */
-  findKey(id: string): Promise<(KeyRow & { readonly secretHash: string }) | undefined>;
-  listKeys(): Promise<readonly KeyRow[]>;
-  /** Returns undefined when there is no such key; revoking twice keeps the first time. */
-  revokeKey(id: string): Promise<KeyRow | undefined>;
-
-  /**
-   * Remembers credentials for the registry that end after `lifeMs`, or with the key they were made for. Those that
-   * have ended go. `keyId` is null when an operator asked.
-   */
-  createRegistryCredential(
-    credential: Pick<RegistryCredentialRow, 'id' | 'namespace' | 'secretHash'> & {
-      readonly keyId: string | null;
-      readonly lifeMs: number;
-    },
-  ): Promise<RegistryCredentialRow>;
-  /** Undefined as well when they have ended or their key was revoked. */
-  findRegistryCredential(id: string): Promise<RegistryCredentialRow | undefined>;
-
-  chunkIndex(namespace: Namespace): ChunkIndex;
-
-  findImage(namespace: Namespace, id: ImageId): Promise<ImageRow | undefined>;
-  findName(namespace: Namespace, name: ImageName): Promise<NameRow | undefined>;
-  /** Names after `after` in byte order of name and tag, at most `limit`. */
-  listNames(
-    namespace: Namespace,
-    options: { limit: number; after?: ImageName | undefined },
-  ): Promise<readonly (NameRow & { image: ImageRow })[]>;
-  /** Points a name at an image of this namespace. @throws NOT_FOUND when there is no such image. */
-  setName(namespace: Namespace, row: Omit<NameRow, 'updatedAt'>): Promise<NameRow>;
-  /** Removes the name only. Returns false when there was none. */
-  removeName(namespace: Namespace, name: ImageName): Promise<boolean>;
-  /** What the name pointed at, the latest 1,000 versions, newest first. */
-  nameHistory(
-    namespace: Namespace,
-    name: ImageName,
-  ): Promise<readonly { version: number; imageId: ImageId | null; createdAt: number }[]>;
-
-  createBuild(
-    build: Pick<BuildRow, 'id' | 'namespace' | 'snapshotId' | 'name' | 'tag' | 'format' | 'request'>,
-  ): Promise<BuildRow>;
-  findBuild(namespace: Namespace, id: string): Promise<BuildRow | undefined>;
-  /** Moves a prepared build to ingesting and enqueues its job. Returns the build as it now is: unchanged when it had moved on already. */
-  beginIngest(namespace: Namespace, id: BuildId, completion: unknown): Promise<BuildRow>;
-  setProgress(id: BuildId, bytes: number, totalBytes: number): Promise<void>;
-  /** Makes an admission visible. @throws INGEST_STATE when the job's claim or the build has moved on. */
-  commitAdmission(job: ClaimedJob, commit: AdmissionCommit): Promise<void>;
-  /** Marks a build failed. @throws INGEST_STATE as above. */
-  failBuild(job: ClaimedJob, build: BuildRow, problem: BuildProblem): Promise<void>;
-  /**
-   * Fails builds whose upload was not completed for `olderThanMs`. Then gives up to 100 of the builds that ended that
-   * long ago and whose staged objects have not been removed: by now no signed URL can write to them any more.
-   */
-  expireBuilds(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]>;
-  /** Remembers that nothing is staged for a build any more. */
-  stagingRemoved(id: BuildId): Promise<void>;
 }
 
 export const INGEST_JOB = 'ingest';

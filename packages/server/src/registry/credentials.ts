@@ -4,7 +4,7 @@ import { DecantError, type RegistryLogin } from '@decant/core';
 import { Hono } from 'hono';
 
 import { hasHash, hashOf, principalOfKey, type Principal } from '../auth.ts';
-import type { ServerEnv } from '../http.ts';
+import { registryHostOf, type ServerEnv } from '../http.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import { EMBEDDED_HOST } from '../services.ts';
 
@@ -23,7 +23,7 @@ export function credentialRoutes(): Hono<ServerEnv> {
 
   routes.post('/default/credentials', async (c) => {
     const { principal, services } = c.var;
-    const { host } = new URL(c.req.url);
+    const host = registryHostOf(c);
     if (host === EMBEDDED_HOST) {
       throw new DecantError('USAGE', 'The registry has no address: this server does not listen on a port.', {
         hint: 'Start one with: decant serve',
@@ -32,7 +32,7 @@ export function credentialRoutes(): Hono<ServerEnv> {
     const id = randomBytes(6).toString('hex');
     const secret = randomBytes(32).toString('base64url');
     const { namespace, keyId } = principal;
-    const { expiresAt } = await services.metadata.createRegistryCredential({
+    const { expiresAt } = await services.metadata.keys.createRegistryCredential({
       ...{ id, namespace, keyId, secretHash: hashOf(secret), lifeMs: LIFE_MS },
     });
     const answer: RegistryLogin = {
@@ -60,7 +60,7 @@ export async function authenticateRegistry(
   const password = text.slice(text.indexOf(':') + 1);
   const [, id, secret] = CREDENTIAL_FORM.exec(password) ?? [];
   if (id === undefined || secret === undefined) return principalOfKey(metadata, password);
-  const row = await metadata.findRegistryCredential(id);
+  const row = await metadata.keys.findRegistryCredential(id);
   if (row === undefined || !hasHash(secret, row.secretHash)) return undefined;
   return { namespace: row.namespace, operator: false, keyId: null };
 }

@@ -133,7 +133,7 @@ describe('the mounted registry', () => {
     const changed = body.password.slice(0, -1) + (body.password.endsWith('A') ? 'B' : 'A');
     expect((await v2('/v2/', basic(body.username, changed))).status).toBe(401);
     // With the key that asked for them they end as well.
-    await test.server.metadata.revokeKey(one.key!.slice(3, 15));
+    await test.server.metadata.keys.revoke(one.key!.slice(3, 15));
     expect((await v2('/v2/', login)).status).toBe(401);
     expect((await one.call('POST', '/v1/container-registries/default/credentials')).status).toBe(401);
   });

@@ -39,7 +39,7 @@ async function stagingOf(c: RouteContext, relPath: string): Promise<string> {
       'The path to be signed is not in the staging area of a build of this key.',
     );
   }
-  const build = await c.var.services.metadata.findBuild(namespace, id);
+  const build = await c.var.services.metadata.builds.find(namespace, id);
   if (build === undefined) throw new DecantError('SIGN_PATH_FORBIDDEN', `There is no build ${id}.`);
   if (build.status !== 'prepared') {
     throw new DecantError('INGEST_STATE', `Build ${id} is ${build.status}; nothing more can be uploaded to it.`);

@@ -33,7 +33,7 @@ export function imageRoutes(): Hono<ServerEnv> {
     const cursor = c.req.query('cursor');
     const after = cursor === undefined ? undefined : parseImageName(cursor);
     const { metadata } = c.var.services;
-    const rows = await metadata.listNames(c.var.principal.namespace, { limit: limit + 1, after });
+    const rows = await metadata.names.list(c.var.principal.namespace, { limit: limit + 1, after });
     const page = rows.slice(0, limit);
     const last = page.at(-1);
     return c.json({
@@ -95,7 +95,7 @@ export function imageRoutes(): Hono<ServerEnv> {
   routes.post('/chunks/missing', async (c) => {
     const { ids } = await jsonBody(c, missingChunksRequestSchema);
     const wanted = ids.map(parseChunkId);
-    const found = await c.var.services.metadata.chunkIndex(c.var.principal.namespace).locate(wanted);
+    const found = await c.var.services.metadata.images.chunkIndex(c.var.principal.namespace).locate(wanted);
     return c.json({ missing: wanted.filter((id) => !found.has(id)) });
   });
 
@@ -116,7 +116,7 @@ async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image
   const { metadata } = services;
   const { namespace } = principal;
   if (isImageId(ref)) {
-    const image = await metadata.findImage(namespace, ref);
+    const image = await metadata.images.find(namespace, ref);
     if (image === undefined) throw new DecantError('NOT_FOUND', `There is no image ${ref}.`);
     const config = await readConfig(services, namespace, image.configDigest);
     return {
@@ -125,8 +125,8 @@ async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image
       detail: { name: null, tag: null, updatedAt: null, diskBytes: 0, image: image.record, config },
     };
   }
-  const name = await metadata.findName(namespace, parseImageName(ref));
-  const image = name === undefined ? undefined : await metadata.findImage(namespace, name.imageId);
+  const name = await metadata.names.find(namespace, parseImageName(ref));
+  const image = name === undefined ? undefined : await metadata.images.find(namespace, name.imageId);
   if (name === undefined || image === undefined) {
     throw new DecantError('NOT_FOUND', `There is no image ${ref}.`, {
       hint: 'List what there is with: decant image ls',

@@ -21,12 +21,12 @@ export function keyRoutes(): Hono<ServerEnv> {
 
   routes.get('/', async (c) => {
     requireOperator(c);
-    return c.json({ keys: (await c.var.services.metadata.listKeys()).map(answer) });
+    return c.json({ keys: (await c.var.services.metadata.keys.list()).map(answer) });
   });
 
   routes.delete('/:id', async (c) => {
     requireOperator(c);
-    const row = await c.var.services.metadata.revokeKey(c.req.param('id'));
+    const row = await c.var.services.metadata.keys.revoke(c.req.param('id'));
     if (row === undefined) throw new DecantError('NOT_FOUND', `There is no key ${c.req.param('id')}.`);
     return c.json(answer(row));
   });

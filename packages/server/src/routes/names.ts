@@ -19,15 +19,15 @@ export function nameRoutes(): Hono<ServerEnv> {
     const { metadata } = c.var.services;
     const { namespace } = c.var.principal;
     const id = parseImageId(imageId);
-    const image = await metadata.findImage(namespace, id);
+    const image = await metadata.images.find(namespace, id);
     if (image === undefined) throw new DecantError('NOT_FOUND', `There is no image ${imageId}.`);
     // An ext4 image's configuration belongs to the names that point at it: take it from the one the caller copies.
     const from = c.req.query('from');
-    const source = from === undefined ? undefined : await metadata.findName(namespace, parseImageName(from));
+    const source = from === undefined ? undefined : await metadata.names.find(namespace, parseImageName(from));
     if (source !== undefined && source.imageId !== id) {
       throw new DecantError('CONFLICT', `${from} points at another image by now.`, { hint: 'Run the command again.' });
     }
-    const row = await metadata.setName(namespace, {
+    const row = await metadata.names.set(namespace, {
       ...imageName(c),
       imageId: id,
       configDigest: source?.configDigest ?? image.configDigest,
@@ -43,7 +43,7 @@ export function nameRoutes(): Hono<ServerEnv> {
 
   routes.delete('/:name', async (c) => {
     const name = imageName(c);
-    if (!(await c.var.services.metadata.removeName(c.var.principal.namespace, name))) {
+    if (!(await c.var.services.metadata.names.remove(c.var.principal.namespace, name))) {
       throw new DecantError('NOT_FOUND', `There is no image ${formatImageName(name)}.`);
     }
     return c.body(null, 204);
@@ -51,7 +51,7 @@ export function nameRoutes(): Hono<ServerEnv> {
 
   routes.get('/:name/history', async (c) => {
     const name = imageName(c);
-    const versions = await c.var.services.metadata.nameHistory(c.var.principal.namespace, name);
+    const versions = await c.var.services.metadata.names.history(c.var.principal.namespace, name);
     if (versions.length === 0) throw new DecantError('NOT_FOUND', `There never was an image ${formatImageName(name)}.`);
     return c.json({
       versions: versions.map(({ version, imageId, createdAt }) => ({

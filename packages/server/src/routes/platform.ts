@@ -39,7 +39,7 @@ export function platformRoutes(): Hono<ServerEnv> {
     }
     const { metadata } = c.var.services;
     const { namespace } = c.var.principal;
-    const build = await metadata.createBuild({
+    const build = await metadata.builds.create({
       id: randomUUID() as BuildId,
       namespace,
       snapshotId: randomUUID(),
@@ -65,7 +65,7 @@ export function platformRoutes(): Hono<ServerEnv> {
     const { metadata, poke } = c.var.services;
     const build = await findBuild(c);
     checkCompletion(c, build, completion);
-    const begun = await metadata.beginIngest(build.namespace, build.id, completion);
+    const begun = await metadata.builds.beginIngest(build.namespace, build.id, completion);
     poke();
     if (build.format === 'cas-streaming' && begun.status === 'ingesting') return c.json(buildAnswer(begun), 202);
     const ended = await waitForEnd(metadata, begun, c.req.raw.signal);
@@ -78,7 +78,7 @@ export function platformRoutes(): Hono<ServerEnv> {
 
 async function findBuild(c: RouteContext): Promise<BuildRow> {
   const id = c.req.param('id') ?? '';
-  const build = await c.var.services.metadata.findBuild(c.var.principal.namespace, id);
+  const build = await c.var.services.metadata.builds.find(c.var.principal.namespace, id);
   if (build === undefined) throw new DecantError('NOT_FOUND', `There is no build ${id}.`);
   return build;
 }
@@ -110,7 +110,7 @@ function checkCompletion(c: RouteContext, build: BuildRow, completion: CompleteR
 async function waitForEnd(metadata: MetadataStore, build: BuildRow, signal: AbortSignal): Promise<BuildRow> {
   const deadline = performance.now() + ADMISSION_WAIT_MS;
   for (let pauseMs = 20; ; pauseMs = Math.min(500, pauseMs * 2)) {
-    const now = (await metadata.findBuild(build.namespace, build.id)) ?? build;
+    const now = (await metadata.builds.find(build.namespace, build.id)) ?? build;
     if (now.status === 'completed' || now.status === 'failed') return now;
     if (performance.now() > deadline) {
       throw new DecantError('TIMEOUT', `The admission of build ${build.id} did not end in time.`, {

@@ -11,7 +11,7 @@ import {
 } from '@decant/core';
 import { Hono } from 'hono';
 
-import { checked, jsonBody, type RouteContext, type ServerEnv } from '../http.ts';
+import { checked, jsonBody, registryHostOf, type RouteContext, type ServerEnv } from '../http.ts';
 import type { SnapshotRow } from '../metadata/snapshot-store.ts';
 import { isProjectOf, projectIdOf } from './project.ts';
 
@@ -26,7 +26,8 @@ export function snapshotRoutes(): Hono<ServerEnv> {
   routes.post('/snapshots', async (c) => {
     const request = await jsonBody(c, createSnapshotSchema);
     const { namespace } = c.var.principal;
-    const hosts = [new URL(c.req.url).host];
+    // Whoever is beside the proxy names images by the address that they know.
+    const hosts = [...new Set([registryHostOf(c), new URL(c.req.url).host])];
     const { signal } = c.req.raw;
     const row = await c.var.services.registrar.register(namespace, request, { hosts, signal });
     return c.json(snapshotAnswer(row), 201);
