@@ -62,6 +62,18 @@ export { listManifests, operatorDirectory } from './manifest/operator-directory.
 export { parseManifest, type ManifestProblem } from './manifest/parse.ts';
 export type { EnvironmentSource, Manifest, ManifestRoute } from './manifest/schema.ts';
 export { environmentOf, routeOf, specOf, type SpecResult } from './manifest/spec.ts';
+export type { AuditEvent } from './audit/audit-event.ts';
+export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
+export type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence/fence.ts';
+export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
 export { addressClass, type AddressClass } from './net/address-class.ts';
 export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
 export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
@@ -85,19 +97,9 @@ export type { Field } from './net/http-fields.ts';
 export { parseRequestHead, type BodyFraming, type HeadLimits, type RequestHead } from './net/http-head.ts';
 export type { RequestTarget } from './net/http-target.ts';
 export { judge, type Judgement } from './net/judge.ts';
+export { shownHost } from './net/name-entropy.ts';
 export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
-export type { AuditEvent } from './audit/audit-event.ts';
-export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
-export type {
-  Fence,
-  FenceConfiguration,
-  FenceListeners,
-  FenceListenersOptions,
-  FenceOptions,
-  FenceStats,
-  TrustFile,
-} from './fence/fence.ts';
-export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
+export { openFence, openFenceListeners } from './fence/open-fence.ts';
