@@ -1,11 +1,21 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 
 /** Interpreter of the distribution: the one in PATH may be another that nobody but its owner may execute. */
 const PYTHON = '/usr/bin/python3';
 /** Parts of the standard library that no attack needs. */
-const LEFT_OUT = /\/(?:test|tests|idlelib|lib2to3|ensurepip|tkinter|pydoc_data|distutils|__pycache__|dist-packages|config-3[^/]*)$/;
+const LEFT_OUT =
+  /\/(?:test|tests|idlelib|lib2to3|ensurepip|tkinter|pydoc_data|distutils|__pycache__|dist-packages|config-3[^/]*)$/;
 
 export function canMakeAttackImage(): boolean {
   return existsSync(PYTHON) && existsSync('/usr/bin/busybox');
@@ -17,13 +27,29 @@ export function canMakeAttackImage(): boolean {
  */
 export function makeAttackImage(folder: string): { readonly file: string; readonly filesystem: 'ext4' } {
   const root = join(folder, 'root');
-  for (const path of ['bin', 'etc/ssl/certs', 'proc', 'sys', 'dev', 'tmp', 'root', 'run', 'var/tmp', 'home/agent', 'attack', 'usr/bin', 'usr/lib', 'lib64']) {
+  for (const path of [
+    'bin',
+    'etc/ssl/certs',
+    'proc',
+    'sys',
+    'dev',
+    'tmp',
+    'root',
+    'run',
+    'var/tmp',
+    'home/agent',
+    'attack',
+    'usr/bin',
+    'usr/lib',
+    'lib64',
+  ]) {
     mkdirSync(join(root, path), { recursive: true });
   }
   for (const path of ['tmp', 'var/tmp']) chmodSync(join(root, path), 0o1777);
   copyPython(root);
   cpSync('/usr/bin/busybox', join(root, 'bin/busybox'));
-  for (const name of ['sh', 'id', 'cat', 'ls', 'sleep', 'true', 'env', 'mount', 'ln', 'mkdir', 'rm', 'mv']) symlinkSync('busybox', join(root, 'bin', name));
+  for (const name of ['sh', 'id', 'cat', 'ls', 'sleep', 'true', 'env', 'mount', 'ln', 'mkdir', 'rm', 'mv'])
+    symlinkSync('busybox', join(root, 'bin', name));
   cpSync(join(import.meta.dirname, 'attack.py'), join(root, 'attack/attack.py'));
   writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\nagent:x:1000:1000::/home/agent:/bin/sh\n');
   writeFileSync(join(root, 'etc/group'), 'root:x:0:\nagent:x:1000:\n');
@@ -37,7 +63,9 @@ export function makeAttackImage(folder: string): { readonly file: string; readon
 
 function copyPython(root: string): void {
   const program = realpathSync(PYTHON);
-  const library = execFileSync(PYTHON, ['-c', 'import os; print(os.path.dirname(os.__file__))'], { encoding: 'utf8' }).trim();
+  const library = execFileSync(PYTHON, ['-c', 'import os; print(os.path.dirname(os.__file__))'], {
+    encoding: 'utf8',
+  }).trim();
   const copy = (from: string) => {
     mkdirSync(dirname(join(root, from)), { recursive: true });
     cpSync(from, join(root, from), { recursive: true, dereference: true, filter: (path) => !LEFT_OUT.test(path) });

@@ -23,7 +23,27 @@ export interface Attempt {
 /** A refusal may take this long: whoever waits for a time-out has learnt nothing. Milliseconds. */
 export const PROMPT_MS = 1000;
 
-const REFUSING_ERRORS = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'EPERM', 'EACCES', 'ENOSYS', 'TLS', 'NAME', 'ENETUNREACH', 'EHOSTUNREACH', 'EAFNOSUPPORT', 'ENOENT', 'EINVAL', 'EPROTONOSUPPORT', 'OSError', 'gaierror', 'RemoteDisconnected', 'ESRCH', 'ENODEV'];
+const REFUSING_ERRORS = [
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'EPERM',
+  'EACCES',
+  'ENOSYS',
+  'TLS',
+  'NAME',
+  'ENETUNREACH',
+  'EHOSTUNREACH',
+  'EAFNOSUPPORT',
+  'ENOENT',
+  'EINVAL',
+  'EPROTONOSUPPORT',
+  'OSError',
+  'gaierror',
+  'RemoteDisconnected',
+  'ESRCH',
+  'ENODEV',
+];
 
 /** The rule of a refusal in the clear, or the kind of error. */
 export function refusalOf(outcome: Outcome): string | undefined {
@@ -36,7 +56,11 @@ export function refusalOf(outcome: Outcome): string | undefined {
 }
 
 /** Fails unless every attempt was refused, promptly and visibly, and nothing came from behind the fence. */
-export function expectRefused(attempts: readonly Attempt[], outcomes: readonly Outcome[], rules?: readonly string[]): void {
+export function expectRefused(
+  attempts: readonly Attempt[],
+  outcomes: readonly Outcome[],
+  rules?: readonly string[],
+): void {
   expect(outcomes).toHaveLength(attempts.length);
   for (const [i, outcome] of outcomes.entries()) {
     const what = `${JSON.stringify(attempts[i]).slice(0, 300)} came to ${JSON.stringify(outcome).slice(0, 500)}`;

@@ -10,12 +10,32 @@ export const POLICY: EgressPolicy = {
     route('wildcard', ['*.wild.test']),
     // An operator who allows what must stay closed.
     route('traps', [
-      ...['rebind.test', 'loopback.test', 'mixed.test', 'mixed6.test', 'chain.test', 'private.test', 'ula.test', 'mapped.test', 'nat64.test'],
-      ...['meta.test', 'meta6.test', 'metadata.google.internal', 'host.docker.internal', '127.0.0.1.nip.test', 'localhost'],
+      ...[
+        'rebind.test',
+        'loopback.test',
+        'mixed.test',
+        'mixed6.test',
+        'chain.test',
+        'private.test',
+        'ula.test',
+        'mapped.test',
+        'nat64.test',
+      ],
+      ...[
+        'meta.test',
+        'meta6.test',
+        'metadata.google.internal',
+        'host.docker.internal',
+        '127.0.0.1.nip.test',
+        'localhost',
+      ],
       ...['169.254.169.254', '127.0.0.1', 'fd00:ec2::254'],
     ]),
     { ...route('pinned', ['pinned.test']), ports: [443], protocol: 'tls' },
-    { ...route('read-only', ['api.wild.test']), matches: [{ methods: ['GET'], path: { type: 'prefix', value: '/public' } }] },
+    {
+      ...route('read-only', ['api.wild.test']),
+      matches: [{ methods: ['GET'], path: { type: 'prefix', value: '/public' } }],
+    },
   ],
   deny: ['denied.wild.test'],
 };

@@ -12,7 +12,17 @@ interface Answer {
   readonly error?: string;
 }
 
-const METHODS = ['start', 'open', 'exec', 'copyIn', 'copyOut', 'audit', 'sightings', 'stop', 'killSidecar'] as const satisfies (keyof WorldCalls)[];
+const METHODS = [
+  'start',
+  'open',
+  'exec',
+  'copyIn',
+  'copyOut',
+  'audit',
+  'sightings',
+  'stop',
+  'killSidecar',
+] as const satisfies (keyof WorldCalls)[];
 const END_MS = 30_000;
 
 /** Starts the process that plays the internet, in a network namespace of its own, and gives its calls. `canary` is in its environment. */

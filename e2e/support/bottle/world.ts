@@ -99,8 +99,22 @@ const calls: WorldCalls = {
         backend: backendName,
         egress: { policy, resolvers: [`${NAME_SERVER}:53`], upstreamCaFile: net().caFile },
         mounts,
-        limits: { cpus: 2, memoryBytes: 512 * MIB, processes: 256, diskBytes: 64 * MIB, wallTimeMs: 600_000, ...limits },
-        agent: { command: [], prompt: undefined, promptMode: 'argument', environmentNames: Object.keys(environment), user: undefined, workingDir: undefined },
+        limits: {
+          cpus: 2,
+          memoryBytes: 512 * MIB,
+          processes: 256,
+          diskBytes: 64 * MIB,
+          wallTimeMs: 600_000,
+          ...limits,
+        },
+        agent: {
+          command: [],
+          prompt: undefined,
+          promptMode: 'argument',
+          environmentNames: Object.keys(environment),
+          user: undefined,
+          workingDir: undefined,
+        },
       },
       { backend },
     );
@@ -126,7 +140,11 @@ const calls: WorldCalls = {
       terminal: terminal ? { columns: 80, rows: 24 } : undefined,
     });
     exec.stdin.end(input);
-    const [stdout, stderr, { exitCode, timedOut }] = await Promise.all([text(exec.stdout), text(exec.stderr), exec.exit]);
+    const [stdout, stderr, { exitCode, timedOut }] = await Promise.all([
+      text(exec.stdout),
+      text(exec.stderr),
+      exec.exit,
+    ]);
     return { exitCode, timedOut, stdout, stderr };
   },
   copyIn: (slug, source, target) => bottleOf(slug).copyIn(source, target),
@@ -184,7 +202,8 @@ process.on('message', (call: Call) => {
   const method = calls[call.name] as (...args: readonly unknown[]) => Promise<unknown>;
   method(...call.args).then(
     (value) => process.send?.({ id: call.id, value }),
-    (error: unknown) => process.send?.({ id: call.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+    (error: unknown) =>
+      process.send?.({ id: call.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
   );
 });
 // The parent's end is the world's end: nothing of it stays.
