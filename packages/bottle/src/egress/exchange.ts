@@ -7,7 +7,7 @@ import type { FenceRefusal } from './gate.ts';
 import { readHead } from './head-buffer.ts';
 import { endToEnd, parseResponseHead, type ResponseHead } from './response-head.ts';
 import { splice } from './splice.ts';
-import { ConnectionFault, StreamReader, writeTo } from './stream-reader.ts';
+import { ConnectionFault, writeTo } from './stream-reader.ts';
 import { dial, type Upstream } from './upstream.ts';
 
 type Allowed = Extract<Judgement, { readonly allow: true }>;

@@ -12,10 +12,10 @@ import { upstreamTrust } from './upstream-trust.ts';
  * listeners as its only argument, speaks with the supervisor over Node's channel, and ends with it.
  */
 function main(): void {
-  const { send } = process;
+  const send = process.send?.bind(process);
   if (send === undefined) throw new Error('the sidecar is started by decant');
   const say = (message: FromSidecar, done?: () => void) => {
-    send.call(process, message, undefined, undefined, done === undefined ? undefined : () => done());
+    send(message, undefined, undefined, done === undefined ? undefined : () => done());
   };
   // Without the supervisor nothing is recorded, so nothing may pass.
   process.on('disconnect', () => process.exit(0));

@@ -11,14 +11,20 @@ export interface SidecarProgram {
 }
 
 /**
+ * A small young generation stays in the processor's cache while bodies pass through it: a third less time for each byte
+ * than with the default. No signal opens a debugger.
+ */
+const FLAGS = ['--max-semi-space-size=1', '--disable-sigusr1'] as const;
+
+/**
  * The sidecar beside this module: one bundled file in a published package and in the command's own folder. In sources it is a module
  * among others, so the whole workspace is read.
  */
 export function sidecarProgram(url: URL = defaultSidecarUrl()): SidecarProgram {
   const script = fileURLToPath(url);
   const node = process.execPath;
-  if (!script.endsWith('.ts')) return { node, args: [script], reads: [node, script] };
-  return { node, args: ['--conditions=@decant/source', script], reads: [node, workspaceOf(script)] };
+  if (!script.endsWith('.ts')) return { node, args: [...FLAGS, script], reads: [node, script] };
+  return { node, args: [...FLAGS, '--conditions=@decant/source', script], reads: [node, workspaceOf(script)] };
 }
 
 function defaultSidecarUrl(): URL {
