@@ -101,6 +101,52 @@ def connect(target, send='', name=None, plain=False, protocols=None, trust=True)
             return dict(talk(secure, [send]), connected=True, protocol=secure.selected_alpn_protocol())
 
 
+def pipeline(send, target=None, name=None, patience=1.0):
+    """Everything that comes back for bytes sent at once, to the proxy or through a tunnel with TLS."""
+    if target is None:
+        stream = open_tcp(*PROXY)
+    else:
+        stream, _, _ = tunnel(target)
+        stream = wrap(stream, name)
+    with stream:
+        stream.sendall(send.encode('latin-1'))
+        stream.settimeout(patience)
+        data = b''
+        started = time.monotonic()
+        try:
+            while True:
+                piece = stream.recv(8192)
+                if not piece:
+                    return {'received': text(data), 'state': 'closed'}
+                data += piece
+        except socket.timeout:
+            return {'received': text(data), 'state': 'open'}
+        except OSError as error:
+            return {'received': text(data), 'state': errno.errorcode.get(error.errno, str(error))}
+
+
+def serve(port, name):
+    """Leaves a process behind that answers on a port and an abstract socket of this bottle."""
+    if os.fork() == 0:
+        os.setsid()
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        tcp_server = socket.create_server(('127.0.0.1', port))
+        unix_server = socket.socket(socket.AF_UNIX)
+        unix_server.bind('\0' + name)
+        unix_server.listen()
+
+        def answer(server):
+            while True:
+                stream, _ = server.accept()
+                stream.sendall(b'REACHED')
+                stream.close()
+        threading.Thread(target=answer, args=(unix_server,), daemon=True).start()
+        answer(tcp_server)
+    time.sleep(0.5)
+    return {'left': True}
+
+
 def get(url, proxied=True, follow=True):
     """What an ordinary program does, with the variables of the bottle."""
     handlers = [] if proxied else [urllib.request.ProxyHandler({})]
