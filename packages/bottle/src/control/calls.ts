@@ -99,7 +99,8 @@ async function lastOutput(
 ): Promise<void> {
   let ended = false;
   void sent.then(() => (ended = true));
-  const quiet = () => performance.now() - moved.atMs >= LAST_OUTPUT_MS && outputs.every((to) => to.writableLength === 0);
+  const quiet = () =>
+    performance.now() - moved.atMs >= LAST_OUTPUT_MS && outputs.every((to) => to.writableLength === 0);
   const since = performance.now();
   while (!ended && !signal.aborted && !(performance.now() - since >= LAST_OUTPUT_MS && quiet())) {
     await Promise.race([sent, new Promise((resolve) => setTimeout(resolve, 20))]);
@@ -155,12 +156,7 @@ function finished(stream: Writable, signal: AbortSignal): Promise<void> {
   });
 }
 
-async function sendLog(
-  call: CallOf<'logs'>,
-  channel: Channel,
-  log: AgentLog,
-  signal: AbortSignal,
-): Promise<null> {
+async function sendLog(call: CallOf<'logs'>, channel: Channel, log: AgentLog, signal: AbortSignal): Promise<null> {
   const outputs = { stdout: channel.outgoing(STREAM.stdout), stderr: channel.outgoing(STREAM.stderr) };
   channel.send({ type: 'started' });
   const { follow, tailLines } = call;

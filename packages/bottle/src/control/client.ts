@@ -85,17 +85,23 @@ export function createBottleClient(slug: string, directory: string): BottleClien
     attach: async ({ stdin = false, terminal }, signal) =>
       remoteExec(await openCall(at, { version: CONTROL_VERSION, call: 'attach', stdin, terminal }, signal)),
     copyIn: async (source, target, signal) => {
-      await (await openCall(at, { version: CONTROL_VERSION, call: 'copy-in', source, target }, signal)).result;
+      await (
+        await openCall(at, { version: CONTROL_VERSION, call: 'copy-in', source, target }, signal)
+      ).result;
     },
     copyOut: async (source, target, signal) => {
-      await (await openCall(at, { version: CONTROL_VERSION, call: 'copy-out', source, target }, signal)).result;
+      await (
+        await openCall(at, { version: CONTROL_VERSION, call: 'copy-out', source, target }, signal)
+      ).result;
     },
     logs: async ({ follow = false, tailLines }, signal) =>
       remoteOutput(await openCall(at, { version: CONTROL_VERSION, call: 'logs', follow, tailLines }, signal)),
     audit: async (signal) => remoteOutput(await openCall(at, { version: CONTROL_VERSION, call: 'audit' }, signal)),
     changes: async (signal) => remoteOutput(await openCall(at, { version: CONTROL_VERSION, call: 'changes' }, signal)),
     stop: async (timeoutMs, signal) => {
-      await (await openCall(at, { version: CONTROL_VERSION, call: 'stop', timeoutMs }, signal)).result;
+      await (
+        await openCall(at, { version: CONTROL_VERSION, call: 'stop', timeoutMs }, signal)
+      ).result;
     },
   };
 }

@@ -234,7 +234,10 @@ describe('files, changes, audit, stop', () => {
     await client.stop(1500);
     expect(bottle.stops).toEqual([1500]);
     server?.endCalls('it was stopped.');
-    await expect(exec.exit).rejects.toMatchObject({ code: 'BOTTLE_ENDED', message: expect.stringContaining('stopped') as string });
+    await expect(exec.exit).rejects.toMatchObject({
+      code: 'BOTTLE_ENDED',
+      message: expect.stringContaining('stopped') as string,
+    });
   });
 
   test('a supervisor that dies ends every client with a clear message', async () => {

@@ -4,7 +4,11 @@ import { z } from 'zod';
 import { CONTROL_VERSION } from './frames.ts';
 
 /** A text that becomes an argument, a variable or a path of a Linux program. */
-const text = (most: number) => z.string().max(most).refine((value) => !value.includes('\0'), 'holds a NUL character');
+const text = (most: number) =>
+  z
+    .string()
+    .max(most)
+    .refine((value) => !value.includes('\0'), 'holds a NUL character');
 const path = text(4096);
 const size = z.strictObject({ columns: z.int().min(1).max(1000), rows: z.int().min(1).max(1000) });
 const version = z.literal(CONTROL_VERSION);
@@ -15,12 +19,19 @@ export const callSchema = z.discriminatedUnion('call', [
   z.strictObject({
     version,
     call: z.literal('exec'),
-    argv: z.array(text(128 * 1024)).min(1).max(4096),
+    argv: z
+      .array(text(128 * 1024))
+      .min(1)
+      .max(4096),
     env: z.record(text(256).min(1), text(128 * 1024)).optional(),
     user: text(256).optional(),
     workingDir: path.optional(),
     terminal: size.optional(),
-    timeoutMs: z.int().min(1).max(2 ** 31 - 1).optional(),
+    timeoutMs: z
+      .int()
+      .min(1)
+      .max(2 ** 31 - 1)
+      .optional(),
     /** Whether stream 0 will be sent; without it the command reads the end at once. */
     stdin: z.boolean(),
   }),
