@@ -16,6 +16,22 @@ export type {
 } from './backends/backend.ts';
 export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
 export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
+export { AgentLog } from './control/agent-log.ts';
+export type { AgentViewer } from './control/agent-session.ts';
+export {
+  createBottleClient,
+  type AttachRequest,
+  type BottleClient,
+  type FollowLogRequest,
+  type RemoteExec,
+  type RemoteExecRequest,
+  type RemoteOutput,
+} from './control/client.ts';
+export { DetachKeys } from './control/detach-keys.ts';
+export type { BottleInfo } from './control/messages.ts';
+export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
+export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
+export { superviseBottle, type SupervisedBottle, type SupervisedEnd, type SuperviseOptions } from './control/supervise.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
 export type {
   AgentPlan,
@@ -46,6 +62,18 @@ export { listManifests, operatorDirectory } from './manifest/operator-directory.
 export { parseManifest, type ManifestProblem } from './manifest/parse.ts';
 export type { EnvironmentSource, Manifest, ManifestRoute } from './manifest/schema.ts';
 export { environmentOf, routeOf, specOf, type SpecResult } from './manifest/spec.ts';
+export type { AuditEvent } from './audit/audit-event.ts';
+export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
+export type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence/fence.ts';
+export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
 export { addressClass, type AddressClass } from './net/address-class.ts';
 export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
 export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
@@ -69,19 +97,11 @@ export type { Field } from './net/http-fields.ts';
 export { parseRequestHead, type BodyFraming, type HeadLimits, type RequestHead } from './net/http-head.ts';
 export type { RequestTarget } from './net/http-target.ts';
 export { judge, type Judgement } from './net/judge.ts';
+export { shownHost } from './net/name-entropy.ts';
 export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
-export type { AuditEvent } from './audit/audit-event.ts';
-export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
-export type {
-  Fence,
-  FenceConfiguration,
-  FenceListeners,
-  FenceListenersOptions,
-  FenceOptions,
-  FenceStats,
-  TrustFile,
-} from './fence/fence.ts';
-export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
+export { openFence, openFenceListeners } from './fence/open-fence.ts';
+export { AuditLog, type AuditLogOptions } from './audit/audit-log.ts';
+export { verifyAudit, type AuditReport } from './audit/verify-audit.ts';

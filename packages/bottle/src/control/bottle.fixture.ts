@@ -75,12 +75,13 @@ export async function fixtureBottle(
     pid: process.pid,
     detached: false,
     routes: [],
-    counts: { execs: 0, attached: 0, allowed: 0, denied: 0 },
+    counts: { execs: 0, attached: 0, egress: {} },
   };
   return {
+    slug: 'fixture',
     agent: session,
     auditFile: `${directory}/audit.jsonl`,
-    info: () => info,
+    info: async () => info,
     exec: hostExec,
     copyIn: (source, target) => cp(source, target, { recursive: true }),
     copyOut: (source, target) => cp(source, target, { recursive: true }),

@@ -73,11 +73,7 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
 ]);
 export type ServerMessage = z.infer<typeof serverMessageSchema>;
 
-export const exitSchema = z.strictObject({
-  exitCode: z.int().min(0).max(255),
-  timedOut: z.boolean(),
-  notRun: z.string().optional(),
-});
+export const exitSchema = z.strictObject({ exitCode: z.int().min(0).max(255), timedOut: z.boolean() });
 
 /** What a bottle says about itself. */
 export const bottleInfoSchema = z.strictObject({
@@ -98,7 +94,13 @@ export const bottleInfoSchema = z.strictObject({
   detached: z.boolean(),
   /** Hosts and ports that routes let through, as the plan prints them. */
   routes: z.array(z.string()),
-  counts: z.strictObject({ execs: z.int(), attached: z.int(), allowed: z.int(), denied: z.int() }),
+  counts: z.strictObject({
+    /** Commands that run now, and clients that look at the agent. */
+    execs: z.int(),
+    attached: z.int(),
+    /** As the fence counts. */
+    egress: z.record(z.string(), z.number()),
+  }),
 });
 export type BottleInfo = z.infer<typeof bottleInfoSchema>;
 

@@ -16,7 +16,8 @@ export interface ControlTarget {
   readonly agent: AgentSession;
   /** The audit of the bottle, as JSON lines. */
   readonly auditFile: string;
-  info(): BottleInfo;
+  readonly slug: string;
+  info(): Promise<BottleInfo>;
   exec(request: ExecRequest): Promise<Exec>;
   copyIn(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
   copyOut(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
@@ -88,7 +89,7 @@ function listen(server: Server, path: string): Promise<void> {
 }
 
 function endedError(target: ControlTarget, reason: string): DecantError {
-  return new DecantError('BOTTLE_ENDED', `The bottle ${target.info().slug} has ended: ${reason}`);
+  return new DecantError('BOTTLE_ENDED', `The bottle ${target.slug} has ended: ${reason}`);
 }
 
 function finish(channel: Channel, error: unknown): void {

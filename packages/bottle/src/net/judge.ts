@@ -1,3 +1,4 @@
+import { canonicalAddress } from './address.ts';
 import type { EgressPolicy, EgressRequest, Route, Verdict } from './policy.ts';
 import type { Resolver } from './resolver.ts';
 import { verdict } from './verdict.ts';
@@ -9,7 +10,7 @@ export type Judgement =
       readonly route: Route;
       readonly host: string;
       readonly port: number;
-      /** Canonical, at least one; each was judged. Nothing else may be dialled. */
+      /** Canonical; each was judged, and nothing else may be dialled. None only for DNS questions that are not for addresses. */
       readonly addresses: readonly string[];
     }
   | Extract<Verdict, { readonly allow: false }>;
@@ -29,7 +30,9 @@ export async function judge(
   if (last.allow === false) return last;
   if (last.allow === 'resolve') return { allow: false, rule: 'unresolved', reason: `${last.name} was not resolved.` };
   // Between the verdict and here nothing waits: these are the pins it saw.
-  return { ...last, addresses: resolver.addressesOf(last.host) ?? [last.host] };
+  const pinned = resolver.addressesOf(last.host);
+  const own = canonicalAddress(last.host);
+  return { ...last, addresses: pinned ?? (own === undefined ? [] : [own]) };
 }
 
 async function afterLookup(

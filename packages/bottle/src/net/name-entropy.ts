@@ -17,11 +17,23 @@ export function partBelow(name: string, base: string): string {
   return name.endsWith(`.${base}`) ? name.slice(0, -base.length - 1) : name;
 }
 
+function longPieces(text: string): readonly string[] {
+  return text.split(/[.-]/).filter((piece) => piece.length >= PIECE);
+}
+
+function looksRandom(text: string): boolean {
+  return longPieces(text).reduce((bits, piece) => bits + entropyBits(piece), 0) > MOST_BITS;
+}
+
+/**
+ * A name as it is shown and logged when it was denied: a name that looks like data may be data, so its long pieces are cut to four characters.
+ */
+export function shownHost(name: string): string {
+  if (!looksRandom(name)) return name;
+  return longPieces(name).reduce((text, piece) => text.replaceAll(piece, `${piece.slice(0, 4)}…`), name);
+}
+
 /** Whether a name below a wildcard carries more than a name needs. Many short ones are for the resolver's budget. */
 export function isRandomName(name: string, base: string | undefined): boolean {
-  if (base === undefined) return false;
-  const long = partBelow(name, base)
-    .split(/[.-]/)
-    .filter((piece) => piece.length >= PIECE);
-  return long.reduce((bits, piece) => bits + entropyBits(piece), 0) > MOST_BITS;
+  return base !== undefined && looksRandom(partBelow(name, base));
 }

@@ -22,8 +22,8 @@ export function normalPath(target: string): NormalPath | Refusal {
   if (/%(?![0-9a-fA-F]{2})/.test(raw)) return refused('bad-path', 'The path has a percent sign that begins no escape.');
   let seen = raw;
   for (let times = 0; ; times++) {
-    if (/[\\ ]|(?![\u0080-\u009f])\p{Cc}/u.test(seen))
-      return refused('bad-path', 'The path has a backslash, blank or control character.');
+    if (/\\|(?![\u0080-\u009f])\p{Cc}/u.test(seen))
+      return refused('bad-path', 'The path has a backslash or control character.');
     if (/%2f/i.test(seen)) return refused('bad-path', 'The path has an encoded slash.');
     if (seen.split('/').some((segment) => /^\.\.?(?:;|$)/.test(segment))) {
       return refused('bad-path', 'The path has a segment that leads elsewhere.');

@@ -36,7 +36,7 @@ export const RULES = {
   http2: 'HTTP/2 is not spoken here.',
   // DNS
   'bad-dns': 'The packet is not one plain DNS question.',
-  'dns-type': 'Only names are looked up, by one question of class IN.',
+  'dns-type': 'A DNS question that asks for a whole zone.',
   'dns-budget': 'The bottle has asked for more names than it may.',
 } as const satisfies Record<string, string>;
 

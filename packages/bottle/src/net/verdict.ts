@@ -5,7 +5,7 @@ import { cidrHas } from './cidr.ts';
 import { compilePolicy, routesFor, type CompiledPolicy, type CompiledRoute, type RouteHit } from './compiled-policy.ts';
 import { patternMatches } from './host-pattern.ts';
 import { canonicalHost, type Host } from './host.ts';
-import { isRandomName } from './name-entropy.ts';
+import { isRandomName, shownHost } from './name-entropy.ts';
 import type { EgressPolicy, EgressRequest, Pins, Verdict } from './policy.ts';
 import { refused, type Refusal } from './refusal.ts';
 import { matchRoutes } from './route-match.ts';
@@ -15,6 +15,8 @@ const METADATA_NAMES: ReadonlySet<string> = new Set([
   ...['metadata.google.internal', 'metadata.goog', 'instance-data.ec2.internal', 'instance-data'],
   ...['metadata.azure.internal', 'metadata.tencentyun.com', 'rancher-metadata', 'metadata'],
 ]);
+const ADDRESS_QUESTIONS: ReadonlySet<string> = new Set(['A', 'AAAA']);
+const TRANSFERS: ReadonlySet<string> = new Set(['AXFR', 'IXFR']);
 const LOCAL_NAME = /^(?:.*\.)?(?:localhost|localhost\.localdomain|localhost6|ip6-localhost|ip6-loopback)$/;
 
 /**
@@ -47,7 +49,9 @@ function judgeHost(policy: CompiledPolicy, host: Host, request: EgressRequest, p
   if (hits.length === 0) {
     return deny(
       'no-route',
-      dns ? `No route allows ${host.text}.` : `No route allows ${host.text} on port ${request.port}.`,
+      dns
+        ? `No route allows ${shownHost(host.text)}.`
+        : `No route allows ${shownHost(host.text)} on port ${request.port}.`,
     );
   }
   if (
@@ -57,7 +61,7 @@ function judgeHost(policy: CompiledPolicy, host: Host, request: EgressRequest, p
   ) {
     return deny(
       'name-entropy',
-      `${host.text} is as long and random as data would be; name it in a route of its own if it is meant.`,
+      `${shownHost(host.text)} is as long and random as data would be; name it in a route of its own if it is meant.`,
     );
   }
   const chosen = dns ? hits[0]!.compiled.route : chooseRoute(hits, host, request);
@@ -65,6 +69,12 @@ function judgeHost(policy: CompiledPolicy, host: Host, request: EgressRequest, p
   const candidates = hits.map((hit) => hit.compiled);
   // A question is not yet for one port, so a range that any of the routes lists will do; the connection is judged by its own route.
   const routes = dns ? candidates : candidates.filter((item) => item.route === chosen);
+  // What is not a question for addresses is answered with nothing, so nobody has to be asked.
+  if (dns && request.questionType !== undefined && !ADDRESS_QUESTIONS.has(request.questionType)) {
+    if (TRANSFERS.has(request.questionType))
+      return deny('dns-type', `DNS questions of type ${request.questionType} are refused.`);
+    return { allow: true, route: chosen, host: host.text, port: request.port };
+  }
   if (host.type === 'name') {
     const addresses = pins.addressesOf(host.text);
     if (addresses === undefined) return { allow: 'resolve', name: host.text, wildcard: baseOf(hits) };
