@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 
 import { DecantError, MIB, untilAborted } from '@decant/core';
 
+import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
 import { portsOf } from '../fence/ports.ts';
@@ -12,7 +13,6 @@ import { withArtifact, withCertificate, withEndpoints, withSlug } from '../plan/
 import { reaperOf } from '../stack/gc.ts';
 import { processFacts } from '../stack/kinds.ts';
 import { openStack, type BottleStack } from '../stack/stack.ts';
-import type { AuditLog } from './audit-log.ts';
 import type { Bottle, BottlePaths } from './bottle.ts';
 import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
 import { LifeLine } from './life-line.ts';
@@ -23,7 +23,6 @@ import { putTrustFiles } from './trust-files.ts';
 /** The parts of a launch that a test of its order replaces. */
 export interface LaunchParts {
   readonly openFence: (options: FenceOptions) => Promise<Fence>;
-  readonly openAudit: (path: string) => Promise<AuditLog>;
   readonly selfProbe: (options: SelfProbeOptions) => Promise<unknown>;
 }
 
@@ -67,7 +66,11 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
   try {
     done('claimed');
     const paths = await openFolders(stack, directory, slug);
-    const audit = await adopt(stack, 'audit', () => parts.openAudit(paths.audit));
+    const audit = await stack.enter(
+      { kind: 'audit' },
+      async () => new AuditLog({ path: paths.audit }),
+      async (log) => log.close(),
+    );
     const resolved = await adopt(stack, 'image', () =>
       deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
     );
@@ -83,7 +86,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           policy: plan.egress.policy,
           resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
           upstreamCaPem,
-          onAudit: (event) => audit.record(event),
+          onAudit: (event) => audit.append(event),
           signal: life.signal,
         });
         await note(await processFacts(opened.processId));
