@@ -210,6 +210,22 @@ describe('launch', () => {
     await expectNothingLeft();
   });
 
+  it('opens the fence of a backend that joins it at once, and leaves nothing when either fails', async () => {
+    const one = fakes();
+    const joining = (backend: Backend): Backend => ({ ...backend, joinsNetwork: true });
+    const bottle = await launch(await planOf(), { ...one.deps, backend: joining(one.backend) }, one.parts);
+    expect(log.indexOf('fence')).toBeLessThan(log.indexOf('prepared'));
+    await bottle.stop();
+    await expectNothingLeft();
+    for (const step of ['image', 'fence', 'prepared']) {
+      const { deps, parts, backend } = fakes(step);
+      await expect(launch(await planOf(), { ...deps, backend: joining(backend) }, parts)).rejects.toThrow(
+        `${step} fails`,
+      );
+      await expectNothingLeft();
+    }
+  });
+
   it.each(['image', 'group', 'prepared', 'fence', 'machine', 'probe', 'provision'])(
     'leaves nothing when %s fails, and says so',
     async (step) => {

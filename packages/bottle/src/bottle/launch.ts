@@ -32,7 +32,7 @@ const MOST_CA_BYTES = MIB;
 
 /**
  * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
- * started, trust files, self-probe, provisioning; what was acquired is let go in reverse order when a step fails, and
+ * started, trust files and self-probe, provisioning; a fence that needs no prepared machine is opened from the start. What was acquired is let go in reverse order when a step fails, and
  * at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
  * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
  */
@@ -71,29 +71,27 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       async () => new AuditLog({ path: paths.audit }),
       async (log) => log.close(),
     );
-    const resolved = await adopt(stack, 'image', () =>
-      deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
-    );
-    done('image');
-    const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
-    done('prepared');
-    const fence = await stack.enter(
-      { kind: 'fence' },
-      async (note) => {
-        const opened = await parts.openFence({
-          network: prepared.network,
+    const openFence = (network: FenceOptions['network']) =>
+      enterFence(stack, () =>
+        parts.openFence({
+          network,
           ports: portsOf(plan.egress.policy),
           policy: plan.egress.policy,
           resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
           upstreamCaPem,
           onAudit: (event) => audit.append(event),
           signal: life.signal,
-        });
-        await note(await processFacts(opened.processId));
-        return opened;
-      },
-      (opened) => opened.close(),
+        }),
+      );
+    const early = backend.joinsNetwork === true ? openFence('new') : undefined;
+    early?.catch(() => undefined);
+    const resolved = await adopt(stack, 'image', () =>
+      deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
     );
+    done('image');
+    const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
+    done('prepared');
+    const fence = await (early ?? openFence(prepared.network));
     void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
     done('fenced');
     const machine = await adopt(stack, 'machine', () => prepared.start(fence));
@@ -187,6 +185,18 @@ async function prepare(
       },
       stack,
     ),
+  );
+}
+
+function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
+  return stack.enter(
+    { kind: 'fence' },
+    async (note) => {
+      const fence = await open();
+      await note(await processFacts(fence.processId));
+      return fence;
+    },
+    (fence) => fence.close(),
   );
 }
 
