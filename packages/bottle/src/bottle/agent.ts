@@ -35,19 +35,15 @@ export function agentRequest(
   }
   const request: ExecRequest = { argv, user, workingDir, terminal, signal };
   if (prompt === undefined) return { request };
-  switch (promptMode) {
-    case 'argument':
-      return { request: { ...request, argv: [...argv, prompt] } };
-    case 'stdin':
-      if (terminal !== undefined) {
-        throw new DecantError('USAGE', 'A prompt on standard input and a terminal exclude each other.', {
-          hint: 'Give the prompt as an argument or in a file.',
-        });
-      }
-      return { request, input: prompt };
-    case 'file': {
-      const env = { [PROMPT_VARIABLE]: PROMPT_PATH };
-      return { request: { ...request, argv: [...argv, PROMPT_PATH], env }, promptFile: prompt };
-    }
+  if (promptMode === 'argument') return { request: { ...request, argv: [...argv, prompt] } };
+  if (promptMode === 'file') {
+    const env = { [PROMPT_VARIABLE]: PROMPT_PATH };
+    return { request: { ...request, argv: [...argv, PROMPT_PATH], env }, promptFile: prompt };
   }
+  if (terminal !== undefined) {
+    throw new DecantError('USAGE', 'A prompt on standard input and a terminal exclude each other.', {
+      hint: 'Give the prompt as an argument or in a file.',
+    });
+  }
+  return { request, input: prompt };
 }

@@ -126,7 +126,9 @@ function fakes(failAt?: string) {
     env: { HTTPS_PROXY: 'http://127.0.0.1:9099', MODE: 'of the fence' },
     async trustFiles(read) {
       const bundle = await read('/etc/ssl/certs/ca-certificates.crt');
-      return [{ path: '/etc/ssl/certs/ca-certificates.crt', content: Buffer.from(`${bundle} + ours`), mode: 0o644 }];
+      return [
+        { path: '/etc/ssl/certs/ca-certificates.crt', content: Buffer.from(`${String(bundle)} + ours`), mode: 0o644 },
+      ];
     },
     reload: async () => undefined,
     stats: async () => ({ connections: 3 }) as Awaited<ReturnType<Fence['stats']>>,
@@ -139,10 +141,6 @@ function fakes(failAt?: string) {
       hold('fence');
       fences.push(options);
       return fence;
-    },
-    openAudit: async () => {
-      hold('audit');
-      return { record: () => undefined, [Symbol.asyncDispose]: async () => drop('audit') };
     },
     selfProbe: async () => {
       step('probe');
@@ -189,7 +187,6 @@ describe('launch', () => {
     const { deps, parts, requests, fences } = fakes();
     const bottle = await launch(await planOf({ agent: { user: 'node' } }), deps, parts);
     expect(log.filter((line) => !line.startsWith('in ') && !line.startsWith('out '))).toEqual([
-      'audit',
       'image',
       'group',
       'prepared',
@@ -207,13 +204,29 @@ describe('launch', () => {
     log = [];
     await bottle.stop();
     await bottle.stop();
-    expect(log).toEqual(['machine gone', 'fence gone', 'prepared gone', 'group gone', 'image gone', 'audit gone']);
+    expect(log).toEqual(['machine gone', 'fence gone', 'prepared gone', 'group gone', 'image gone']);
     expect(await bottle.ended).toEqual({ reason: 'stopped', message: 'It was stopped.' });
     await expect(bottle.exec({ argv: ['x'] })).rejects.toMatchObject({ code: 'BOTTLE_ENDED' });
     await expectNothingLeft();
   });
 
-  it.each(['audit', 'image', 'group', 'prepared', 'fence', 'machine', 'probe', 'provision'])(
+  it('opens the fence of a backend that joins it at once, and leaves nothing when either fails', async () => {
+    const one = fakes();
+    const joining = (backend: Backend): Backend => ({ ...backend, joinsNetwork: true });
+    const bottle = await launch(await planOf(), { ...one.deps, backend: joining(one.backend) }, one.parts);
+    expect(log.indexOf('fence')).toBeLessThan(log.indexOf('prepared'));
+    await bottle.stop();
+    await expectNothingLeft();
+    for (const step of ['image', 'fence', 'prepared']) {
+      const { deps, parts, backend } = fakes(step);
+      await expect(launch(await planOf(), { ...deps, backend: joining(backend) }, parts)).rejects.toThrow(
+        `${step} fails`,
+      );
+      await expectNothingLeft();
+    }
+  });
+
+  it.each(['image', 'group', 'prepared', 'fence', 'machine', 'probe', 'provision'])(
     'leaves nothing when %s fails, and says so',
     async (step) => {
       const { deps, parts } = fakes(step);
@@ -222,7 +235,7 @@ describe('launch', () => {
     },
   );
 
-  it.each(['machine gone', 'fence gone', 'prepared gone', 'group gone', 'image gone', 'audit gone'])(
+  it.each(['machine gone', 'fence gone', 'prepared gone', 'group gone', 'image gone'])(
     'goes on to the end when %s fails on the way down, and says so',
     async (step) => {
       const { deps, parts } = fakes(step);
@@ -257,7 +270,7 @@ describe('launch', () => {
       };
       expect([point, await Promise.race([live(), cut.promise])]).toEqual([point, 'cut']);
       // What belongs to the process goes with it.
-      for (const name of ['audit', 'image', 'prepared', 'fence', 'machine']) world.delete(name);
+      for (const name of ['image', 'prepared', 'fence', 'machine']) world.delete(name);
       await ownerDies('agent');
       const result = await collectBottles({ directory, backends: [backend] });
       expect([point, result.failed, result.running]).toEqual([point, [], []]);

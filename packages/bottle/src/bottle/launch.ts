@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 
 import { DecantError, MIB, untilAborted } from '@decant/core';
 
+import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
 import { portsOf } from '../fence/ports.ts';
@@ -12,7 +13,6 @@ import { withArtifact, withCertificate, withEndpoints, withSlug } from '../plan/
 import { reaperOf } from '../stack/gc.ts';
 import { processFacts } from '../stack/kinds.ts';
 import { openStack, type BottleStack } from '../stack/stack.ts';
-import type { AuditLog } from './audit-log.ts';
 import type { Bottle, BottlePaths } from './bottle.ts';
 import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
 import { LifeLine } from './life-line.ts';
@@ -23,7 +23,6 @@ import { putTrustFiles } from './trust-files.ts';
 /** The parts of a launch that a test of its order replaces. */
 export interface LaunchParts {
   readonly openFence: (options: FenceOptions) => Promise<Fence>;
-  readonly openAudit: (path: string) => Promise<AuditLog>;
   readonly selfProbe: (options: SelfProbeOptions) => Promise<unknown>;
 }
 
@@ -33,7 +32,7 @@ const MOST_CA_BYTES = MIB;
 
 /**
  * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
- * started, trust files, self-probe, provisioning; what was acquired is let go in reverse order when a step fails, and
+ * started, trust files and self-probe, provisioning; a fence that needs no prepared machine is opened from the start. What was acquired is let go in reverse order when a step fails, and
  * at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
  * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
  */
@@ -67,30 +66,32 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
   try {
     done('claimed');
     const paths = await openFolders(stack, directory, slug);
-    const audit = await adopt(stack, 'audit', () => parts.openAudit(paths.audit));
+    const audit = await stack.enter(
+      { kind: 'audit' },
+      async () => new AuditLog({ path: paths.audit }),
+      async (log) => log.close(),
+    );
+    const openFence = (network: FenceOptions['network']) =>
+      enterFence(stack, () =>
+        parts.openFence({
+          network,
+          ports: portsOf(plan.egress.policy),
+          policy: plan.egress.policy,
+          resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
+          upstreamCaPem,
+          onAudit: (event) => audit.append(event),
+          signal: life.signal,
+        }),
+      );
+    const early = backend.joinsNetwork === true ? openFence('new') : undefined;
+    early?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
       deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
     );
     done('image');
     const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
     done('prepared');
-    const fence = await stack.enter(
-      { kind: 'fence' },
-      async (note) => {
-        const opened = await parts.openFence({
-          network: prepared.network,
-          ports: portsOf(plan.egress.policy),
-          policy: plan.egress.policy,
-          resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
-          upstreamCaPem,
-          onAudit: (event) => audit.record(event),
-          signal: life.signal,
-        });
-        await note(await processFacts(opened.processId));
-        return opened;
-      },
-      (opened) => opened.close(),
-    );
+    const fence = await (early ?? openFence(prepared.network));
     void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
     done('fenced');
     const machine = await adopt(stack, 'machine', () => prepared.start(fence));
@@ -184,6 +185,18 @@ async function prepare(
       },
       stack,
     ),
+  );
+}
+
+function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
+  return stack.enter(
+    { kind: 'fence' },
+    async (note) => {
+      const fence = await open();
+      await note(await processFacts(fence.processId));
+      return fence;
+    },
+    (fence) => fence.close(),
   );
 }
 
