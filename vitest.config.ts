@@ -48,13 +48,13 @@ export default defineConfig({
       {
         ...source,
         test: {
-          // Whole-system stories: one after the other, because they share engines and devices.
+          // Whole-system stories, two files at a time: each has its own home, names and devices.
           name: 'e2e',
           include: ['e2e/**/*.test.ts'],
           globalSetup: ['packages/testkit/src/setup.ts'],
           testTimeout: 600_000,
           hookTimeout: 600_000,
-          fileParallelism: false,
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
         },
       },

@@ -151,7 +151,7 @@ async function cutAll(data: Uint8Array, hash: HashProvider): Promise<void> {
   using cutter = await openImageCutter({ layout: 'foreign', hash });
   for (let at = 0; at < data.length;) {
     const room = cutter.room();
-    const count = Math.min(room.length, 256 * KIB, data.length - at);
+    const count = Math.min(room.length, 128 * KIB, data.length - at);
     room.set(data.subarray(at, at + count));
     cutter.filled(count);
     at += count;

@@ -24,7 +24,9 @@ export type Relation =
   /** The same content, unpacked and packed again elsewhere. */
   | 'same'
   /** Built again from nothing, with the times of that day. */
-  | 'rebuild';
+  | 'rebuild'
+  /** A version and its next of what is a part of images and none by itself. */
+  | 'part';
 
 export interface CorpusPair {
   readonly name: string;
@@ -57,7 +59,8 @@ const TOOL_TIMEOUT_MS = 20 * 60_000;
 /**
  * Root filesystems and their next versions: Debian minbase by mmdebstrap, the same with python and with node, with one
  * package more, with one file edited, unpacked and packed again, and built again from nothing; a tree of npm packages and
- * the same with one of them bumped; and a mixture of all of it, about 1 GB, with its next version.
+ * the same with one of them bumped, alone and on the tree with node, as an application is shipped; and a mixture of all of
+ * it, about 1 GB, with its next version.
  * Made once and kept in `.cache/corpus`. Needs mmdebstrap, GNU tar, npm and root.
  */
 export async function rootfsCorpus(): Promise<Corpus> {
@@ -112,6 +115,8 @@ export async function rootfsCorpus(): Promise<Corpus> {
     await setTimes(root, SECOND_DAY, FIRST_DAY);
   };
   const bumped = await from('modules-bumped', modules, bump);
+  const app = await from('app', node, (root) => unpackTree(modules.archive, root));
+  const appBumped = await from('app-bumped', node, (root) => unpackTree(bumped.archive, root));
   const mixtureBase = await debian('mixture-base', MIXTURE);
   const mixture = await from('mixture', mixtureBase, (root) => unpackTree(modules.archive, root));
   const nextBase = await debian('mixture-base-next', [...MIXTURE, 'vim']);
@@ -122,12 +127,16 @@ export async function rootfsCorpus(): Promise<Corpus> {
   });
   return {
     description: `Debian trees (python3; nodejs; ${MIXTURE.join(', ')}) and npm packages (${NPM_PACKAGES.join(', ')})`,
-    trees: [minbase, python, node, packageMore, edited, again, rebuilt, modules, bumped, mixture, mixtureNext],
+    trees: [
+      ...[minbase, python, node, packageMore, edited, again, rebuilt],
+      ...[modules, bumped, app, appBumped, mixture, mixtureNext],
+    ],
     pairs: [
       pair('with python', 'addition', minbase, python),
       pair('with node', 'addition', minbase, node),
       pair('one package more', 'version', python, packageMore),
-      pair('one dependency bumped', 'version', modules, bumped),
+      pair('one dependency bumped', 'version', app, appBumped),
+      pair('one dependency bumped, modules alone', 'part', modules, bumped),
       pair('mixture, next version', 'version', mixture, mixtureNext),
       pair('one file edited', 'edit', python, edited),
       pair('extracted again', 'same', python, again),

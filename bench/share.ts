@@ -124,9 +124,14 @@ async function measureSharing(corpus: Corpus, hash: HashProvider, folder: string
       new_vs_ext4_geomean: geometricMean,
       // A whole runtime more: most of what is new is new files, and no layout makes it less.
       new_vs_ext4_runtime_added: worst(of('addition'), (pair) => pair.own.newBytes / pair.ext4.newBytes),
+      // Where there is little else, mkfs.ext4 has little to move.
+      new_vs_ext4_modules_alone: worst(of('part'), (pair) => pair.own.newBytes / pair.ext4.newBytes),
       new_vs_erofs_worst: worst(of('version', 'edit'), (pair) => pair.own.newBytes / pair.erofs.newBytes),
       // One edited page costs at least a chunk: that has its own goal.
-      vs_page_ideal_worst: worst(of('version', 'addition'), (pair) => pair.own.newBytes / pair.own.pageIdealBytes),
+      vs_page_ideal_worst: worst(
+        of('version', 'addition', 'part'),
+        (pair) => pair.own.newBytes / pair.own.pageIdealBytes,
+      ),
       rebuilt_independently_new_share: worst(of('rebuild'), (pair) => pair.own.newShare),
       manifest_share_of_content: Math.max(...own.map((image) => manifestShare(image))),
     },

@@ -1,4 +1,5 @@
 import type { FuzzTarget } from '../target.ts';
+import { clientHelloTarget, connectTarget, dnsTarget, httpHeadTarget } from './egress.ts';
 import { dockerArchiveTarget } from './docker-archive.ts';
 import { layerGzipTarget, layerZstdTarget } from './layer-compression.ts';
 import { erofsTarget } from './erofs.ts';
@@ -23,6 +24,10 @@ export const TARGETS: readonly FuzzTarget[] = [
   ociConfigTarget,
   dockerArchiveTarget,
   erofsTarget,
+  connectTarget,
+  httpHeadTarget,
+  clientHelloTarget,
+  dnsTarget,
 ];
 
 /** @throws RangeError when there is none of that name. */

@@ -1,4 +1,4 @@
-import { KIB, PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
+import { PAGE_BYTES, toHex, type ChunkId } from '@decant/core';
 
 import { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './chunk/cut-rules.ts';
 import type { HashProvider } from './hash/hash-provider.ts';
@@ -22,7 +22,7 @@ export type Stretch<Name> =
 export interface ImageCutter<Name = ChunkId> extends Disposable {
   /**
    * Where the next bytes of the image go: at least 1 MiB once `next` has given undefined. Valid until the next call.
-   * Portions of about 256 KiB are fastest: they are hashed while the processor's cache has them.
+   * Portions of about 128 KiB are fastest: they are hashed while the processor's cache has them.
    */
   room(): Uint8Array<ArrayBuffer>;
   /** The first `count` bytes of `room()` have been written. */
@@ -37,8 +37,8 @@ export interface ImageCutter<Name = ChunkId> extends Disposable {
   next(): Stretch<Name> | undefined;
 }
 
-/** When so much of the front of the buffer is done with, the rest is moved there. */
-const REUSE_BYTES = 512 * KIB;
+/** The rest is moved to the front of the buffer once so many times its bytes lie before it and are done with. */
+const REUSE_RATIO = 2;
 
 export interface ImageCutterOptions {
   readonly layout: ChunkLayout;
@@ -96,8 +96,9 @@ class Cutter<Name> implements ImageCutter<Name> {
   }
 
   room(): Uint8Array<ArrayBuffer> {
-    // Early, so that what is written and hashed next lies where the processor's cache still has the lines.
-    if (this.#base >= REUSE_BYTES || (this.#base > 0 && this.#filled > this.#buffer.length / 2)) {
+    // Early, so that what is written and hashed next lies where the processor's second cache still has the lines.
+    const rest = this.#filled - this.#base;
+    if (this.#base > REUSE_RATIO * rest || (this.#base > 0 && this.#filled > this.#buffer.length / 2)) {
       this.#buffer.copyWithin(0, this.#base, this.#filled);
       this.#filled -= this.#base;
       this.#base = 0;

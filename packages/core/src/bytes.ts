@@ -1,9 +1,24 @@
-const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));
+/** The two digits of every byte, as one number in the byte order of this machine. */
+const DIGITS = new Uint16Array(
+  new TextEncoder().encode(Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0')).join(''))
+    .buffer,
+);
+/** Memory for the digits of as many bytes as a digest has. */
+const PART_BYTES = 32;
+const part = new Uint16Array(PART_BYTES);
+const decoder = new TextDecoder();
 
 /** Lowercase hexadecimal of the bytes. */
 export function toHex(bytes: Uint8Array): string {
+  // Decoded at once: a string that is joined byte by byte takes twice the time, most of it when it is first used.
   let text = '';
-  for (const byte of bytes) text += HEX[byte];
+  for (let at = 0; at < bytes.length; at += PART_BYTES) {
+    const count = Math.min(PART_BYTES, bytes.length - at);
+    for (let i = 0; i < count; i++) part[i] = DIGITS[bytes[at + i]!]!;
+    const digits = decoder.decode(count === PART_BYTES ? part : part.subarray(0, count));
+    if (count === bytes.length) return digits;
+    text += digits;
+  }
   return text;
 }
 

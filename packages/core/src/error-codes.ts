@@ -63,6 +63,12 @@ export const ERROR_CODES = {
   JAIL_UNAVAILABLE: code('unavailable', 'This machine cannot run the sandbox.'),
   JAIL_FAILED: code('internal', 'The sandbox could not be set up.'),
 
+  // bottle
+  BOTTLE_MANIFEST_UNTRUSTED: code('auth', 'A manifest does not lie where only the operator can write.'),
+  BOTTLE_PROBE_FAILED: code('integrity', 'The fence of a bottle did not hold, or an allowed route did not work.'),
+  BOTTLE_ENDED: code('conflict', 'The bottle has ended.'),
+  BOTTLE_PROTOCOL: code('internal', 'What came over the control socket of a bottle is not what it should be.'),
+
   // oci
   OCI_SOURCE_INVALID: code('usage', 'The image source cannot be read or is not what it should be.'),
   OCI_INVALID: code('integrity', 'An image document breaks the OCI or Docker format.'),
@@ -121,6 +127,9 @@ export const ERROR_CODES = {
   // stream
   NBD_PROTOCOL: code('internal', 'An NBD client broke the protocol.'),
   STREAM_READ_FAILED: code('unavailable', 'A block could not be fetched and verified.'),
+
+  // bottle
+  AUDIT_INVALID: code('integrity', 'An audit log was changed, or lines of it are missing.'),
 } as const satisfies Record<string, { family: ErrorFamily; meaning: string }>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -10,6 +10,18 @@ export type { GroupLimits } from './cgroup.ts';
 export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
+export { openSandbox } from './sandbox/open-sandbox.ts';
+export type {
+  Sandbox,
+  SandboxCopyLimits,
+  SandboxDisk,
+  SandboxExec,
+  SandboxExecOptions,
+  SandboxExit,
+  SandboxMount,
+  SandboxOptions,
+  TerminalSize,
+} from './sandbox/types.ts';
 export { seccompFilter } from './seccomp.ts';
 export { resolveUser, type ImageUser } from './user.ts';
 export { createVolume } from './volume.ts';

@@ -14,7 +14,7 @@ import {
   SUPERBLOCK_OFFSET,
 } from './erofs-format.ts';
 import { planStorage, type FileStorage } from './file-storage.ts';
-import { pathOf, unsupported, type Child, type Inode } from './inventory.ts';
+import { inSubtreeOrder, pathOf, unsupported, type Child, type Inode } from './inventory.ts';
 import { planSharedXattrs, type SharedXattrs } from './shared-xattrs.ts';
 import type { ByteString, FileNode } from './tree.ts';
 import { encodeXattrs } from './xattr-area.ts';
@@ -53,22 +53,26 @@ export function nidOf(placed: PlacedInode): number {
 }
 
 /**
- * Lays out the metadata zone: superblock, inodes in order with their xattrs, chunk maps, short directories and links
- * behind them, then the whole blocks of long directories, then the shared xattrs. No file data, so that an edit of a file moves nothing here.
+ * Lays out the metadata zone: superblock, inodes subtree by subtree with their xattrs, chunk maps, short directories and
+ * links behind them, then the whole blocks of long directories, then the shared xattrs. No file data, so that an edit of a
+ * file moves nothing here.
  */
 export async function layOutMetadata(inodes: readonly Inode[], cooperation: Cooperation): Promise<MetadataLayout> {
   let at = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
-  const placed: PlacedInode[] = [];
+  const placed = Array.from<PlacedInode>({ length: inodes.length });
+  const order: Inode[] = [];
   const refuseFor = (inode: Inode) => (what: string) => unsupported(pathOf(inode), what);
   const shared = planSharedXattrs(inodes, refuseFor);
-  for (const inode of inodes) {
+  for (const inode of inSubtreeOrder(inodes[0]!)) {
     await cooperation.step();
+    order.push(inode);
     const one = place(inode, at, shared);
-    placed.push(one.placed);
+    placed[inode.index] = one.placed;
     at = one.end;
   }
   let blocks = Math.ceil(at / BLOCK_BYTES);
-  for (const one of placed) {
+  for (const { index } of order) {
+    const one = placed[index]!;
     const count = metadataBlocksOf(one);
     if (count === 0) continue;
     one.firstBlock = blocks;

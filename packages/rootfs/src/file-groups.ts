@@ -1,7 +1,9 @@
 import { KIB, PAGE_BYTES } from '@decant/core';
 
-/** Groups of small files: no end before the first, always an end at the last. */
-const GROUP_MIN_PAGES = (32 * KIB) / PAGE_BYTES;
+/** Groups of small files: no end by name before the first, which is the least chunk too; always an end at the last. */
+const GROUP_MIN_PAGES = (64 * KIB) / PAGE_BYTES;
+/** With so many pages a group ends before another package's files. */
+const PACKAGE_MIN_PAGES = (32 * KIB) / PAGE_BYTES;
 const GROUP_MAX_PAGES = (512 * KIB) / PAGE_BYTES;
 /** A file of one page ends its group once in so many times, one of four pages twice as often. */
 const FILES_PER_GROUP = 24;
@@ -23,7 +25,7 @@ export class GroupCutter {
   /** Whether a new group begins with this file, the next in order. `fraction` is of its name, in [0, 1). */
   begins(pages: number, fraction: number, samePackage: boolean): boolean {
     const full = this.#pages + pages > GROUP_MAX_PAGES;
-    const begins = this.#ended || full || (!samePackage && this.#pages >= GROUP_MIN_PAGES);
+    const begins = this.#ended || full || (!samePackage && this.#pages >= PACKAGE_MIN_PAGES);
     if (begins) this.#pages = 0;
     this.#pages += pages;
     const end = Math.max(Math.sqrt(pages) / FILES_PER_GROUP, pages / PAGES_PER_GROUP);

@@ -60,14 +60,27 @@ export function flattenOverlay(layers: readonly LayerArchive[], options: Flatten
   return flatten(layers, 'overlay', options);
 }
 
+/**
+ * Applies OCI layers, bottom to top, to a tree that is there already, as those of an image are to the ones below. The
+ * tree becomes the new one; when a layer is refused it is of no use any more.
+ */
+export function flattenOnto(
+  base: DirectoryNode,
+  layers: readonly LayerArchive[],
+  options: FlattenOptions,
+): Promise<FlattenedTree> {
+  // A finished tree is a growing one that nobody grows: its directories are the same objects.
+  return flatten(layers, 'oci', options, base as GrowingDirectory);
+}
+
 function flatten(
   inputs: readonly LayerArchive[],
   whiteouts: Whiteouts,
   options: FlattenOptions,
+  root = newDirectory(),
 ): Promise<FlattenedTree> {
   const limits = { ...DEFAULT_FLATTEN_LIMITS, ...options.limits };
   return stage(options.onEvent, 'layers', async (finish) => {
-    const root = newDirectory();
     const state: State = {
       root,
       limits,

@@ -6,6 +6,7 @@ export type { ImageRange } from './erofs-inode.ts';
 export { planErofs, type ContentHasher, type ErofsPlan, type PlanErofsOptions } from './erofs-plan.ts';
 export {
   flattenImage,
+  flattenOnto,
   flattenOverlay,
   flattenTar,
   type FlattenedTree,

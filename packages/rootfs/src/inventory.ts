@@ -69,6 +69,23 @@ export async function takeInventory(root: DirectoryNode, cooperation: Cooperatio
   return { inodes, files: await filesInPathOrder(inodes[0]!, cooperation) };
 }
 
+/**
+ * Every inode once: the root, then what it names, siblings adjacent and in byte order, then in the same way what each of its
+ * directories names, one after the other, each with all that is below it. So a subtree lies together, and a package that
+ * changes moves the inodes of few others. An inode with several names is where {@link Inode.parent} has it.
+ */
+export function* inSubtreeOrder(root: Inode): Generator<Inode, void, undefined> {
+  yield root;
+  const stack: Inode[] = [root];
+  for (let directory = stack.pop(); directory !== undefined; directory = stack.pop()) {
+    const own = directory.children.filter(
+      (child) => child.inode.parent === directory && child.inode.name === child.name,
+    );
+    for (const { inode } of own) yield inode;
+    for (const { inode } of own.toReversed()) if (inode.node.kind === 'directory') stack.push(inode);
+  }
+}
+
 async function filesInPathOrder(root: Inode, cooperation: Cooperation): Promise<Inventory['files']> {
   const files: (Inode & { readonly node: FileNode })[] = [];
   const seen = new Set<Inode>();

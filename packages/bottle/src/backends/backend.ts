@@ -110,7 +110,15 @@ export interface ResourceClaim {
 
 /** Records a claim durably, then acquires; undone in reverse order at the end, or by `gc` after a crash. */
 export interface ResourceStack {
-  enter<T>(claim: ResourceClaim, acquire: () => Promise<T>, release: (value: T) => Promise<void>): Promise<T>;
+  /**
+   * `note` adds facts to the claim that are known only while it is acquired (a process id, say), durably. When `acquire`
+   * throws, what there is of the claim is undone by the backend's `reap`, as after a crash.
+   */
+  enter<T>(
+    claim: ResourceClaim,
+    acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
+    release: (value: T) => Promise<void>,
+  ): Promise<T>;
 }
 
 export interface BackendReport {
@@ -124,6 +132,8 @@ export interface BackendReport {
 /** One way to run a bottle. All of them pass the same contract and the same adversarial suite. */
 export interface Backend {
   readonly name: 'native' | 'docker';
+  /** Its machines always join a namespace that the fence makes, so that the fence can be opened while they are prepared. */
+  readonly joinsNetwork?: true | undefined;
   probe(signal?: AbortSignal): Promise<BackendReport>;
   prepare(request: MachineRequest, stack: ResourceStack): Promise<PreparedMachine>;
   /** Undoes a claim that an ended process left behind. Idempotent: what is gone already is success. */

@@ -1,3 +1,5 @@
+import type { RuleId } from './refusal.ts';
+
 /** What one route lets through, in the vocabulary of Kubernetes' HTTPRoute. Everything that is named must match. */
 export interface RouteMatch {
   readonly path?: { readonly type: 'exact' | 'prefix'; readonly value: string } | undefined;
@@ -53,11 +55,13 @@ export interface EgressRequest {
   readonly port: number;
   /** Destination address of a caught connection, in canonical form. */
   readonly destination?: string | undefined;
-  /** Host of CONNECT or of an absolute URI, as the client wrote it. */
+  /** Authority of CONNECT or of an absolute URI, as the client wrote it. */
   readonly authority?: string | undefined;
   /** Server name of the ClientHello, as the client wrote it; null when it sent none. */
   readonly serverName?: string | null | undefined;
-  /** Value of the Host header or :authority, as the client wrote it. */
+  /** Whether the ClientHello carries an encrypted one (or the grease that looks like it). */
+  readonly encryptedClientHello?: boolean | undefined;
+  /** Value of the Host header, or the name that a DNS question asks for, as the client wrote it. */
   readonly host?: string | undefined;
   readonly request?:
     | {
@@ -83,10 +87,14 @@ export interface Pins {
 export type Verdict =
   | { readonly allow: true; readonly route: Route; /** Canonical. */ readonly host: string; readonly port: number }
   /** The name must be looked up and pinned, then the request judged again. Only ever for names that a route allows. */
-  | { readonly allow: 'resolve'; readonly name: string }
-  /** `rule` is a stable identifier such as `no-route`, `deny-list`, `private-address`, `metadata`, `name-mismatch`. */
+  | {
+      readonly allow: 'resolve';
+      readonly name: string;
+      /** What stands behind the star when a wildcard allows the name. */
+      readonly wildcard?: string | undefined;
+    }
   | {
       readonly allow: false;
-      readonly rule: string;
+      readonly rule: RuleId;
       /** One sentence, safe to show the agent. */ readonly reason: string;
     };

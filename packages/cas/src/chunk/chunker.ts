@@ -55,7 +55,7 @@ export async function* chunkImage(
 }
 
 /** Bytes that are copied and then hashed while the processor's cache has them. */
-const PORTION_BYTES = 256 * KIB;
+const PORTION_BYTES = 128 * KIB;
 
 /** Copies a portion of bytes from `from` on, if there is room for it, and returns how many. */
 function copyInto(cutter: ImageCutter, bytes: Uint8Array, from: number): number {

@@ -48,7 +48,8 @@ export function definePages(module: ModuleWriter, lanes: Callable<'none'>, tree:
     const hash = f.local('i32');
     f.while(i32.ltU(taken, count), () => {
       f.if(zeroPages(at, ONE), () => f.return(i32.shl(taken, ONE)));
-      f.run(hashPage(at, have, ONE));
+      // Before the minimum no page ends the chunk, whatever its hash.
+      f.run(hashPage(at, have, i32.geU(i32.add(have, ONE), min)));
       f.set(at, i32.add(at, PAGE));
       f.set(taken, i32.add(taken, ONE));
       f.set(have, i32.add(have, ONE));

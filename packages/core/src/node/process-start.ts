@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, readlink } from 'node:fs/promises';
 
 import { errnoOf } from '../errors.ts';
 
@@ -27,4 +27,16 @@ function startWithoutProc(pid: number): string | undefined {
   } catch (error) {
     return errnoOf(error) === 'EPERM' ? '0' : undefined;
   }
+}
+
+/** Identifies this boot of the machine: after another one no earlier process lives. Zeros where there is no /proc. */
+export async function bootId(): Promise<string> {
+  const text = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '0'.repeat(36));
+  return text.trim();
+}
+
+/** Identifies the namespace that process ids of this process are valid in; `0` where there is no /proc. */
+export async function processNamespace(): Promise<string> {
+  const link = await readlink('/proc/self/ns/pid').catch(() => '');
+  return /\d+/.exec(link)?.[0] ?? '0';
 }

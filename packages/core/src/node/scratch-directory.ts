@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, readlink, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { processStart } from './process-start.ts';
+import { bootId, processNamespace, processStart } from './process-start.ts';
 
 /** A private directory that goes away with whoever opened it. */
 export interface ScratchDirectory extends AsyncDisposable {
@@ -26,7 +26,7 @@ const FORGOTTEN_MS = 7 * 24 * 60 * 60 * 1000;
  */
 export async function openScratchDirectory(parent: string): Promise<ScratchDirectory> {
   await mkdir(parent, { recursive: true, mode: 0o700 });
-  const boot = await bootId();
+  const boot = (await bootId()).slice(0, 8);
   const namespace = await processNamespace();
   await sweep(parent, boot, namespace);
   const started = (await processStart(process.pid)) ?? '0';
@@ -50,15 +50,4 @@ async function sweep(parent: string, boot: string, namespace: string): Promise<v
 async function isFresh(path: string): Promise<boolean> {
   const info = await stat(path).catch(() => undefined);
   return info !== undefined && Date.now() - info.mtimeMs < FORGOTTEN_MS;
-}
-
-/** Identifies this boot of the machine: after another one no earlier process lives. */
-async function bootId(): Promise<string> {
-  const text = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '00000000');
-  return text.slice(0, 8);
-}
-
-async function processNamespace(): Promise<string> {
-  const link = await readlink('/proc/self/ns/pid').catch(() => '');
-  return /\d+/.exec(link)?.[0] ?? '0';
 }

@@ -121,6 +121,10 @@ export class SqliteAdmissions implements AdmissionStore {
 
   async expire(olderThanMs: number, problem: BuildProblem): Promise<readonly BuildRow[]> {
     const due = `staging_removed = 0 AND updated_at < ${NOW} - ?`;
+    // Read first: what fails now keeps its staging for the whole time, however long the next statement waits.
+    const ended = this.#db
+      .all(`SELECT * FROM builds WHERE status IN ('completed', 'failed') AND ${due} LIMIT 100`, olderThanMs)
+      .map(buildOf);
     // Most often there is nothing to do: look before taking the lock that writers wait for.
     const some = this.#db.get(`SELECT 1 FROM builds WHERE status = 'prepared' AND ${due} LIMIT 1`, olderThanMs);
     if (some !== undefined) {
@@ -130,9 +134,7 @@ export class SqliteAdmissions implements AdmissionStore {
         olderThanMs,
       );
     }
-    return this.#db
-      .all(`SELECT * FROM builds WHERE status IN ('completed', 'failed') AND ${due} LIMIT 100`, olderThanMs)
-      .map(buildOf);
+    return ended;
   }
 
   async stagingRemoved(id: BuildId): Promise<void> {
