@@ -8,6 +8,8 @@ export default [
     {
       platform: 'node',
       dts: false,
+      // Whoever runs it sees this file alone, and no package.json that says what it is.
+      fixedExtension: true,
       clean: false,
       deps: { alwaysBundle: [/^(?!node:)/], onlyBundle: false },
       // Module by module from sources, only what is used of core comes along: without its schemas it starts sooner.

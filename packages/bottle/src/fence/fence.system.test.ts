@@ -1,10 +1,14 @@
-import { readFile, stat } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 import { run } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { Internet, route } from '../testing/internet.ts';
 import { openFence, openFenceListeners } from './open-fence.ts';
+import { startSidecar } from './sidecar-process.ts';
 
 const usable = process.platform === 'linux' && process.getuid?.() === 0;
 const NOTHING = { routes: [], deny: [] };
@@ -362,6 +366,30 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     await expect(
       openFence({ network: { path: outer.networkNamespace }, policy: NOTHING, onAudit: () => undefined }),
     ).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+  });
+
+  test('a program below a folder that only root may pass is started, and sees nothing else of that folder', async () => {
+    const closed = await mkdtemp(join(tmpdir(), 'decant-closed-'));
+    try {
+      await mkdir(join(closed, 'package'));
+      await writeFile(join(closed, 'secret'), 'for root alone');
+      const program = join(closed, 'package/sidecar.mjs');
+      const source = [
+        "import { existsSync, readdirSync } from 'node:fs';",
+        `const seen = JSON.stringify([readdirSync(${JSON.stringify(closed)}), existsSync(${JSON.stringify(join(closed, 'secret'))}), process.getuid() >= 0x50000000]);`,
+        "process.on('message', () => process.exit(0));",
+        "process.send({ type: 'listening', certificatePem: seen });",
+      ];
+      await writeFile(program, source.join('\n'));
+      await chmod(closed, 0o700);
+      const { sidecar, certificatePem } = await startSidecar({ network: 'new', sidecarUrl: pathToFileURL(program) }, [80]);
+      await sidecar.close();
+      expect(JSON.parse(certificatePem)).toEqual([['package'], false, true]);
+      // Only the sidecar saw the stand-in.
+      expect(await readFile(join(closed, 'secret'), 'utf8')).toBe('for root alone');
+    } finally {
+      await rm(closed, { recursive: true, force: true });
+    }
   });
 
   test('bad settings are told before anything is opened', async () => {
