@@ -139,6 +139,14 @@ describe.skipIf(!isRoot || !have('busybox', 'buildah', 'bwrap', 'mkfs.ext4'))(
       expect([odd.status, odd.stderr]).toEqual([2, expect.stringContaining('TOGETHER_REMOTE_ARCHITECTURE is "sparc"')]);
       const wrong = await decant(['image', 'create', context], client({ DECANT_API_KEY: key.slice(0, -1) }));
       expect([wrong.status, wrong.stderr]).toEqual([3, expect.stringContaining('[UNAUTHORIZED]')]);
+      const secret = await decant(['image', 'create', context, '--secret', 'id=token,env=HOME'], client());
+      expect([secret.status, secret.stderr]).toEqual([2, expect.stringMatching(/cannot be given secrets[^]*--local/)]);
+      const needy = join(folder.path, 'needy');
+      await mkdir(needy, { recursive: true });
+      const mount = '--mount=type=secret,id=token,required=true';
+      await writeFile(join(needy, 'Dockerfile'), `${DOCKERFILE}RUN ${mount} cat /run/secrets/token\n`);
+      const without = await decant(['image', 'create', needy], client());
+      expect([without.status, without.stderr]).toEqual([2, expect.stringMatching(/:3 needs the secret "token"/)]);
       const failing = join(folder.path, 'failing');
       await mkdir(failing, { recursive: true });
       await copyFile('/bin/busybox', join(failing, 'busybox'));

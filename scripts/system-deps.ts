@@ -35,6 +35,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test', 'bench'] },
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
+  { name: 'python3-requests', purpose: 'another client of the image-builder', groups: ['test'] },
   { name: 'tmux', purpose: 'a real terminal', groups: ['test'] },
   { name: 'chromium', purpose: 'runs the chunking core in a browser', groups: ['test'] },
   { name: 'qemu-system-x86', purpose: 'boots a guest from the block device', groups: ['test', 'bench'] },

@@ -15,6 +15,8 @@ export type {
   ResourceStack,
 } from './backends/backend.ts';
 export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export { openFencePool, type FencePool, type FencePoolOptions } from './bottle/fence-pool.ts';
+export { openBottle } from './bottle/open-bottle.ts';
 export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
 export { AgentLog } from './control/agent-log.ts';
 export type { AgentViewer } from './control/agent-session.ts';

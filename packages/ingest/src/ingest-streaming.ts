@@ -2,8 +2,9 @@ import {
   createImageReader,
   createObjectSource,
   encodeLocator,
-  openChunk,
+  openChunkAside,
   parseManifest,
+  type ExpectedChunk,
   type LocatorRecord,
   type Manifest,
   type ManifestChunk,
@@ -14,6 +15,7 @@ import {
   PAGE_BYTES,
   releaseBytes,
   STAGED,
+  type ChunkFrame,
   type ChunkId,
   type ChunkSource,
 } from '@decant/core';
@@ -31,6 +33,8 @@ import { openStagedChunks, type StagedChunks } from './staged.ts';
 const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
 /** Ids located in one call. */
 const LOCATE_BATCH = 16_384;
+/** Staged chunks that are decompressed at once, on libuv's threads. */
+const AT_ONCE = 3;
 /** Bytes between two reports of progress. */
 const PROGRESS_BYTES = 8 * 1024 * 1024;
 
@@ -41,7 +45,8 @@ export interface StreamingCompletion {
 
 /**
  * Verifies a staged image and writes it where it will rest. Every staged chunk is read once, decompressed with
- * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. A chunk that was
+ * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. Meanwhile the filesystem is
+ * checked, whose metadata is read and verified once more. A chunk that was
  * not staged must be one the namespace can reach already: its hash alone is not possession. Of an image that the
  * namespace has admitted before, only the manifest is read and nothing is written.
  * @throws INGEST_REFUSED, INGEST_CHUNK_UNREACHABLE, ROOTFS_INVALID; nothing has become visible then.
@@ -52,9 +57,16 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
   if (admitted !== undefined) return repeatedAdmission(admitted);
   const staged = await openStagedChunks(manifest, context);
   const locations = await locateReachable(manifest, staged, context);
-  await checkFilesystem(manifest, checkingReader(manifest, staged, locations, context), context);
   const configDigest = await admitConfig(manifest.configDigest, context);
-  const written = await writePacks(manifest, staged, locations, context);
+  const written = await bothOrNone(
+    context,
+    // Where chunks lie already is known to it; those that the other one writes it reads where they are staged.
+    (inner) => checkFilesystem(manifest, checkingReader(manifest, staged, locations, inner), inner),
+    (inner) => writePacks(manifest, staged, locations, inner),
+  );
+  for (const { key: packKey, chunks } of written.packs) {
+    for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });
+  }
   let storedBytes = 0;
   for (const { entry } of manifest.chunks()) storedBytes += locations.get(entry)?.storedBytes ?? 0;
   const { store, namespace, signal } = context;
@@ -173,7 +185,28 @@ function checkingReader(manifest: Manifest, staged: StagedChunks, locations: Chu
   return createImageReader(manifest, source, { hash, codec });
 }
 
-/** Verifies every staged chunk and writes those that are new; `locations` knows them afterwards. */
+/** Runs both at once; when one fails, the other is given up, and what the first one threw is thrown once both have ended. */
+async function bothOrNone<T>(
+  context: IngestContext,
+  check: (context: IngestContext) => Promise<void>,
+  write: (context: IngestContext) => Promise<T>,
+): Promise<T> {
+  const stop = new AbortController();
+  const signal = context.signal === undefined ? stop.signal : AbortSignal.any([context.signal, stop.signal]);
+  const inner = { ...context, signal };
+  let failed: { readonly error: unknown } | undefined;
+  const onFailure = (error: unknown): never => {
+    failed ??= { error };
+    stop.abort(error);
+    throw error;
+  };
+  const [, written] = await Promise.allSettled([check(inner).catch(onFailure), write(inner).catch(onFailure)]);
+  if (failed !== undefined) throw failed.error;
+  if (written.status === 'rejected') throw written.reason;
+  return written.value;
+}
+
+/** Verifies every staged chunk and writes those that are new. */
 async function writePacks(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
   const { hash, codec, onProgress, signal } = context;
   const writer = new RestPackWriter(context);
@@ -182,34 +215,48 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   let storedBytes = 0;
   let doneBytes = 0;
   let reportedBytes = 0;
-  onProgress?.(0, staged.storedBytes);
-  for (const { id, plainBytes, entry } of manifest.chunks()) {
-    signal?.throwIfAborted();
-    if (!staged.has(entry)) continue;
-    const frame = await staged.lend(entry);
+  const open = async (frame: ChunkFrame, expected: ExpectedChunk): Promise<void> => {
     try {
-      const plain = openChunk(frame, { id, plainBytes }, { hash, codec });
+      const plain = await openChunkAside(frame, expected, { hash, codec });
       if (frame.encoding !== 'raw') releaseBytes(plain);
     } catch (error) {
-      if (isDecantError(error)) throw refused(error.message, { chunk: id }, error);
+      if (isDecantError(error)) throw refused(error.message, { chunk: expected.id }, error);
       throw error;
     }
+  };
+  const atWork: { readonly entry: number; readonly frame: ChunkFrame; readonly opened: Promise<void> }[] = [];
+  const writeFirst = async () => {
+    const first = atWork.shift();
+    if (first === undefined) return;
+    const { entry, frame, opened } = first;
+    await opened;
     doneBytes += frame.stored.length;
     if (doneBytes - reportedBytes >= PROGRESS_BYTES) {
       onProgress?.(doneBytes, staged.storedBytes);
       reportedBytes = doneBytes;
     }
     // Admitted by somebody else since the builder asked: verified like the rest, but not stored twice.
-    if (locations.has(entry)) continue;
-    await writer.add(frame);
-    chunksNew++;
-    newBytes += plainBytes;
-    storedBytes += frame.stored.length;
+    if (!locations.has(entry)) {
+      await writer.add(frame);
+      chunksNew++;
+      newBytes += frame.plainBytes;
+      storedBytes += frame.stored.length;
+    }
+    releaseBytes(frame.stored);
+  };
+  onProgress?.(0, staged.storedBytes);
+  for (const { id, plainBytes, entry } of manifest.chunks()) {
+    signal?.throwIfAborted();
+    if (!staged.has(entry)) continue;
+    if (atWork.length === AT_ONCE) await writeFirst();
+    const frame = await staged.readInOrder(entry);
+    const opened = open(frame, { id, plainBytes });
+    // Whoever awaits it gets its failure; until then it must not count as unhandled.
+    opened.catch(() => undefined);
+    atWork.push({ entry, frame, opened });
   }
+  while (atWork.length > 0) await writeFirst();
   const packs = await writer.finish();
-  for (const { key: packKey, chunks } of packs) {
-    for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });
-  }
   onProgress?.(staged.storedBytes, staged.storedBytes);
   return { packs, chunksNew, newBytes, storedBytes };
 }

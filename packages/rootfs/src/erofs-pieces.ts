@@ -8,7 +8,7 @@ const BUFFER_BYTES = MIB;
 /** Shorter zero runs are copied like data. */
 const LEAST_ZEROS = 64 * KIB;
 /** The metadata zone is cut at multiples of this. */
-const METADATA_PART_BYTES = 256 * KIB;
+const METADATA_PART_BYTES = 128 * KIB;
 
 /**
  * The metadata zone, then the sections with zeros between them: the stored runs of their files, each filled up with zeros to
