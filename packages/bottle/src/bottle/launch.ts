@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
-import { DecantError, MIB, untilAborted } from '@decant/core';
+import { DecantError, isImageId, MIB, untilAborted } from '@decant/core';
 
 import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
@@ -99,7 +100,13 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
     done('started');
     await untilAborted(
       Promise.all([
-        putTrustFiles({ fence, machine, stateDirectory: paths.state, signal: life.signal }),
+        putTrustFiles({
+          fence,
+          machine,
+          imageKey: imageKeyOf(plan, resolved),
+          stateDirectory: paths.state,
+          signal: life.signal,
+        }),
         parts.selfProbe({
           networkNamespace: machine.networkNamespace,
           policy: plan.egress.policy,
@@ -186,6 +193,11 @@ async function prepare(
       stack,
     ),
   );
+}
+
+/** Images whose id says what is in them are the same when it is the same, and nothing is mounted over them. */
+function imageKeyOf(plan: BottlePlan, { image }: ResolvedImage): string {
+  return isImageId(image.id) && plan.mounts.length === 0 ? image.id : randomUUID();
 }
 
 function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
