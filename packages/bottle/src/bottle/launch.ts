@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
-import { DecantError, isImageId, MIB, untilAborted } from '@decant/core';
+import { DecantError, errnoOf, isImageId, MIB, untilAborted } from '@decant/core';
 
 import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
@@ -67,7 +67,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
   try {
     done('claimed');
     const paths = await openFolders(stack, directory, slug);
-    const audit = await stack.enter(
+    const audit = await stack.hold(
       { kind: 'audit' },
       async () => new AuditLog({ path: paths.audit }),
       async (log) => log.close(),
@@ -155,7 +155,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
 async function adopt<T extends AsyncDisposable>(stack: BottleStack, kind: string, make: () => Promise<T>): Promise<T> {
   const value = await make();
   try {
-    return await stack.enter(
+    return await stack.hold(
       { kind },
       async () => value,
       async () => value[Symbol.asyncDispose](),
@@ -201,7 +201,7 @@ function imageKeyOf(plan: BottlePlan, { image }: ResolvedImage): string {
 }
 
 function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
-  return stack.enter(
+  return stack.hold(
     { kind: 'fence' },
     async (note) => {
       const fence = await open();
@@ -214,15 +214,21 @@ function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fen
 
 async function openFolders(stack: BottleStack, directory: string, slug: string): Promise<BottlePaths> {
   const state = join(directory, slug);
+  const reapFolder = () => reaperOf(directory, [])({ kind: 'directory', path: state }, stack.header);
   await stack.enter(
     { kind: 'directory', path: state },
     async () => {
-      await mkdir(state, { mode: 0o700 });
+      await mkdir(state, { mode: 0o700 }).catch(async (error: unknown) => {
+        if (errnoOf(error) !== 'EEXIST') throw error;
+        // The slug is ours: what lies there lost its ledger.
+        await reapFolder();
+        await mkdir(state, { mode: 0o700 });
+      });
       // Whatever the umask is: backends' own ids look into none of them by name.
       await chmod(state, 0o700);
       for (const name of ['image', 'machine', 'trust']) await mkdir(join(state, name), { mode: 0o700 });
     },
-    () => reaperOf(directory, [])({ kind: 'directory', path: state }, stack.header),
+    reapFolder,
   );
   const audits = join(directory, AUDIT_FOLDER);
   await mkdir(audits, { recursive: true, mode: 0o700 });

@@ -9,7 +9,7 @@ import type { Fence, TrustFile } from '../fence/fence.ts';
 /** A bundle of authorities is a quarter of a mebibyte. */
 const LARGEST: CopyLimits = { entries: 1, bytes: 8 * MIB };
 /** What a read says when there is no such file, it is no plain file, or too large to be a bundle. */
-const NO_BUNDLE = ['USAGE', 'NOT_FOUND', 'LIMIT_EXCEEDED'];
+const NO_BUNDLE = new Set<string>(['USAGE', 'NOT_FOUND', 'LIMIT_EXCEEDED']);
 
 export interface TrustFilesOptions {
   readonly fence: Fence;
@@ -55,7 +55,7 @@ async function readInside(
     await machine.copyOut(path, copy, LARGEST, signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (isDecantError(error) && NO_BUNDLE.includes(error.code)) return undefined;
+    if (isDecantError(error) && NO_BUNDLE.has(error.code)) return undefined;
     throw error;
   }
   return (await stat(copy)).isFile() ? await readFile(copy) : undefined;
