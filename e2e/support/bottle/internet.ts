@@ -62,20 +62,30 @@ export interface Internet extends AsyncDisposable {
  */
 export async function startInternet(folder: string): Promise<Internet> {
   configureInterface();
-  const certificates = makeCertificates(folder, ['allowed.test', '*.wild.test', 'other.test', 'pinned.test', 'rebind.test']);
+  const certificates = makeCertificates(folder, [
+    'allowed.test',
+    '*.wild.test',
+    'other.test',
+    'pinned.test',
+    'rebind.test',
+  ]);
   const forbidden: Record<string, { connections: number; bytes: number }> = {};
   const requests: SeenRequest[] = [];
   const closers: (() => void)[] = [];
   const answer = answerTo(requests);
   const servers: [Server, { host: string; port: number; ipv6Only?: boolean }][] = [];
   for (const host of [ALLOWED, ALLOWED_V6]) {
-    servers.push([createHttps({ key: certificates.key, cert: certificates.certificate }, answer('https')), { host, port: 443 }]);
+    servers.push([
+      createHttps({ key: certificates.key, cert: certificates.certificate }, answer('https')),
+      { host, port: 443 },
+    ]);
     servers.push([createHttp(answer('http')), { host, port: 80 }]);
   }
   for (const host of [FORBIDDEN, FORBIDDEN_V6, PRIVATE, ...METADATA, GATEWAY, '127.0.0.1', '::1']) {
     for (const port of FORBIDDEN_PORTS) servers.push([counting(forbidden, `tcp ${host} ${port}`), { host, port }]);
   }
-  for (const port of [22, 25, 5432, 6667, 853]) servers.push([counting(forbidden, `tcp ${ALLOWED} ${port}`), { host: ALLOWED, port }]);
+  for (const port of [22, 25, 5432, 6667, 853])
+    servers.push([counting(forbidden, `tcp ${ALLOWED} ${port}`), { host: ALLOWED, port }]);
   servers.push([counting(forbidden, 'tcp everywhere'), { host: '::', port: HOST_PORT }]);
   servers.push([counting(forbidden, 'tcp loopback'), { host: '127.0.0.1', port: LOOPBACK_PORT }]);
   for (const [server, where] of servers) {
@@ -87,7 +97,13 @@ export async function startInternet(folder: string): Promise<Internet> {
   abstract.listen(`\0${ABSTRACT_SOCKET}`);
   await once(abstract, 'listening');
   closers.push(() => abstract.close());
-  for (const [address, port] of [[PUBLIC_RESOLVER, 53], [FORBIDDEN, 443], [FORBIDDEN, 123], [ALLOWED, 443], [GATEWAY, HOST_PORT]] as const) {
+  for (const [address, port] of [
+    [PUBLIC_RESOLVER, 53],
+    [FORBIDDEN, 443],
+    [FORBIDDEN, 123],
+    [ALLOWED, 443],
+    [GATEWAY, HOST_PORT],
+  ] as const) {
     closers.push(await countDatagrams(forbidden, address, port));
   }
   const names: string[] = [];
@@ -97,7 +113,7 @@ export async function startInternet(folder: string): Promise<Internet> {
     caPem: certificates.authority,
     sightings: () => structuredClone({ forbidden, names, requests }),
     [Symbol.asyncDispose]: async () => {
-      for (const close of closers.reverse()) close();
+      for (const close of closers.toReversed()) close();
     },
   };
 }
@@ -121,7 +137,11 @@ function counting(counts: Record<string, { connections: number; bytes: number }>
   });
 }
 
-async function countDatagrams(counts: Record<string, { connections: number; bytes: number }>, address: string, port: number): Promise<() => void> {
+async function countDatagrams(
+  counts: Record<string, { connections: number; bytes: number }>,
+  address: string,
+  port: number,
+): Promise<() => void> {
   const count = { connections: 0, bytes: 0 };
   counts[`udp ${address} ${port}`] = count;
   const socket = createSocket('udp4');
@@ -135,14 +155,23 @@ async function countDatagrams(counts: Record<string, { connections: number; byte
 }
 
 /** An allowed server: says what it was asked, redirects, and streams. */
-function answerTo(requests: SeenRequest[]): (server: 'https' | 'http') => (request: IncomingMessage, response: ServerResponse) => void {
+function answerTo(
+  requests: SeenRequest[],
+): (server: 'https' | 'http') => (request: IncomingMessage, response: ServerResponse) => void {
   return (server) => (request, response) => {
     let bodyBytes = 0;
     request.on('data', (bytes: Buffer) => void (bodyBytes += bytes.length));
     request.on('error', () => undefined);
     request.on('end', () => {
       const url = request.url ?? '';
-      const seen: SeenRequest = { server, host: request.headers.host ?? '', method: request.method ?? '', url, headers: request.headers, bodyBytes };
+      const seen: SeenRequest = {
+        server,
+        host: request.headers.host ?? '',
+        method: request.method ?? '',
+        url,
+        headers: request.headers,
+        bodyBytes,
+      };
       requests.push(seen);
       const [, status, to] = /^\/redirect\/(\d{3})\?to=(.*)$/.exec(url) ?? [];
       if (status !== undefined && to !== undefined) {

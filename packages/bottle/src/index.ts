@@ -15,6 +15,8 @@ export type {
   ResourceStack,
 } from './backends/backend.ts';
 export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export { openFencePool, type FencePool, type FencePoolOptions } from './bottle/fence-pool.ts';
+export { openBottle } from './bottle/open-bottle.ts';
 export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
 export { AgentLog } from './control/agent-log.ts';
 export type { AgentViewer } from './control/agent-session.ts';
@@ -31,8 +33,13 @@ export { DetachKeys } from './control/detach-keys.ts';
 export type { BottleInfo } from './control/messages.ts';
 export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
 export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
-export { superviseBottle, type SupervisedBottle, type SupervisedEnd, type SuperviseOptions } from './control/supervise.ts';
 export { nativeBackend, type NativeBackendOptions } from './backends/native/native-backend.ts';
+export {
+  superviseBottle,
+  type SupervisedBottle,
+  type SupervisedEnd,
+  type SuperviseOptions,
+} from './control/supervise.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
 export type {
   AgentPlan,

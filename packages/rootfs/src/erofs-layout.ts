@@ -59,7 +59,7 @@ export function nidOf(placed: PlacedInode): number {
  */
 export async function layOutMetadata(inodes: readonly Inode[], cooperation: Cooperation): Promise<MetadataLayout> {
   let at = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
-  const placed = new Array<PlacedInode>(inodes.length);
+  const placed = Array.from<PlacedInode>({ length: inodes.length });
   const order: Inode[] = [];
   const refuseFor = (inode: Inode) => (what: string) => unsupported(pathOf(inode), what);
   const shared = planSharedXattrs(inodes, refuseFor);

@@ -1,4 +1,5 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { openScratchDirectory } from '@decant/core/node';
@@ -27,7 +28,7 @@ async function written(folder: string, hosts: readonly string[]): Promise<string
 
 describe('AuditLog', () => {
   test('what was written verifies, is sealed, and only its owner may read it', async () => {
-    await using folder = await openScratchDirectory();
+    await using folder = await openScratchDirectory(tmpdir());
     const path = await written(folder.path, ['a.example', 'b.example']);
     const report = await verifyAudit(path);
     expect(report).toMatchObject({ events: 2, sealed: true });
@@ -37,7 +38,7 @@ describe('AuditLog', () => {
   });
 
   test('any changed byte, and any line taken out, doubled or swapped, is noticed', async () => {
-    await using folder = await openScratchDirectory();
+    await using folder = await openScratchDirectory(tmpdir());
     const path = await written(folder.path, ['a.example', 'b.example', 'c.example', 'd.example']);
     const good = await readFile(path);
     const other = join(folder.path, 'changed.jsonl');
@@ -72,7 +73,7 @@ describe('AuditLog', () => {
   });
 
   test('a log whose end is missing is whole but not sealed; one that breaks off within a line is not whole', async () => {
-    await using folder = await openScratchDirectory();
+    await using folder = await openScratchDirectory(tmpdir());
     const path = await written(folder.path, ['a.example', 'b.example']);
     const lines = (await readFile(path, 'utf8')).trimEnd().split('\n');
     await writeFile(path, `${lines.slice(0, 2).join('\n')}\n`);
@@ -82,7 +83,7 @@ describe('AuditLog', () => {
   });
 
   test('a file that exists is left alone; a full log says so; a closed one takes nothing', async () => {
-    await using folder = await openScratchDirectory();
+    await using folder = await openScratchDirectory(tmpdir());
     const path = await written(folder.path, ['a.example']);
     expect(() => new AuditLog({ path })).toThrow(expect.objectContaining({ code: 'CONFLICT' }));
     const small = new AuditLog({ path: join(folder.path, 'small.jsonl'), maxBytes: 300 });
@@ -96,7 +97,7 @@ describe('AuditLog', () => {
   });
 
   test('a line without an end does not fill the memory', async () => {
-    await using folder = await openScratchDirectory();
+    await using folder = await openScratchDirectory(tmpdir());
     const path = join(folder.path, 'long.jsonl');
     await writeFile(path, Buffer.alloc(1024 * 1024, 'x'));
     await expect(verifyAudit(path)).rejects.toMatchObject({ code: 'AUDIT_INVALID', details: { line: 1 } });

@@ -121,12 +121,12 @@ describe('openStack', () => {
     const fail = async () => {
       throw new Error('no');
     };
-    await stack.enter({ kind: 'fence' }, async () => 1, fail);
+    await stack.enter({ kind: 'container' }, async () => 1, fail);
     await expect(stack.close()).rejects.toThrow('several steps of taking agent down failed');
     const backends = [backendOf('native', reap)];
     expect((await collectBottles({ directory, backends })).failed).toMatchObject([{ slug: 'agent' }]);
     stays = false;
-    expect((await collectBottles({ directory, backends })).collected).toEqual([{ slug: 'agent', kinds: ['fence'] }]);
+    expect((await collectBottles({ directory, backends })).collected).toEqual([{ slug: 'agent', kinds: ['container'] }]);
     expect(await readdir(directory)).toEqual([]);
   });
 });
@@ -228,9 +228,7 @@ async function play(plan: readonly Fate[]): Promise<void> {
   } else {
     expect(outcome.errors).toEqual(expected.toReversed());
     const failed = plan.findIndex((fate) => fate.startsWith('acquire throws'));
-    expect(outcome.thrown === undefined ? undefined : String(outcome.thrown)).toBe(
-      failed < 0 ? undefined : `Error: r${failed} cannot be had`,
-    );
+    expect((outcome.thrown as Error | undefined)?.message).toBe(failed < 0 ? undefined : `r${failed} cannot be had`);
   }
   expect([...world]).toEqual([]);
   expect(undone.filter((name) => acquired.includes(name))).toEqual(acquired.toReversed());

@@ -35,7 +35,10 @@ export class ZstdContext {
     });
     const frame: unknown = this.#stream.read();
     if (!(frame instanceof Uint8Array)) throw new DecantError('INTERNAL', 'zstd gave no frame.');
-    // It lies in a buffer that the stream has for many.
-    return new Uint8Array(frame);
+    const copy = new Uint8Array(frame);
+    // The next frame begins at the start of the output buffer too: how much room zstd is given decides where some blocks
+    // end, and equal chunks must give equal frames. Besides, the buffer is used again.
+    (this.#stream as unknown as { _outOffset: number })._outOffset = 0;
+    return copy;
   }
 }
