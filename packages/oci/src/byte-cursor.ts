@@ -73,12 +73,13 @@ export class StreamCursor implements ByteCursor {
     while (this.#position === this.#piece.length) {
       if (this.#ended) return false;
       this.#signal?.throwIfAborted();
-      const next = await this.#source.next();
+      // Before the source has its piece back: it may give the memory up, and the piece is empty then.
       this.#pieceStart += this.#piece.length;
+      this.#piece = new Uint8Array();
       this.#position = 0;
+      const next = await this.#source.next();
       if (next.done === true) {
         this.#ended = true;
-        this.#piece = new Uint8Array();
         return false;
       }
       this.#piece = next.value;
