@@ -35,8 +35,8 @@ export class StreamCursor implements ByteCursor {
     const gathered: Uint8Array[] = [];
     let missing = lengthBytes;
     while (missing > 0 && (await this.#fill())) {
-      // A copy: the piece belongs to the source again once the next one is asked for.
-      const part = this.#slice(Math.min(missing, this.#piece.length - this.#position)).slice();
+      // A copy, which `slice` of a Buffer is not: the piece belongs to the source again once the next one is asked for.
+      const part = new Uint8Array(this.#slice(Math.min(missing, this.#piece.length - this.#position)));
       gathered.push(part);
       missing -= part.length;
     }
