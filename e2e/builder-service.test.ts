@@ -97,8 +97,11 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
     test('shares layers by cache key, and never with another namespace', async () => {
       const archive = await context('FROM shell\nRUN echo run-for-real\n');
       const fields = { image_name: 'cached', cache_key: 'k/1' };
-      const ran = async (who: BuildClient, change: Record<string, string> = {}) =>
-        (await who.build({ ...fields, tag: `${Math.random()}`, ...change }, archive)).lines.includes('run-for-real');
+      const ran = async (who: BuildClient, change: Record<string, string> = {}) => {
+        const { end, lines } = await who.build({ ...fields, tag: `${Math.random()}`, ...change }, archive);
+        expect(end, lines.join('\n')).toEqual({ done: true });
+        return lines.includes('run-for-real');
+      };
       expect(await ran(client, { image_name: 'cached:1' })).toBe(true);
       expect(await ran(client, { image_name: 'cached:2' })).toBe(false);
       expect(await ran(stranger, { image_name: 'cached:3' })).toBe(true);
@@ -161,6 +164,11 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
         code: 'BUILD_LOG_BYTES',
         details: { lastLines: expect.arrayContaining(['flood']) },
       });
+      const fetching = await failing('RUN wget -T 2 http://packages.example/tool');
+      expect(fetching.error).toMatchObject({
+        code: 'BUILD_STEP_FAILED',
+        hint: expect.stringContaining('have no network'),
+      });
       expect(await codeOf('COPY nothing /there')).toBe('BUILD_STEP_FAILED');
       expect(await codeOf('RUNN x')).toBe('DOCKERFILE_INVALID');
       const foreign = await client.build({ image_name: 'x' }, await context('FROM registry.invalid/a/b\n'));
@@ -169,6 +177,26 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       expect((await client.call('POST', '/v1/snapshots', { image: `${new URL(url).host}/default/fails` })).status).toBe(
         404,
       );
+    });
+
+    test('runs ten that came at once two at a time, and tells the others their places', async () => {
+      const archive = await context('FROM shell\nRUN sleep 0.3\n');
+      const names = Array.from({ length: 10 }, (_, index) => `ten-${index}`);
+      const all = Promise.all(names.map((name) => client.build({ image_name: name, cache_key: name }, archive)));
+      let [most, longest] = [0, 0];
+      for (let over = false; !over; await sleep(50)) {
+        const { body } = await client.call('GET', '/builds?limit=10');
+        const ours = (body.data as any[]).filter(({ image_name: name }) => String(name).startsWith('ten-'));
+        most = Math.max(most, ours.filter(({ status }) => status === 'running').length);
+        // One that has begun since the page was read has no place any more.
+        const places = ours.flatMap(({ status, position }) => (status === 'queued' ? (position ?? []) : []));
+        expect(places).toEqual(places.map((_, index) => places.length - index));
+        longest = Math.max(longest, places.length);
+        over = ours.length === 10 && ours.every(({ status }) => status === 'succeeded' || status === 'failed');
+      }
+      expect((await all).map(({ end }) => end)).toEqual(names.map(() => ({ done: true })));
+      expect(most).toBe(2);
+      expect(longest).toBeGreaterThanOrEqual(4);
     });
 
     test('lets a build see neither another one nor the service', async () => {

@@ -13,6 +13,7 @@ export const BACKENDS: Readonly<Record<string, { readonly programs: readonly str
   'qemu-utils': { programs: ['qemu-img'], package: 'qemu-utils' },
   bubblewrap: { programs: ['bwrap'], package: 'bubblewrap' },
   umoci: { programs: ['umoci'], package: 'umoci' },
+  'python3-requests': { programs: ['python3'], package: 'python3-requests' },
   tmux: { programs: ['tmux'], package: 'tmux' },
   chromium: { programs: ['chromium'], package: 'chromium' },
   mmdebstrap: { programs: ['mmdebstrap'], package: 'mmdebstrap' },

@@ -15,6 +15,8 @@ export type {
   ResourceStack,
 } from './backends/backend.ts';
 export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export { openFencePool, type FencePool, type FencePoolOptions } from './bottle/fence-pool.ts';
+export { openBottle } from './bottle/open-bottle.ts';
 export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';
 export { AgentLog } from './control/agent-log.ts';
 export type { AgentViewer } from './control/agent-session.ts';
@@ -31,7 +33,12 @@ export { DetachKeys } from './control/detach-keys.ts';
 export type { BottleInfo } from './control/messages.ts';
 export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
 export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
-export { superviseBottle, type SupervisedBottle, type SupervisedEnd, type SuperviseOptions } from './control/supervise.ts';
+export {
+  superviseBottle,
+  type SupervisedBottle,
+  type SupervisedEnd,
+  type SuperviseOptions,
+} from './control/supervise.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
 export type {
   AgentPlan,
@@ -62,6 +69,18 @@ export { listManifests, operatorDirectory } from './manifest/operator-directory.
 export { parseManifest, type ManifestProblem } from './manifest/parse.ts';
 export type { EnvironmentSource, Manifest, ManifestRoute } from './manifest/schema.ts';
 export { environmentOf, routeOf, specOf, type SpecResult } from './manifest/spec.ts';
+export type { AuditEvent } from './audit/audit-event.ts';
+export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
+export type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence/fence.ts';
+export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
 export { addressClass, type AddressClass } from './net/address-class.ts';
 export { canonicalAddress, parseAddress, type Address } from './net/address.ts';
 export { parseAuthority, parseConnectTarget, type Authority } from './net/authority.ts';
@@ -90,15 +109,6 @@ export type { NameBudgetLimits } from './net/name-budget.ts';
 export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
-export type { AuditEvent } from './audit/audit-event.ts';
-export { DEFAULT_EGRESS_LIMITS, type EgressLimits } from './egress/limits.ts';
-export type {
-  Fence,
-  FenceConfiguration,
-  FenceListeners,
-  FenceListenersOptions,
-  FenceOptions,
-  FenceStats,
-  TrustFile,
-} from './fence/fence.ts';
-export { DNS_PORT, portsOf, PROXY_PORT } from './fence/ports.ts';
+export { openFence, openFenceListeners } from './fence/open-fence.ts';
+export { AuditLog, type AuditLogOptions } from './audit/audit-log.ts';
+export { verifyAudit, type AuditReport } from './audit/verify-audit.ts';

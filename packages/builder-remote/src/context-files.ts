@@ -198,8 +198,7 @@ async function* packStream(
     for await (const piece of read(entry)) {
       bytes += piece.length;
       onProgress(bytes);
-      // The reader writes over what it gave.
-      yield piece.slice();
+      yield piece as Uint8Array<ArrayBuffer>;
     }
   }
 }

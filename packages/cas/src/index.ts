@@ -6,7 +6,7 @@ export {
 } from './store/chunk-loader.ts';
 export { createMemoryChunkStore, type ChunkStore } from './store/chunk-store.ts';
 export { chunkImage, type ChunkImageOptions } from './chunk/chunker.ts';
-export type { ChunkCodec } from './chunk/codec.ts';
+export type { ChunkCodec, EncodedChunk, ThreadedCodec } from './chunk/codec.ts';
 export { createDecoderCodec, type DecompressZstd } from './chunk/decoder-codec.ts';
 export { CUT_RULES, MAX_HOLE_PAGES, STRIPE_PAGES, type ChunkLayout, type CutRules } from './chunk/cut-rules.ts';
 export { checkHashProvider } from './hash/hash-check.ts';
@@ -52,7 +52,7 @@ export {
 } from './manifest/manifest-layout.ts';
 export { parseManifest, type Manifest, type ManifestChunk } from './manifest/manifest.ts';
 export { createMemoryRandomAccess } from './image/memory-random-access.ts';
-export { openChunk, verifyChunk, type ExpectedChunk } from './chunk/open-chunk.ts';
+export { openChunk, openChunkAside, verifyChunk, type ExpectedChunk } from './chunk/open-chunk.ts';
 export { createPackBuilder, type FinishedPack, type PackBuilder, type PackBuilderOptions } from './pack-builder.ts';
 export { MAX_PACK_BYTES, MAX_PACK_CHUNKS, PACK_HEAD_BYTES, type PackRow } from './pack/pack-layout.ts';
 export { createHttpRanges, type HttpRangesOptions } from './pack/http-ranges.ts';

@@ -127,6 +127,9 @@ export const ERROR_CODES = {
   // stream
   NBD_PROTOCOL: code('internal', 'An NBD client broke the protocol.'),
   STREAM_READ_FAILED: code('unavailable', 'A block could not be fetched and verified.'),
+
+  // bottle
+  AUDIT_INVALID: code('integrity', 'An audit log was changed, or lines of it are missing.'),
 } as const satisfies Record<string, { family: ErrorFamily; meaning: string }>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -1,4 +1,4 @@
-import type { ChunkCodec, HashProvider } from '@decant/cas';
+import type { HashProvider, ThreadedCodec } from '@decant/cas';
 import {
   parseImageId,
   type ChunkId,
@@ -60,7 +60,7 @@ export function repeatedAdmission({ record, configDigest }: AdmittedImage): Admi
 export interface IngestContext {
   readonly store: ObjectStore;
   readonly hash: HashProvider;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   readonly namespace: Namespace;
   /** What the namespace can reach already. */
   readonly index: ChunkIndex;

@@ -2,8 +2,9 @@ import {
   createImageReader,
   createObjectSource,
   encodeLocator,
-  openChunk,
+  openChunkAside,
   parseManifest,
+  type ExpectedChunk,
   type LocatorRecord,
   type Manifest,
   type ManifestChunk,
@@ -14,6 +15,7 @@ import {
   PAGE_BYTES,
   releaseBytes,
   STAGED,
+  type ChunkFrame,
   type ChunkId,
   type ChunkSource,
 } from '@decant/core';
@@ -31,6 +33,8 @@ import { openStagedChunks, type StagedChunks } from './staged.ts';
 const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
 /** Ids located in one call. */
 const LOCATE_BATCH = 16_384;
+/** Staged chunks that are decompressed at once, on libuv's threads. */
+const AT_ONCE = 3;
 /** Bytes between two reports of progress. */
 const PROGRESS_BYTES = 8 * 1024 * 1024;
 
@@ -182,30 +186,47 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   let storedBytes = 0;
   let doneBytes = 0;
   let reportedBytes = 0;
-  onProgress?.(0, staged.storedBytes);
-  for (const { id, plainBytes, entry } of manifest.chunks()) {
-    signal?.throwIfAborted();
-    if (!staged.has(entry)) continue;
-    const frame = await staged.lend(entry);
+  const open = async (frame: ChunkFrame, expected: ExpectedChunk): Promise<void> => {
     try {
-      const plain = openChunk(frame, { id, plainBytes }, { hash, codec });
+      const plain = await openChunkAside(frame, expected, { hash, codec });
       if (frame.encoding !== 'raw') releaseBytes(plain);
     } catch (error) {
-      if (isDecantError(error)) throw refused(error.message, { chunk: id }, error);
+      if (isDecantError(error)) throw refused(error.message, { chunk: expected.id }, error);
       throw error;
     }
+  };
+  const atWork: { readonly entry: number; readonly frame: ChunkFrame; readonly opened: Promise<void> }[] = [];
+  const writeFirst = async () => {
+    const first = atWork.shift();
+    if (first === undefined) return;
+    const { entry, frame, opened } = first;
+    await opened;
     doneBytes += frame.stored.length;
     if (doneBytes - reportedBytes >= PROGRESS_BYTES) {
       onProgress?.(doneBytes, staged.storedBytes);
       reportedBytes = doneBytes;
     }
     // Admitted by somebody else since the builder asked: verified like the rest, but not stored twice.
-    if (locations.has(entry)) continue;
-    await writer.add(frame);
-    chunksNew++;
-    newBytes += plainBytes;
-    storedBytes += frame.stored.length;
+    if (!locations.has(entry)) {
+      await writer.add(frame);
+      chunksNew++;
+      newBytes += frame.plainBytes;
+      storedBytes += frame.stored.length;
+    }
+    releaseBytes(frame.stored);
+  };
+  onProgress?.(0, staged.storedBytes);
+  for (const { id, plainBytes, entry } of manifest.chunks()) {
+    signal?.throwIfAborted();
+    if (!staged.has(entry)) continue;
+    if (atWork.length === AT_ONCE) await writeFirst();
+    const frame = await staged.readInOrder(entry);
+    const opened = open(frame, { id, plainBytes });
+    // Whoever awaits it gets its failure; until then it must not count as unhandled.
+    opened.catch(() => undefined);
+    atWork.push({ entry, frame, opened });
   }
+  while (atWork.length > 0) await writeFirst();
   const packs = await writer.finish();
   for (const { key: packKey, chunks } of packs) {
     for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });

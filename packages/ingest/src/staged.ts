@@ -19,8 +19,8 @@ export interface StagedChunks {
   plainBytes(entry: number): number | undefined;
   /** The frame, in bytes of its own. */
   read(entry: number): Promise<ChunkFrame>;
-  /** The frame, in bytes that are valid until the next call of this. Calls must not overlap. */
-  lend(entry: number): Promise<ChunkFrame>;
+  /** The same, for whoever reads every frame in image order: with a window that other reads do not move. */
+  readInOrder(entry: number): Promise<ChunkFrame>;
 }
 
 /**
@@ -31,8 +31,8 @@ export interface StagedChunks {
 export async function openStagedChunks(manifest: Manifest, context: IngestContext): Promise<StagedChunks> {
   const { store, stagingPrefix, hash, signal } = context;
   const window = new ReadAhead(context);
-  const lentWindow = new ReadAhead(context);
-  const packs: { readonly source: RandomAccess; readonly lent: RandomAccess; readonly table: PackTable }[] = [];
+  const orderedWindow = new ReadAhead(context);
+  const packs: { readonly source: RandomAccess; readonly ordered: RandomAccess; readonly table: PackTable }[] = [];
   /** Number of the pack + 1, or 0, and the row in its table: a pack has at most 65,536. */
   const packOf = new Uint32Array(manifest.entryCount);
   const rowOf = new Uint16Array(manifest.entryCount);
@@ -48,7 +48,7 @@ export async function openStagedChunks(manifest: Manifest, context: IngestContex
         ? refused(`${name}: ${error.message}`, { object: name }, error)
         : error;
     });
-    packs.push({ source: window.copies(key, sizeBytes), lent: lentWindow.loans(key, sizeBytes), table });
+    packs.push({ source: window.of(key, sizeBytes), ordered: orderedWindow.of(key, sizeBytes), table });
     let row = 0;
     for (const { id, storedBytes: bytes } of table.rows()) {
       const entry = manifest.indexOf(id);
@@ -62,7 +62,7 @@ export async function openStagedChunks(manifest: Manifest, context: IngestContex
   const find = (entry: number) => {
     const pack = packs[(packOf[entry] ?? 0) - 1];
     if (pack === undefined) return undefined;
-    return { source: pack.source, lent: pack.lent, row: pack.table.row(rowOf[entry]!) };
+    return { source: pack.source, ordered: pack.ordered, row: pack.table.row(rowOf[entry]!) };
   };
   const staged = (entry: number) => {
     const found = find(entry);
@@ -77,9 +77,9 @@ export async function openStagedChunks(manifest: Manifest, context: IngestContex
       const { source, row } = staged(entry);
       return packFrame(source, row, { signal });
     },
-    async lend(entry) {
-      const { lent, row } = staged(entry);
-      return packFrame(lent, row, { signal });
+    async readInOrder(entry) {
+      const { ordered, row } = staged(entry);
+      return packFrame(ordered, row, { signal });
     },
   };
 }
@@ -97,36 +97,26 @@ class ReadAhead {
     this.#context = context;
   }
 
-  /** What is read stays as it is. */
-  copies(key: string, sizeBytes: number): RandomAccess {
-    const read = async (offset: number, lengthBytes: number) =>
-      (await this.#read(key, sizeBytes, offset, lengthBytes)).slice();
-    return { sizeBytes, read };
-  }
-
-  /** What is read is valid until the next call, and calls do not overlap: a window that is done with is released. */
-  loans(key: string, sizeBytes: number): RandomAccess {
-    const read = (offset: number, lengthBytes: number) => {
-      if (!this.#holds(key, offset, lengthBytes)) releaseBytes(this.#window.bytes);
-      return this.#read(key, sizeBytes, offset, lengthBytes);
-    };
-    return { sizeBytes, read };
-  }
-
-  #holds(key: string, offset: number, lengthBytes: number): boolean {
-    const start = offset - this.#window.offset;
-    return this.#window.key === key && start >= 0 && start + lengthBytes <= this.#window.bytes.length;
+  /** What is read is a copy. */
+  of(key: string, sizeBytes: number): RandomAccess {
+    return { sizeBytes, read: (offset, lengthBytes) => this.#read(key, sizeBytes, offset, lengthBytes) };
   }
 
   async #read(key: string, sizeBytes: number, offset: number, lengthBytes: number): Promise<Uint8Array> {
     if (!this.#holds(key, offset, lengthBytes)) {
       const ahead = Math.min(sizeBytes - offset, Math.max(lengthBytes, READ_AHEAD_BYTES));
       const bytes = await readRange(this.#context, key, offset, ahead);
+      releaseBytes(this.#window.bytes);
       this.#window = { key, offset, bytes };
-      return bytes.subarray(0, lengthBytes);
+      return bytes.slice(0, lengthBytes);
     }
     const start = offset - this.#window.offset;
-    return this.#window.bytes.subarray(start, start + lengthBytes);
+    return this.#window.bytes.slice(start, start + lengthBytes);
+  }
+
+  #holds(key: string, offset: number, lengthBytes: number): boolean {
+    const start = offset - this.#window.offset;
+    return this.#window.key === key && start >= 0 && start + lengthBytes <= this.#window.bytes.length;
   }
 }
 

@@ -7,7 +7,7 @@ import {
   configDigest,
   createManifestBuilder,
   createPackBuilder,
-  type ChunkCodec,
+  type ThreadedCodec,
   type HashProvider,
   type Manifest,
   type ManifestFacts,
@@ -36,7 +36,7 @@ export interface Bench extends AsyncDisposable {
   readonly directory: string;
   readonly store: ObjectStore;
   readonly hash: HashProvider;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   /** What an admission in `namespace` works with. */
   context(namespace?: string, build?: string): IngestContext;
   /** Makes an admission visible, as the metadata store would. */

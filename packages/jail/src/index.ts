@@ -10,6 +10,7 @@ export type { GroupLimits } from './cgroup.ts';
 export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
+export { openSandbox } from './sandbox/open-sandbox.ts';
 export type {
   Sandbox,
   SandboxCopyLimits,

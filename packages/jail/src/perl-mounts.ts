@@ -1,3 +1,5 @@
+import { PERL_CALLS } from './perl-calls.ts';
+
 /**
  * Perl routines for the mount calls that util-linux before 2.39 has no command for. Perl is what every Debian
  * and Ubuntu system has (`perl-base` is Essential), and `syscall` reaches the kernel without a native module.
@@ -8,6 +10,7 @@
  * `struct mount_attr` is four u64: attr_set, attr_clr, propagation, userns_fd (see mount_setattr(2)).
  */
 export const PERL_MOUNTS = String.raw`
+${PERL_CALLS}
 my ($AT_FDCWD, $AT_EMPTY_PATH, $CLONE, $CLOEXEC, $F_EMPTY) = (-100, 0x1000, 1, 0x80000, 4);
 my ($RDONLY, $NOSUID, $NODEV, $IDMAP) = (1, 2, 4, 0x100000);
 
@@ -16,7 +19,7 @@ sub move_here {
   my $empty = '';
   my $r = syscall(429, $fd + 0, $empty, $AT_FDCWD, $to, $F_EMPTY);
   my $why = "$!";
-  POSIX::close($fd);
+  close_fd($fd);
   return $r == 0 ? undef : "move_mount: $why";
 }
 
@@ -29,7 +32,7 @@ sub idmapped_bind {
   my $empty = '';
   if (syscall(442, $fd + 0, $empty, $AT_EMPTY_PATH, $attr, length $attr) != 0) {
     my $why = "mount_setattr: $!";
-    POSIX::close($fd);
+    close_fd($fd);
     return $why;
   }
   return move_here($fd, $to);
@@ -47,34 +50,38 @@ sub mount_erofs_file {
   my $why = "$!";
   my $fd = $r == 0 ? syscall(432, $fs + 0, 1, $RDONLY | $NOSUID | $NODEV) : -1;
   $why = "$!" if $r == 0 && $fd < 0;
-  POSIX::close($fs);
+  close_fd($fs);
   return "erofs: $why" if $fd < 0;
   return move_here($fd, $to);
 }
 
 # A new user namespace (an open file) with the given lines as its uid_map and gid_map. Its owner, who may enter
-# it without privilege, is the host user $owner.
+# it without privilege, is the host user $owner. With $flat none can be made inside: nested ones are a kernel attack
+# surface.
 sub user_namespace {
-  my ($uid_map, $gid_map, $owner) = @_;
-  my $own = readlink '/proc/self/ns/user';
+  my ($uid_map, $gid_map, $owner, $flat) = @_;
+  pipe my $ready_r, my $ready_w or return (undef, "pipe: $!");
   my $pid = fork;
-  die "fork: $!" unless defined $pid;
+  return (undef, "fork: $!") unless defined $pid;
   if ($pid == 0) {
-    POSIX::setsid();
-    open STDIN, '<', '/dev/null';
-    exec 'setpriv', '--reuid', $owner, '--regid', $owner, '--clear-groups', '--',
-      'unshare', '--user', '--', 'sleep', '60';
-    POSIX::_exit(127);
+    close $ready_r;
+    die_with_parent();
+    my $why;
+    if ($owner && !become($owner, $owner)) { $why = "the owner: $!" }
+    elsif (!leave_namespaces($NEWUSER)) { $why = "unshare: $!" }
+    elsif ($flat) {
+      my $file;
+      open($file, '>', '/proc/sys/user/max_user_namespaces') && syswrite($file, '0')
+        or $why = "nesting could not be turned off: $!";
+    }
+    syswrite $ready_w, defined $why ? $why : 'ok';
+    sleep 60;
+    quit(0);
   }
-  my $ready = 0;
-  for (1 .. 1000) {
-    my $ns = readlink "/proc/$pid/ns/user";
-    if (defined $ns && $ns ne $own) { $ready = 1; last }
-    last if waitpid($pid, POSIX::WNOHANG()) == $pid;
-    select undef, undef, undef, 0.005;
-  }
+  close $ready_w;
   my ($fh, $why);
-  if (!$ready) { $why = 'unshare --user did not start' }
+  sysread $ready_r, my $answer, 1000;
+  if (($answer || '') ne 'ok') { $why = $answer || 'it did not start' }
   else {
     for my $map (['uid_map', $uid_map], ['gid_map', $gid_map]) {
       my $file;

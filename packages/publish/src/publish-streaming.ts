@@ -3,10 +3,10 @@ import {
   chunkImage,
   configDigest,
   createManifestBuilder,
-  type ChunkCodec,
   type HashProvider,
   type ImagePiece,
   type ManifestFacts,
+  type ThreadedCodec,
 } from '@decant/cas';
 import {
   DecantError,
@@ -30,7 +30,7 @@ export interface PublishContext {
   readonly client: HttpClient;
   readonly fetch: Fetch;
   readonly hash: HashProvider;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   readonly scratchDirectory: string;
   readonly onEvent?: OnEvent | undefined;
   readonly signal?: AbortSignal | undefined;

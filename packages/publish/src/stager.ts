@@ -1,27 +1,20 @@
-import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 
-import { createPackBuilder, type ChunkCodec, type HashProvider, type PackBuilder } from '@decant/cas';
-import {
-  DecantError,
-  MIB,
-  releaseBytes,
-  STAGED,
-  type ChunkFrame,
-  type ChunkId,
-  type Fetch,
-  type OnEvent,
-} from '@decant/core';
+import type { EncodedChunk, HashProvider, ThreadedCodec } from '@decant/cas';
+import { DecantError, KIB, MIB, STAGED, type ChunkFrame, type ChunkId, type Fetch, type OnEvent } from '@decant/core';
 import { filePartSource, uploadArtifact } from '@decant/dataplane';
 import type { HttpClient } from '@decant/transport';
 
 import { missingChunks } from './missing.ts';
+import { StagingPack } from './staging-pack.ts';
 
 export interface StagerOptions {
   readonly client: HttpClient;
   readonly fetch: Fetch;
   readonly hash: HashProvider;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   /** Prefix the packs go below, as the server gave it. */
   readonly prefix: string;
   /** Chunks the server is known to have. */
@@ -32,13 +25,23 @@ export interface StagerOptions {
 }
 
 /** Plain bytes that are gathered before the server is asked which of them it lacks, and how many chunks. */
-const BATCH_BYTES = 8 * MIB;
+const BATCH_BYTES = 4 * MIB;
 const BATCH_CHUNKS = 4096;
+/** Chunks that are compressed at once: on libuv's threads, of which files need one. */
+const AT_ONCE = 3;
+/** Plain bytes taken between two turns of the event loop, in which threads that are done get the next chunk. */
+const TURN_BYTES = 512 * KIB;
+
+interface BatchChunk {
+  readonly id: ChunkId;
+  readonly offset: number;
+  readonly plainBytes: number;
+}
 
 /**
- * Takes an image's chunks in order and uploads those that the server lacks, in staging packs. One pack is on
- * its way while the next is filled; memory holds one batch, the disk two packs. Disposing of it before `finish`
- * gives up what is on its way.
+ * Takes an image's chunks in order and uploads those that the server lacks, in staging packs. While one batch is
+ * gathered, the one before is compressed and written; one pack is on its way while the next is filled. Memory holds
+ * two batches and the frames of one, the disk two packs. Disposing of it before `finish` gives up what is on its way.
  */
 export class ChunkStager implements AsyncDisposable {
   readonly #options: StagerOptions;
@@ -47,11 +50,14 @@ export class ChunkStager implements AsyncDisposable {
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #seen = new Set<ChunkId>();
-  #batch: { readonly id: ChunkId; readonly offset: number; readonly plainBytes: number }[] = [];
-  /** The chunks of the batch, in one buffer that every batch uses. */
-  readonly #plain = new Uint8Array(BATCH_BYTES);
+  #batch: BatchChunk[] = [];
+  /** The chunks of the batch; the other buffer has those of the batch that is being stored. */
+  #plain = new Uint8Array(BATCH_BYTES);
+  #other = new Uint8Array(BATCH_BYTES);
   #batchBytes = 0;
-  #pack: OpenPack | undefined;
+  #turnBytes = 0;
+  #storing: Promise<void> = Promise.resolve();
+  #pack: StagingPack | undefined;
   #packs = 0;
   #upload: Promise<void> = Promise.resolve();
   #offeredBytes = 0;
@@ -83,41 +89,68 @@ export class ChunkStager implements AsyncDisposable {
     this.#batch.push({ id, offset: this.#batchBytes, plainBytes: plain.length });
     this.#plain.set(plain, this.#batchBytes);
     this.#batchBytes += plain.length;
+    this.#turnBytes += plain.length;
+    if (this.#turnBytes < TURN_BYTES) return;
+    this.#turnBytes = 0;
+    await setImmediate();
   }
 
   /** Sends what is left; afterwards everything the server lacked is staged. */
   async finish(): Promise<void> {
     await this.#flush();
+    await this.#storing;
     await this.#sealPack();
     await this.#upload;
   }
 
+  /** Begins to store the batch, once the one before is stored. */
   async #flush(): Promise<void> {
-    const { client, codec, onEvent } = this.#options;
-    const signal = this.#signal;
+    const { client, onEvent } = this.#options;
     const batch = this.#batch;
-    this.#batch = [];
-    this.#batchBytes = 0;
+    const plain = this.#plain;
     onEvent?.({ type: 'stage-progress', stage: 'upload', bytes: this.#offeredBytes, items: this.#seen.size });
     if (batch.length === 0) return;
-    const missing = await missingChunks(
+    const missing = missingChunks(
       client,
       batch.map(({ id }) => id),
-      signal,
+      this.#signal,
     );
-    for (const { id, offset, plainBytes } of batch) {
-      signal.throwIfAborted();
-      if (!missing.has(id)) continue;
-      const { encoding, stored } = codec.encode(this.#plain.subarray(offset, offset + plainBytes));
-      await this.#add({ id, encoding, plainBytes, stored });
-      releaseBytes(stored);
+    // Whoever awaits these next gets their failure; until then it must not count as unhandled.
+    missing.catch(() => undefined);
+    await this.#storing;
+    this.#storing = this.#store(batch, plain, missing);
+    this.#storing.catch(() => undefined);
+    [this.#plain, this.#other] = [this.#other, plain];
+    this.#batch = [];
+    this.#batchBytes = 0;
+  }
+
+  async #store(batch: readonly BatchChunk[], plain: Uint8Array, asked: Promise<ReadonlySet<ChunkId>>): Promise<void> {
+    const { codec } = this.#options;
+    const missing = await asked;
+    const atWork: { readonly chunk: BatchChunk; readonly encoded: Promise<EncodedChunk> }[] = [];
+    const addFirst = async () => {
+      const first = atWork.shift();
+      if (first === undefined) return;
+      const { id, plainBytes } = first.chunk;
+      await this.#add({ id, plainBytes, ...(await first.encoded) });
+    };
+    for (const chunk of batch) {
+      this.#signal.throwIfAborted();
+      if (!missing.has(chunk.id)) continue;
+      if (atWork.length === AT_ONCE) await addFirst();
+      const encoded = codec.encodeAside(plain.subarray(chunk.offset, chunk.offset + chunk.plainBytes));
+      encoded.catch(() => undefined);
+      atWork.push({ chunk, encoded });
     }
+    while (atWork.length > 0) await addFirst();
+    await this.#pack?.write();
   }
 
   async #add(frame: ChunkFrame): Promise<void> {
-    if (this.#pack !== undefined && !this.#pack.builder.fits(frame.stored.length)) await this.#sealPack();
-    this.#pack ??= await OpenPack.create(join(this.#directory, `pack-${this.#packs}`), this.#options.hash);
-    await this.#pack.add(frame);
+    if (this.#pack !== undefined && !this.#pack.fits(frame)) await this.#sealPack();
+    this.#pack ??= await StagingPack.create(join(this.#directory, `pack-${this.#packs}`), this.#options.hash);
+    this.#pack.add(frame);
   }
 
   async #sealPack(): Promise<void> {
@@ -133,7 +166,7 @@ export class ChunkStager implements AsyncDisposable {
     this.#upload.catch(() => undefined);
   }
 
-  async #send(pack: OpenPack, number: number): Promise<void> {
+  async #send(pack: StagingPack, number: number): Promise<void> {
     const { client, fetch, prefix } = this.#options;
     const source = await filePartSource(pack.path);
     const relPath = `${prefix}/${STAGED.packs}/${String(number).padStart(6, '0')}`;
@@ -144,39 +177,9 @@ export class ChunkStager implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort(new DecantError('INGEST_STATE', 'The upload was given up.'));
+    await this.#storing.catch(() => undefined);
     await this.#upload.catch(() => undefined);
     await this.#pack?.close();
     await rm(this.#directory, { recursive: true, force: true });
-  }
-}
-
-/** A staging pack being written to a file. */
-class OpenPack {
-  readonly path: string;
-  readonly builder: PackBuilder;
-  readonly #file: FileHandle;
-
-  private constructor(path: string, builder: PackBuilder, file: FileHandle) {
-    this.path = path;
-    this.builder = builder;
-    this.#file = file;
-  }
-
-  static async create(path: string, hash: HashProvider): Promise<OpenPack> {
-    return new OpenPack(path, createPackBuilder({ hash }), await open(path, 'wx', 0o600));
-  }
-
-  async add(frame: ChunkFrame): Promise<void> {
-    for (const bytes of this.builder.add(frame)) await this.#file.writeFile(bytes);
-  }
-
-  async finish(): Promise<void> {
-    await this.#file.writeFile(this.builder.finish().bytes);
-    await this.close();
-  }
-
-  /** May be called again. */
-  async close(): Promise<void> {
-    await this.#file.close();
   }
 }

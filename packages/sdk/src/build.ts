@@ -1,5 +1,5 @@
-import { readDockerfile } from '@decant/context';
-import { DecantError, parseImageName, stage } from '@decant/core';
+import { findStage, readDockerfile, stagesBuilt, type DockerfileStage } from '@decant/context';
+import { DecantError, parseImageName, quote, stage } from '@decant/core';
 import { formatPlatform, hostPlatform, type OciImage, type OciLimits } from '@decant/oci';
 
 import { readContext } from './build-context.ts';
@@ -16,7 +16,7 @@ export interface BuildImageRequest {
   readonly name: string;
   readonly buildArgs?: Readonly<Record<string, string>> | undefined;
   readonly target?: string | undefined;
-  /** Default: this machine's, or what the service builds for. */
+  /** Default: that of what builds it, this machine or the service. */
   readonly platform?: 'linux/amd64' | 'linux/arm64' | undefined;
   /** Straight with an engine of this machine; default: through the service's image-builder. */
   readonly local?: boolean | undefined;
@@ -76,6 +76,7 @@ export async function buildImage(
     buildArgs: request.buildArgs,
     platform: request.platform ?? formatPlatform(hostPlatform()),
   });
+  if (request.local !== true) refuseSecrets(stages, request.target, context.dockerfile.displayPath);
   const built = await stage(work.onEvent, 'build', async (finish) => {
     const image =
       request.local === true
@@ -85,6 +86,19 @@ export async function buildImage(
     return image;
   });
   return { built, facts: { dockerfile, baseImage: stages.at(-1)?.base ?? '' } };
+}
+
+/** No service can be given a secret, so a step that cannot do without one is refused before anything is sent. */
+function refuseSecrets(stages: readonly DockerfileStage[], target: string | undefined, file: string): void {
+  const last = findStage(stages, target);
+  const built = last === undefined ? [] : stagesBuilt(stages, last, { skipUnused: true });
+  const needed = built.flatMap(({ secrets }) => secrets).find(({ required }) => required);
+  if (needed === undefined) return;
+  const what = `${file}:${needed.line} needs the secret ${quote(needed.id)}`;
+  throw new DecantError('USAGE', `${what}, and the image-builder cannot be given secrets.`, {
+    hint: 'Build with an engine of this machine: --local, or DECANT_LOCAL_BUILD=1.',
+    details: { file, line: needed.line, secret: needed.id },
+  });
 }
 
 function shownId(image: string): string {

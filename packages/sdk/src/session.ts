@@ -1,5 +1,5 @@
 import { createRemoteBuilder, type RemoteBuilder } from '@decant/builder-remote';
-import type { ChunkCodec, HashProvider } from '@decant/cas';
+import type { HashProvider, ThreadedCodec } from '@decant/cas';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, type Fetch, type OnEvent } from '@decant/core';
 import { createHttpClient, type HttpClient } from '@decant/transport';
@@ -43,7 +43,7 @@ export interface Session {
   readonly paths: DecantPaths;
   /** Loaded on first use: most commands hash nothing. */
   readonly hash: () => Promise<HashProvider>;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
 }
 
 /** @throws CONFIG_INVALID for a base URL or a key that cannot be one. */

@@ -1,4 +1,4 @@
-import type { ChunkCodec, HashProvider } from '@decant/cas';
+import type { HashProvider, ThreadedCodec } from '@decant/cas';
 import {
   completeRequestSchema,
   DecantError,
@@ -31,7 +31,7 @@ export interface WorkerOptions {
   readonly metadata: MetadataStore;
   readonly store: ObjectStore;
   readonly hash: () => Promise<HashProvider>;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   readonly scratchDirectory: string;
   /** Milliseconds between two looks for jobs that another process enqueued. */
   readonly idleMs: number;

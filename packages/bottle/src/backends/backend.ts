@@ -132,6 +132,8 @@ export interface BackendReport {
 /** One way to run a bottle. All of them pass the same contract and the same adversarial suite. */
 export interface Backend {
   readonly name: 'native' | 'docker';
+  /** Its machines always join a namespace that the fence makes, so that the fence can be opened while they are prepared. */
+  readonly joinsNetwork?: true | undefined;
   probe(signal?: AbortSignal): Promise<BackendReport>;
   prepare(request: MachineRequest, stack: ResourceStack): Promise<PreparedMachine>;
   /** Undoes a claim that an ended process left behind. Idempotent: what is gone already is success. */

@@ -2,7 +2,7 @@ import type { CopyLimits, Exec, ExecRequest } from '../backends/backend.ts';
 import type { BottlePlan } from '../plan/plan.ts';
 
 /** Why a bottle ended. */
-export type EndReason = 'stopped' | 'wall-time' | 'fence-ended' | 'machine-ended' | 'aborted';
+export type EndReason = 'stopped' | 'wall-time' | 'fence-ended' | 'machine-ended' | 'aborted' | 'failed';
 
 export interface BottleEnd {
   readonly reason: EndReason;
@@ -14,8 +14,6 @@ export interface BottleEnd {
 export interface BottlePaths {
   /** Mode 0700; gone with the bottle. A control socket goes here. */
   readonly state: string;
-  /** What the agent wrote, the last mebibytes of it; gone with the bottle. */
-  readonly log: string;
   /** Stays after the bottle. */
   readonly audit: string;
 }
@@ -40,18 +38,13 @@ export interface Bottle extends AsyncDisposable {
   exec(request: ExecRequest): Promise<Exec>;
   /** A command with a terminal. */
   attach(request: ExecRequest & Required<Pick<ExecRequest, 'terminal'>>): Promise<Exec>;
-  /** The agent's command with its prompt; its output is also kept in the log. */
+  /** The agent's command, or the image's own, with its prompt. */
   runAgent(options?: RunAgentOptions): Promise<Exec>;
   copyIn(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
   copyOut(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
   /** What was written above the image, as an uncompressed OCI layer. */
   snapshot(signal?: AbortSignal): NodeJS.ReadableStream;
   stats(): Promise<BottleStats>;
-  /** The kept end of the agent's output; with `follow` also what comes, until the bottle ends. */
-  logs(options?: {
-    readonly follow?: boolean | undefined;
-    readonly signal?: AbortSignal | undefined;
-  }): AsyncIterable<Uint8Array>;
   /**
    * Takes the bottle down: everything in it ends, everything it held is let go in reverse order. Calling it again waits
    * for the same end. @throws what could not be undone; the ledger then stays for `gc`.

@@ -1,4 +1,5 @@
 import type { Backend, BottleImage } from '../backends/backend.ts';
+import type { Fence, FenceOptions } from '../fence/fence.ts';
 import type { BottlePlan } from '../plan/plan.ts';
 import type { FaultHook } from '../stack/fault-points.ts';
 import type { Bottle } from './bottle.ts';
@@ -29,6 +30,8 @@ export interface OpenBottleDeps {
   readonly resolveImage: (request: ImageRequest) => Promise<ResolvedImage>;
   /** Values of the names in the plan. */
   readonly environment?: Readonly<Record<string, string>> | undefined;
+  /** Opens the fence; default: a new one. A pool of prepared ones gives another. */
+  readonly openFence?: ((options: FenceOptions) => Promise<Fence>) | undefined;
   /** Runs once the fence has been proven and before anything else does. Sees the handle, never a backend. */
   readonly provision?: ((plan: BottlePlan, bottle: Bottle) => Promise<void>) | undefined;
   readonly onEvent?: ((event: BottleEvent) => void) | undefined;

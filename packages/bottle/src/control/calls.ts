@@ -38,7 +38,7 @@ export function answer(call: Call, channel: Channel, target: ControlTarget, sign
       return { result: sendFile(target.auditFile, channel, signal) };
     case 'changes':
       return { result: sendChanges(target, channel, signal) };
-    case 'stop':
+    default:
       return { result: target.stop(call.timeoutMs).then(() => null), outlivesBottle: true };
   }
 }
@@ -97,12 +97,12 @@ async function lastOutput(
   outputs: readonly Writable[],
   signal: AbortSignal,
 ): Promise<void> {
-  let ended = false;
-  void sent.then(() => (ended = true));
+  const state = { ended: false };
+  void sent.then(() => (state.ended = true));
   const quiet = () =>
     performance.now() - moved.atMs >= LAST_OUTPUT_MS && outputs.every((to) => to.writableLength === 0);
   const since = performance.now();
-  while (!ended && !signal.aborted && !(performance.now() - since >= LAST_OUTPUT_MS && quiet())) {
+  while (!state.ended && !signal.aborted && !(performance.now() - since >= LAST_OUTPUT_MS && quiet())) {
     await Promise.race([sent, new Promise((resolve) => setTimeout(resolve, 20))]);
   }
 }

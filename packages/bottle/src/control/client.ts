@@ -163,7 +163,12 @@ async function openCall(at: At, call: Call, signal: AbortSignal | undefined): Pr
     stderr: channel.incoming(STREAM.stderr),
   };
   signal?.addEventListener('abort', onAbort, { once: true });
-  channel.send(call);
+  try {
+    channel.send(call);
+  } catch (error) {
+    leave(error);
+    throw error;
+  }
   return { channel, ...streams, started: started.promise, result: result.promise, leave };
 }
 

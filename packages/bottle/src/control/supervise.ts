@@ -1,9 +1,10 @@
 import type { Readable } from 'node:stream';
 
-import { Scope, sleep } from '@decant/core';
+import { Scope, sleep, toDecantError } from '@decant/core';
 
 import type { Exec } from '../backends/backend.ts';
 import type { Bottle, BottleEnd } from '../bottle/bottle.ts';
+import type { BottlePlan } from '../plan/plan.ts';
 import { describeRoute } from './describe-route.ts';
 import { AgentLog } from './agent-log.ts';
 import { AgentSession, type AgentViewer } from './agent-session.ts';
@@ -46,7 +47,7 @@ export interface SupervisedEnd {
 }
 
 const GRACE_MS = 10_000;
-/** How often a bottle that is stopped looks whether its agent has ended, milliseconds. */
+/** How long the end of an agent that was killed is waited for, milliseconds. */
 const KILL_WAIT_MS = 2000;
 
 /**
@@ -68,35 +69,57 @@ export async function superviseBottle(bottle: Bottle, options: SuperviseOptions)
     auditFile: bottle.paths.audit,
   };
   const record = await openRecord(options.records, kept);
+  const close = (exitCode: number | undefined, reason: string) =>
+    writeRecord(record, { ...kept, ended: { at: new Date().toISOString(), exitCode: exitCode ?? null, reason } });
+  try {
+    const ended = await superviseAgent(bottle, record, kept, options);
+    await close(ended.exitCode, ended.end.message);
+    return ended;
+  } catch (error) {
+    await close(undefined, toDecantError(error).message);
+    throw error;
+  }
+}
+
+async function superviseAgent(
+  bottle: Bottle,
+  record: string,
+  { startedAt }: { readonly startedAt: string },
+  options: SuperviseOptions,
+): Promise<SupervisedEnd> {
+  const { signal, graceMs = GRACE_MS } = options;
+  await using scope = new Scope();
   const log = scope.use(AgentLog.create(record));
   const exec = await bottle.runAgent({ terminal: options.terminal, command: options.command });
   const agent = new AgentSession(exec, { terminal: options.terminal !== undefined, log });
   if (options.viewer !== undefined) agent.view(options.viewer);
-  feed(exec, options);
+  feed(exec, bottle.plan, options);
   const stop = new Stop(bottle, agent);
   const control = scope.use(await serveControl(bottle.paths.state, target(bottle, agent, stop, options, startedAt)));
-  const onAbort = () => void stop.now(options.graceMs ?? GRACE_MS).catch(() => undefined);
-  options.signal?.addEventListener('abort', onAbort, { once: true });
-  if (options.signal?.aborted === true) onAbort();
-  scope.defer(() => options.signal?.removeEventListener('abort', onAbort));
+  const onAbort = () => void stop.now(graceMs).catch(() => undefined);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  if (signal?.aborted === true) onAbort();
+  scope.defer(() => signal?.removeEventListener('abort', onAbort));
   options.onReady?.({ slug: bottle.slug, record, resize: (size) => agent.resize(size) });
   const exit = await Promise.race([agent.exit.catch(() => undefined), bottle.ended.then(() => undefined)]);
   stop.begin();
   log[Symbol.dispose]();
-  const failure = await bottle.stop('stopped', 'Its agent has ended.').then(
-    () => undefined,
-    (error: unknown) => ({ error }),
-  );
+  try {
+    await bottle.stop('stopped', 'Its agent has ended.');
+  } catch (error) {
+    control.endCalls('not everything of it could be undone; decant bottle gc tries again.');
+    stop.finish(error);
+    throw error;
+  }
   const end = await bottle.ended;
   control.endCalls(end.message);
-  stop.finish(failure?.error);
-  const ended = { at: new Date().toISOString(), exitCode: exit?.exitCode ?? null, reason: end.message };
-  await writeRecord(record, { ...kept, ended });
-  if (failure !== undefined) throw failure.error;
+  stop.finish(undefined);
   return { exitCode: exit?.exitCode, timedOut: exit?.timedOut ?? false, end };
 }
 
-function feed(exec: Exec, { stdin, terminal }: SuperviseOptions): void {
+function feed(exec: Exec, { agent }: BottlePlan, { stdin, terminal }: SuperviseOptions): void {
+  // Its prompt is all that it reads.
+  if (agent.prompt !== undefined && agent.promptMode === 'stdin') return;
   if (stdin !== undefined) stdin.on('error', () => undefined).pipe(exec.stdin);
   else if (terminal === undefined) exec.stdin.end();
 }

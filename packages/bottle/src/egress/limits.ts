@@ -20,8 +20,6 @@ export interface EgressLimits {
   readonly totalTimeMs: number;
   /** Requests on one connection. */
   readonly requestsPerConnection: number;
-  /** Leaf certificates that are kept. */
-  readonly leaves: number;
   /** Audit events that wait to be written; while there are as many, nothing is let through. */
   readonly auditBacklog: number;
 }
@@ -36,6 +34,5 @@ export const DEFAULT_EGRESS_LIMITS: EgressLimits = {
   idleTimeMs: 10 * 60_000,
   totalTimeMs: 24 * 60 * 60_000,
   requestsPerConnection: 10_000,
-  leaves: 500,
   auditBacklog: 10_000,
 };

@@ -1,5 +1,5 @@
 import { DecantError, KIB, quote } from '@decant/core';
-import { isMap, LineCounter, parseDocument, type Document, type Node, type Pair } from 'yaml';
+import { isMap, isScalar, LineCounter, parseDocument, visit, type Document, type Node, type Pair } from 'yaml';
 import type { z } from 'zod';
 
 import { manifestSchema, type Manifest } from './schema.ts';
@@ -34,7 +34,7 @@ export function parseManifest(text: string, file: string): Manifest {
     strict: true,
     stringKeys: true,
     prettyErrors: false,
-    logLevel: 'silent',
+    logLevel: 'error',
   });
   const problemAt = (offset: number, problem: string): ManifestProblem => {
     const { line, col } = lines.linePos(Math.min(offset, text.length));
@@ -43,6 +43,18 @@ export function parseManifest(text: string, file: string): Manifest {
   const syntax = [...document.errors, ...document.warnings].map((error) =>
     problemAt(error.pos[0], sentence(error.message)),
   );
+  visit(document, {
+    Alias(_, alias) {
+      if (alias.resolve(document) === undefined)
+        syntax.push(problemAt(alias.range?.[0] ?? 0, `Nothing is anchored as ${alias.source}.`));
+    },
+    Pair(_, { key }) {
+      // Such a key would be lost on the way into an object.
+      if (isScalar(key) && key.value === '__proto__') {
+        syntax.push(problemAt(key.range?.[0] ?? 0, 'There is no key "__proto__".'));
+      }
+    },
+  });
   if (syntax.length > 0) throw invalid(syntax);
   let value: unknown;
   try {

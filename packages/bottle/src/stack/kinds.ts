@@ -19,6 +19,13 @@ export function commonReapers(directory: string): Readonly<Record<string, Reaper
   return {
     directory: (claim, header) => reapDirectory(directory, claim, header),
     process: (claim) => reapProcess(claim),
+    // The sidecar and what it holds.
+    fence: (claim) => reapProcess(claim),
+    // Things of the owner's own process, gone with it; what they hold besides, their makers claim themselves.
+    audit: async () => undefined,
+    image: async () => undefined,
+    prepared: async () => undefined,
+    machine: async () => undefined,
   };
 }
 
@@ -44,7 +51,7 @@ async function mountsBelow(path: string): Promise<string[]> {
     .split('\n')
     .map((line) => (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal: string) => fromOctal(octal)))
     .filter((point) => point === path || point.startsWith(path + sep))
-    .reverse();
+    .toReversed();
 }
 
 function fromOctal(digits: string): string {

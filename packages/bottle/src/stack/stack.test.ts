@@ -228,9 +228,7 @@ async function play(plan: readonly Fate[]): Promise<void> {
   } else {
     expect(outcome.errors).toEqual(expected.toReversed());
     const failed = plan.findIndex((fate) => fate.startsWith('acquire throws'));
-    expect(outcome.thrown === undefined ? undefined : String(outcome.thrown)).toBe(
-      failed < 0 ? undefined : `Error: r${failed} cannot be had`,
-    );
+    expect((outcome.thrown as Error | undefined)?.message).toBe(failed < 0 ? undefined : `r${failed} cannot be had`);
   }
   expect([...world]).toEqual([]);
   expect(undone.filter((name) => acquired.includes(name))).toEqual(acquired.toReversed());

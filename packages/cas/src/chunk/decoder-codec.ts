@@ -19,17 +19,32 @@ export function decodeChunk(
   plainBytes: number,
   decompress: DecompressZstd,
 ): Uint8Array {
+  const raw = checkFrame(stored, encoding, plainBytes);
+  if (raw !== undefined) return raw;
+  let plain: Uint8Array;
+  try {
+    plain = decompress(stored, plainBytes);
+  } catch (error) {
+    throw brokenFrame(error);
+  }
+  return checkContent(plain, plainBytes);
+}
+
+/** What can be known without decompressing: the chunk itself when it is raw, or that its frame declares `plainBytes`. */
+export function checkFrame(stored: Uint8Array, encoding: ChunkEncoding, plainBytes: number): Uint8Array | undefined {
   if (encoding === 'raw') {
     if (stored.length === plainBytes) return stored;
     throw new DecantError('CAS_CHUNK_MISMATCH', `A raw chunk has ${stored.length} bytes, not ${plainBytes}.`);
   }
   checkZstdFrame(stored, plainBytes);
-  let plain: Uint8Array;
-  try {
-    plain = decompress(stored, plainBytes);
-  } catch (error) {
-    throw new DecantError('CAS_ZSTD_INVALID', 'A zstd frame is broken or larger than declared.', { cause: error });
-  }
+  return undefined;
+}
+
+export function brokenFrame(cause: unknown): DecantError {
+  return new DecantError('CAS_ZSTD_INVALID', 'A zstd frame is broken or larger than declared.', { cause });
+}
+
+export function checkContent(plain: Uint8Array, plainBytes: number): Uint8Array {
   if (plain.length === plainBytes) return plain;
   throw new DecantError('CAS_ZSTD_INVALID', `A zstd frame has ${plain.length} bytes of content, not ${plainBytes}.`);
 }

@@ -1,6 +1,6 @@
 import { DecantError, isDecantError, toHex, type ChunkFrame, type ChunkId } from '@decant/core';
 
-import type { ChunkCodec } from './codec.ts';
+import type { ChunkCodec, ThreadedCodec } from './codec.ts';
 import type { HashProvider } from '../hash/hash-provider.ts';
 
 export interface ExpectedChunk {
@@ -17,31 +17,48 @@ export function openChunk(
   expected: ExpectedChunk,
   { hash, codec }: { readonly hash: HashProvider; readonly codec: ChunkCodec },
 ): Uint8Array {
-  if (frame.id !== expected.id) {
-    throw mismatch(expected.id, `Chunk ${frame.id} came where ${expected.id} was asked for.`);
+  checkDeclared(frame, expected);
+  let plain: Uint8Array;
+  try {
+    plain = codec.decode(frame.stored, frame.encoding, expected.plainBytes);
+  } catch (error) {
+    throw inChunk(error, expected);
   }
-  if (frame.plainBytes !== expected.plainBytes) {
-    throw mismatch(
-      expected.id,
-      `Chunk ${expected.id} is declared with ${frame.plainBytes} bytes, not ${expected.plainBytes}.`,
-    );
-  }
-  const plain = decode(frame, expected, codec);
   verifyChunk(plain, expected, hash);
   return plain;
 }
 
-/** What the codec refuses, with the chunk in it that it happened to. */
-function decode(frame: ChunkFrame, { id, plainBytes }: ExpectedChunk, codec: ChunkCodec): Uint8Array {
+/** The same, decoded on another thread; the frame must not change until then. */
+export async function openChunkAside(
+  frame: ChunkFrame,
+  expected: ExpectedChunk,
+  { hash, codec }: { readonly hash: HashProvider; readonly codec: ThreadedCodec },
+): Promise<Uint8Array> {
+  checkDeclared(frame, expected);
+  let plain: Uint8Array;
   try {
-    return codec.decode(frame.stored, frame.encoding, plainBytes);
+    plain = await codec.decodeAside(frame.stored, frame.encoding, expected.plainBytes);
   } catch (error) {
-    if (!isDecantError(error)) throw error;
-    throw new DecantError(error.code, `Chunk ${id} cannot be decoded. ${error.message}`, {
-      details: { ...error.details, chunk: id },
-      cause: error,
-    });
+    throw inChunk(error, expected);
   }
+  verifyChunk(plain, expected, hash);
+  return plain;
+}
+
+function checkDeclared(frame: ChunkFrame, { id, plainBytes }: ExpectedChunk): void {
+  if (frame.id !== id) throw mismatch(id, `Chunk ${frame.id} came where ${id} was asked for.`);
+  if (frame.plainBytes !== plainBytes) {
+    throw mismatch(id, `Chunk ${id} is declared with ${frame.plainBytes} bytes, not ${plainBytes}.`);
+  }
+}
+
+/** What the codec refuses, with the chunk in it that it happened to. */
+function inChunk(error: unknown, { id }: ExpectedChunk): unknown {
+  if (!isDecantError(error)) return error;
+  return new DecantError(error.code, `Chunk ${id} cannot be decoded. ${error.message}`, {
+    details: { ...error.details, chunk: id },
+    cause: error,
+  });
 }
 
 /** @throws CAS_CHUNK_MISMATCH when plain bytes have another length or do not hash to the id. */

@@ -56,6 +56,37 @@ describe('the zstd codec', () => {
     60_000,
   );
 
+  it.each([1, 3, 6])(
+    'gives the same frames aside at level %s, many at once',
+    async (level) => {
+      const ours = createZstdCodec({ level });
+      const chunks = Array.from({ length: 24 }, (_, n) => {
+        // Compresses a little or much: what is left of an output buffer must not matter to the next frame.
+        const bytes = randomPages(1000 + n, 10 * (n + 1)).map((byte, i) => byte >> ((i >> 13) % (2 + (n % 6))));
+        bytes.set(randomPages(n, n % 4 === 0 ? 10 * (n + 1) : n % 4), 0);
+        return bytes;
+      });
+      const aside = await Promise.all(chunks.map((bytes) => ours.encodeAside(bytes)));
+      for (const [n, bytes] of chunks.entries()) {
+        const { encoding, stored } = ours.encode(bytes);
+        expect(aside[n]!.encoding).toBe(encoding);
+        expect(Buffer.compare(aside[n]!.stored, stored)).toBe(0);
+        expect(Buffer.compare(await ours.decodeAside(stored, encoding, bytes.length), bytes)).toBe(0);
+      }
+      expect(new Set(aside.map(({ encoding }) => encoding))).toEqual(new Set(['raw', 'zstd']));
+    },
+    60_000,
+  );
+
+  it('refuses aside what it refuses otherwise', async () => {
+    const bomb = zstdCompressSync(new Uint8Array(1 << 20));
+    await expect(codec.decodeAside(bomb, 'zstd', 4096)).rejects.toThrow(ZSTD_INVALID);
+    await expect(codec.decodeAside(frame.subarray(0, 40), 'zstd', plain.length)).rejects.toThrow(ZSTD_INVALID);
+    await expect(codec.decodeAside(frame, 'raw', plain.length)).rejects.toThrow(
+      expect.objectContaining({ code: 'CAS_CHUNK_MISMATCH' }),
+    );
+  });
+
   it('stores raw what saves under 5 %', () => {
     const bytes = randomPages(1, 100);
     expect(codec.encode(bytes).encoding).toBe('raw');

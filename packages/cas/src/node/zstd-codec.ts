@@ -1,10 +1,12 @@
-import { constants, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
+import { promisify } from 'node:util';
+import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 
 import { DecantError, KIB } from '@decant/core';
 import { ZstdCompress } from 'minizlib';
 
-import type { ChunkCodec } from '../chunk/codec.ts';
-import { decodeChunk } from '../chunk/decoder-codec.ts';
+import type { EncodedChunk, ThreadedCodec } from '../chunk/codec.ts';
+import { brokenFrame, checkContent, checkFrame, decodeChunk } from '../chunk/decoder-codec.ts';
+import { ZstdContext } from './zstd-context.ts';
 
 /** A frame is kept only when it is at most this share of the plain bytes. */
 const WORTH_STORING = 0.95;
@@ -21,30 +23,48 @@ const LAST_REPEATABLE_LEVEL = 4;
 
 /**
  * zstd from node:zlib; raw when it saves under 5 %. Frames depend on the plain bytes and the level alone. Up to level 4
- * one context, of about 1 MB, serves all of them, in two thirds of the time (docs/decisions/0004-cas-performance.md).
+ * one context, of about 1 MB, serves all of them, in two thirds of the time (docs/decisions/0004-cas-performance.md). What
+ * is done aside goes to libuv's threads, with a context for each call at work; levels from 5 on are compressed at once.
  */
-export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly level?: number } = {}): ChunkCodec {
+export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly level?: number } = {}): ThreadedCodec {
   const { level = 1 } = options;
   if (!Number.isInteger(level) || level < 1 || level > 19) throw new RangeError('a zstd level is 1 to 19');
   let compress: ((plain: Uint8Array) => Uint8Array) | undefined;
+  let compressAside: ((plain: Uint8Array) => Promise<Uint8Array>) | undefined;
   return {
     encode(plain) {
       compress ??= createCompressor(level);
-      const frame = compress(plain);
-      if (frame.length > plain.length * WORTH_STORING) return { encoding: 'raw', stored: plain };
-      return { encoding: 'zstd', stored: frame };
+      return worthStoring(compress(plain), plain);
+    },
+    async encodeAside(plain) {
+      compressAside ??= createThreadedCompressor(level);
+      return worthStoring(await compressAside(plain), plain);
     },
     decode: (stored, encoding, plainBytes) => decodeChunk(stored, encoding, plainBytes, decompress),
+    async decodeAside(stored, encoding, plainBytes) {
+      const raw = checkFrame(stored, encoding, plainBytes);
+      if (raw !== undefined) return raw;
+      return checkContent(await decompressAside(stored, plainBytes), plainBytes);
+    },
+  };
+}
+
+function worthStoring(frame: Uint8Array, plain: Uint8Array): EncodedChunk {
+  if (frame.length > plain.length * WORTH_STORING) return { encoding: 'raw', stored: plain };
+  return { encoding: 'zstd', stored: frame };
+}
+
+function paramsOf(level: number): Record<number, number> {
+  return {
+    [constants.ZSTD_c_compressionLevel]: level,
+    [constants.ZSTD_c_contentSizeFlag]: 1,
+    ...(level === 1 ? { [constants.ZSTD_c_hashLog]: FAST_HASH_LOG } : {}),
   };
 }
 
 /** Gives one frame, with its content size, for each input; in memory of the frame's size. */
 function createCompressor(level: number): (plain: Uint8Array) => Uint8Array {
-  const params = {
-    [constants.ZSTD_c_compressionLevel]: level,
-    [constants.ZSTD_c_contentSizeFlag]: 1,
-    ...(level === 1 ? { [constants.ZSTD_c_hashLog]: FAST_HASH_LOG } : {}),
-  };
+  const params = paramsOf(level);
   if (level > LAST_REPEATABLE_LEVEL) {
     // Told the size, zstd makes its tables no larger than they need be.
     return (plain) => {
@@ -64,13 +84,45 @@ function createCompressor(level: number): (plain: Uint8Array) => Uint8Array {
   };
 }
 
+/** The same frames on other threads, up to level 4: contexts that are done with one serve the next. */
+function createThreadedCompressor(level: number): (plain: Uint8Array) => Promise<Uint8Array> {
+  if (level > LAST_REPEATABLE_LEVEL) {
+    const compress = createCompressor(level);
+    return (plain) => Promise.resolve(compress(plain));
+  }
+  const params = paramsOf(level);
+  const idle: ZstdContext[] = [];
+  return async (plain) => {
+    const context = idle.pop() ?? new ZstdContext(params, OUTPUT_BYTES);
+    // One that failed is not used again.
+    const frame = await context.compress(plain);
+    idle.push(context);
+    return frame;
+  };
+}
+
+const zstdDecompressAside = promisify<Uint8Array, ZstdOptions, Buffer>(zstdDecompress);
+
+async function decompressAside(stored: Uint8Array, plainBytes: number): Promise<Uint8Array> {
+  const chunkSize = Math.max(64, plainBytes + 1);
+  try {
+    return ownBytes(await zstdDecompressAside(stored, { maxOutputLength: plainBytes, chunkSize }), chunkSize);
+  } catch (error) {
+    throw brokenFrame(error);
+  }
+}
+
 /**
  * The content of a frame, with no room for a bomb. Node takes another buffer once the first is full, which the collector
  * would be left with for every chunk: so there is room for a byte more than fits.
  */
 function decompress(stored: Uint8Array, plainBytes: number): Uint8Array {
   const chunkSize = Math.max(64, plainBytes + 1);
-  const plain = zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize });
+  return ownBytes(zstdDecompressSync(stored, { maxOutputLength: plainBytes, chunkSize }), chunkSize);
+}
+
+/** What Node gave, in memory of that size alone. */
+function ownBytes(plain: Buffer, chunkSize: number): Uint8Array {
   const { buffer, byteOffset, length } = plain;
   const own = buffer instanceof ArrayBuffer && byteOffset === 0 && buffer.byteLength === chunkSize;
   // What is small, or was joined, is a part of Node's pool, all of which the result would keep alive.

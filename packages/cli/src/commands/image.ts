@@ -14,7 +14,7 @@ export function addImageCommands(program: Command): void {
     .option('--local', 'build straight with an engine of this machine, not through the image-builder')
     .option('--build-arg <key=value>', 'set a build argument; may be given more than once', collect)
     .option('--target <stage>', 'stop at this stage')
-    .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: this machine)')
+    .option('--platform <platform>', 'linux/amd64 or linux/arm64 (default: that of what builds it)')
     .option('--builder <engine>', 'with --local: auto, docker, docker-buildkit, buildah or podman (default: auto)')
     .option(
       '--secret <id=ID,src=FILE|env=VAR>',

@@ -34,7 +34,8 @@ export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): Asy
         for (const byte of piece) crc = CRC_TABLE[(crc ^ byte) & 0xff]! ^ (crc >>> 8);
         length += piece.length;
         // Settles when there is room for more: the source is read no faster than the result.
-        await writer.write(piece);
+        // A copy, because the stream may keep it for longer than the source does.
+        await writer.write(piece.slice());
       }
       await writer.close();
     } catch (error) {

@@ -11,7 +11,7 @@ export interface Sha256 {
   digestHex(): string;
 }
 
-/** Makes the gzip form of bytes, with the header of {@link gzip}. */
+/** Makes the gzip form of bytes, with the header of {@link gzip}. It has done with a piece when it asks for the next. */
 export type Compress = (source: AsyncIterable<Uint8Array<ArrayBuffer>>) => AsyncIterable<Uint8Array>;
 
 export interface PackOptions {

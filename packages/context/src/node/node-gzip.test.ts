@@ -2,6 +2,7 @@ import { gunzipSync } from 'node:zlib';
 
 import { expect, it } from 'vitest';
 
+import { gzip } from '../archive/gzip.ts';
 import { nodeGzip } from './node-gzip.ts';
 
 async function* pieces(...all: readonly (Uint8Array<ArrayBuffer> | Error)[]) {
@@ -38,4 +39,26 @@ it('fails as its source does, and ends the source when it is left', async () => 
   }
   for await (const piece of nodeGzip(endless())) if (piece.length > 100) break;
   expect(ended).toBe(true);
+});
+
+it('takes pieces whose memory is used again, large and small', async () => {
+  const plain = crypto.getRandomValues(new Uint8Array(50_000));
+  const one = new Uint8Array(4096);
+  async function* reused() {
+    for (let at = 0, size = 1; at < plain.length; at += size, size = (size * 7) % 4093) {
+      const part = plain.subarray(at, at + size);
+      one.set(part);
+      yield one.subarray(0, part.length);
+    }
+  }
+  for (const compress of [nodeGzip, gzip]) {
+    expect(gunzipSync(await gathered(compress(reused()))).equals(plain)).toBe(true);
+  }
+});
+
+it('keeps a failure for a reader that is slow to come', async () => {
+  const failing = nodeGzip(pieces(new Error('disk gone')));
+  expect((await failing.next()).value).toHaveLength(10);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await expect(failing.next()).rejects.toThrow('disk gone');
 });

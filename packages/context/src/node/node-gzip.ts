@@ -1,4 +1,3 @@
-import { pipeline } from 'node:stream/promises';
 import { crc32, createDeflateRaw } from 'node:zlib';
 
 import { GZIP_HEADER, gzipTrailer } from '../archive/gzip.ts';
@@ -13,24 +12,37 @@ const OUTPUT_BYTES = 64 * 1024;
 export async function* nodeGzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): AsyncGenerator<Uint8Array, void> {
   let crc = 0;
   let length = 0;
-  async function* counted(): AsyncGenerator<Uint8Array, void> {
-    for await (const piece of source) {
-      crc = crc32(piece, crc);
-      length += piece.length;
-      yield piece;
-    }
-  }
   const deflate = createDeflateRaw({ chunkSize: OUTPUT_BYTES });
-  const feeding = pipeline(counted, deflate);
-  // A failure reaches the reader through the stream; here it would only be reported a second time.
-  feeding.catch(() => undefined);
+  let goOn = (): void => undefined;
+  deflate.on('close', () => goOn());
+  // The reader is told as it reads on, which may be later.
+  deflate.on('error', () => undefined);
+  // One piece at a time, and the next only when zlib has done with it: whoever makes them may use one buffer for all.
+  const write = (piece: Uint8Array) =>
+    new Promise<void>((resolve) => {
+      goOn = resolve;
+      deflate.write(piece, () => resolve());
+    });
+  const feeding = (async () => {
+    try {
+      for await (const piece of source) {
+        if (deflate.destroyed) return;
+        crc = crc32(piece, crc);
+        length += piece.length;
+        await write(piece);
+      }
+      deflate.end();
+    } catch (error) {
+      // Reaches the reader through the stream.
+      deflate.destroy(error as Error);
+    }
+  })();
   try {
     yield GZIP_HEADER;
     for await (const piece of deflate as AsyncIterable<Buffer>) yield piece;
-    await feeding;
     yield gzipTrailer(crc, length);
   } finally {
     deflate.destroy();
-    await feeding.catch(() => undefined);
+    await feeding;
   }
 }

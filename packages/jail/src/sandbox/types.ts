@@ -102,6 +102,8 @@ export interface SandboxCopyLimits {
  */
 export interface Sandbox extends AsyncDisposable {
   exec(options: SandboxExecOptions): Promise<SandboxExec>;
+  /** A command with the standard streams and the terminal of this process; its own streams are empty. */
+  execInherited(options: Omit<SandboxExecOptions, 'terminal'>): Promise<SandboxExec>;
   /**
    * Copies a file or directory of the host, which belongs to `user` inside then. A directory that is there gets it below
    * itself, by its name. Links in the source are copied as links; devices, sockets and pipes are refused.

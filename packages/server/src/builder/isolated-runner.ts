@@ -17,6 +17,7 @@ import { fetchBases, type BaseImage } from './base-images.ts';
 import { BUILD_SCRIPT, SCRIPT_STATUS } from './build-script.ts';
 import type { ImageSources } from './image-sources.ts';
 import type { BuilderLimits } from './limits.ts';
+import { NO_NETWORK_HINT, saysNoNetwork } from './network-hint.ts';
 import type { BuildRunner, BuiltImage, RunnerRequest } from './runner.ts';
 import { VolumeStore } from './volume-store.ts';
 
@@ -113,6 +114,7 @@ async function build(
   const archiveFile = join(directory, 'image.tar');
   const reader = new BuildahReader();
   let hasEnded = false;
+  let wantedNetwork = false;
   try {
     await using archive = await open(archiveFile, 'wx', 0o600);
     const result = await runBuildCell({
@@ -142,18 +144,27 @@ async function build(
         await archive.writeFile(piece);
       },
       onLine: (line, stream) => {
-        for (const event of reader.line(line, stream)) if (event.type === 'log') request.onLine(event.line);
+        for (const event of reader.line(line, stream)) {
+          if (event.type !== 'log') continue;
+          wantedNetwork ||= saysNoNetwork(event.line);
+          request.onLine(event.line);
+        }
       },
       signal,
     });
     // From here on nothing is being written to the volume: what is in it is whole, also after a step that failed.
     hasEnded = result.limit !== 'disk' && result.limit !== 'cpu-time' && result.limit !== 'output';
     const error = cellError(result, driver.engine, reader, limits);
+    if (error?.code === 'BUILD_STEP_FAILED' && wantedNetwork) throw withHint(error, NO_NETWORK_HINT);
     if (error !== undefined) throw error;
     return { archiveFile };
   } finally {
     await volume.release(hasEnded);
   }
+}
+
+function withHint({ code, message, details, cause }: DecantError, hint: string): DecantError {
+  return new DecantError(code, message, { hint, details, cause });
 }
 
 function wanted({ fields, dockerfile, directory }: RunnerRequest): BuildRequest {

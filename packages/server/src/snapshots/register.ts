@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import type { ChunkCodec, HashProvider } from '@decant/cas';
+import type { HashProvider, ThreadedCodec } from '@decant/cas';
 import {
   formatImageName,
   parseImageId,
@@ -29,7 +29,7 @@ export interface SnapshotRegistrarOptions {
   /** The services' own handler, for calls on behalf of a namespace. */
   readonly fetchAs: (namespace: Namespace) => Fetch;
   readonly hash: () => Promise<HashProvider>;
-  readonly codec: ChunkCodec;
+  readonly codec: ThreadedCodec;
   readonly scratchDirectory: string;
 }
 

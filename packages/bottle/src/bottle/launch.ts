@@ -1,0 +1,260 @@
+import { constants } from 'node:fs';
+import { chmod, mkdir, open } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+
+import { DecantError, MIB, untilAborted } from '@decant/core';
+
+import { AuditLog } from '../audit/audit-log.ts';
+import type { PreparedMachine } from '../backends/backend.ts';
+import type { Fence, FenceOptions } from '../fence/fence.ts';
+import { portsOf } from '../fence/ports.ts';
+import type { BottlePlan } from '../plan/plan.ts';
+import { withArtifact, withCertificate, withEndpoints, withSlug } from '../plan/plan-bottle.ts';
+import { reaperOf } from '../stack/gc.ts';
+import { processFacts } from '../stack/kinds.ts';
+import { openStack, type BottleStack } from '../stack/stack.ts';
+import type { Bottle, BottlePaths } from './bottle.ts';
+import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
+import { LifeLine } from './life-line.ts';
+import { RunningBottle } from './running-bottle.ts';
+import type { SelfProbeOptions } from './self-probe.ts';
+import { putTrustFiles } from './trust-files.ts';
+
+/** The parts of a launch that a test of its order replaces. */
+export interface LaunchParts {
+  readonly openFence: (options: FenceOptions) => Promise<Fence>;
+  readonly selfProbe: (options: SelfProbeOptions) => Promise<unknown>;
+}
+
+/** Names of folders of bottles, besides slugs: none of them is a slug. */
+const AUDIT_FOLDER = 'audit.d';
+const MOST_CA_BYTES = MIB;
+
+/**
+ * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
+ * started, trust files and self-probe, provisioning; a fence that needs no prepared machine is opened from the start. What was acquired is let go in reverse order when a step fails, and
+ * at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
+ * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
+ */
+export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: LaunchParts): Promise<Bottle> {
+  const { backend, signal } = deps;
+  signal?.throwIfAborted();
+  const environment = checkedEnvironment(plan, deps);
+  if (plan.obstacles.length > 0) {
+    throw new DecantError('JAIL_UNAVAILABLE', `The backend ${plan.backend} cannot run here: ${plan.obstacles[0]}`, {
+      hint: plan.obstacles.length > 1 ? plan.obstacles.slice(1).join(' ') : undefined,
+    });
+  }
+  const upstreamCaPem = await readCertificates(plan.egress.upstreamCaFile);
+  const directory = resolve(deps.directory);
+  const startedMs = Date.now();
+  const began = performance.now();
+  const done = (name: BottleEvent['name']) => {
+    deps.onEvent?.({ type: 'stage', name, elapsedMs: performance.now() - began });
+  };
+  const stack = await openStack({
+    directory,
+    name: plan.name,
+    backend: plan.backend,
+    image: plan.image,
+    wallTimeMs: plan.limits.wallTimeMs,
+    reap: reaperOf(directory, [backend]),
+    faultHook: deps.faultHook,
+  });
+  const { slug } = stack.header;
+  const life = new LifeLine({ slug, wallTimeMs: plan.limits.wallTimeMs, signal });
+  try {
+    done('claimed');
+    const paths = await openFolders(stack, directory, slug);
+    const audit = await stack.enter(
+      { kind: 'audit' },
+      async () => new AuditLog({ path: paths.audit }),
+      async (log) => log.close(),
+    );
+    const openFence = (network: FenceOptions['network']) =>
+      enterFence(stack, () =>
+        parts.openFence({
+          network,
+          ports: portsOf(plan.egress.policy),
+          policy: plan.egress.policy,
+          resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
+          upstreamCaPem,
+          onAudit: (event) => audit.append(event),
+          signal: life.signal,
+        }),
+      );
+    const early = backend.joinsNetwork === true ? openFence('new') : undefined;
+    early?.catch(() => undefined);
+    const resolved = await adopt(stack, 'image', () =>
+      deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
+    );
+    done('image');
+    const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
+    done('prepared');
+    const fence = await (early ?? openFence(prepared.network));
+    void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
+    done('fenced');
+    const machine = await adopt(stack, 'machine', () => prepared.start(fence));
+    void machine.ended.then(({ reason }) => life.end('machine-ended', `Its machine has ended: ${reason}`));
+    done('started');
+    await untilAborted(
+      Promise.all([
+        putTrustFiles({ fence, machine, stateDirectory: paths.state, signal: life.signal }),
+        parts.selfProbe({
+          networkNamespace: machine.networkNamespace,
+          policy: plan.egress.policy,
+          signal: life.signal,
+        }),
+      ]),
+      life.signal,
+    );
+    done('probed');
+    const launched = launchedPlan(plan, { slug, fence, resolved });
+    const bottle = new RunningBottle({
+      plan: launched,
+      paths,
+      machine,
+      fence,
+      stack,
+      life,
+      startedMs,
+      environment: { ...fence.env, ...environment },
+      imageConfig: resolved.image.config,
+    });
+    if (deps.provision !== undefined) {
+      await untilAborted(deps.provision(launched, bottle), life.signal);
+      done('provisioned');
+    }
+    life.signal.throwIfAborted();
+    bottle.watch();
+    return bottle;
+  } catch (error) {
+    life.end('failed', 'Its launch failed.');
+    const cleanup = await stack.close().then(
+      () => [],
+      (failure: unknown) => (failure instanceof AggregateError ? failure.errors : [failure]),
+    );
+    if (cleanup.length === 0) {
+      signal?.throwIfAborted();
+      throw error;
+    }
+    throw new AggregateError([error, ...cleanup], `the launch of ${slug} failed, and not all of it could be undone`, {
+      cause: error,
+    });
+  }
+}
+
+/** Puts a resource of this process on the stack; what it holds outside of it, it claims itself. */
+async function adopt<T extends AsyncDisposable>(stack: BottleStack, kind: string, make: () => Promise<T>): Promise<T> {
+  const value = await make();
+  try {
+    return await stack.enter(
+      { kind },
+      async () => value,
+      async () => value[Symbol.asyncDispose](),
+    );
+  } catch (error) {
+    await value[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function prepare(
+  stack: BottleStack,
+  plan: BottlePlan,
+  { backend }: OpenBottleDeps,
+  parts: {
+    readonly slug: string;
+    readonly resolved: ResolvedImage;
+    readonly paths: BottlePaths;
+    readonly life: LifeLine;
+  },
+): Promise<PreparedMachine> {
+  const { slug, resolved, paths, life } = parts;
+  const { image } = resolved;
+  return await adopt(stack, 'prepared', () =>
+    backend.prepare(
+      {
+        slug,
+        image: plan.agent.user === undefined ? image : { ...image, config: { ...image.config, User: plan.agent.user } },
+        hostname: slug,
+        mounts: plan.mounts,
+        limits: plan.limits,
+        stateDirectory: join(paths.state, 'machine'),
+        signal: life.signal,
+      },
+      stack,
+    ),
+  );
+}
+
+function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
+  return stack.enter(
+    { kind: 'fence' },
+    async (note) => {
+      const fence = await open();
+      await note(await processFacts(fence.processId));
+      return fence;
+    },
+    (fence) => fence.close(),
+  );
+}
+
+async function openFolders(stack: BottleStack, directory: string, slug: string): Promise<BottlePaths> {
+  const state = join(directory, slug);
+  await stack.enter(
+    { kind: 'directory', path: state },
+    async () => {
+      await mkdir(state, { mode: 0o700 });
+      // Whatever the umask is: backends' own ids look into none of them by name.
+      await chmod(state, 0o700);
+      for (const name of ['image', 'machine', 'trust']) await mkdir(join(state, name), { mode: 0o700 });
+    },
+    () => reaperOf(directory, [])({ kind: 'directory', path: state }, stack.header),
+  );
+  const audits = join(directory, AUDIT_FOLDER);
+  await mkdir(audits, { recursive: true, mode: 0o700 });
+  const started = stack.header.createdAt.replaceAll(/[-:]|\.\d+/g, '');
+  return { state, audit: join(audits, `${slug}.${started}.${stack.header.id}.jsonl`) };
+}
+
+function launchedPlan(
+  plan: BottlePlan,
+  { slug, fence, resolved }: { readonly slug: string; readonly fence: Fence; readonly resolved: ResolvedImage },
+): BottlePlan {
+  const proxy = fence.env['HTTPS_PROXY'];
+  const reachable = withEndpoints(withSlug(plan, slug), { networkNamespace: fence.networkNamespace, proxy });
+  return withArtifact(withCertificate(reachable, fence.certificatePem), resolved.image);
+}
+
+function checkedEnvironment(plan: BottlePlan, { environment = {} }: OpenBottleDeps): Readonly<Record<string, string>> {
+  const names = Object.keys(environment).sort();
+  const planned = plan.agent.environmentNames;
+  const extra = names.find((name) => !planned.includes(name));
+  const missing = planned.find((name) => !names.includes(name));
+  const wrong = extra ?? missing;
+  if (wrong === undefined) return environment;
+  throw new DecantError(
+    'USAGE',
+    `The variable ${wrong} is ${extra === undefined ? 'planned and not given' : 'not in the plan'}.`,
+  );
+}
+
+async function readCertificates(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  const refuse = (why: string, cause?: unknown) =>
+    new DecantError('CONFIG_INVALID', `The file of certificates ${path} ${why}.`, cause === undefined ? {} : { cause });
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((error: unknown) => {
+    throw refuse('cannot be read', error);
+  });
+  try {
+    const info = await handle.stat();
+    if (!info.isFile()) throw refuse('is no file');
+    if (info.size > MOST_CA_BYTES) throw refuse(`has more than ${MOST_CA_BYTES} bytes`);
+    const text = await handle.readFile('utf8');
+    if (!text.includes('-----BEGIN CERTIFICATE-----')) throw refuse('holds no certificate (PEM)');
+    return text;
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,177 @@
+import { X509Certificate } from 'node:crypto';
+import { readdir, readlink } from 'node:fs/promises';
+
+import { DecantError } from '@decant/core';
+
+import { DEFAULT_EGRESS_LIMITS } from '../egress/limits.ts';
+import { fenceEnv, trustFilesOf } from '../egress/trust.ts';
+import { policyProblems } from '../net/compiled-policy.ts';
+import type { EgressPolicy } from '../net/policy.ts';
+import type {
+  Fence,
+  FenceConfiguration,
+  FenceListeners,
+  FenceListenersOptions,
+  FenceOptions,
+  FenceStats,
+  TrustFile,
+} from './fence.ts';
+import { checkedPorts, portsOf } from './ports.ts';
+import { startSidecar, type SidecarProcess } from './sidecar-process.ts';
+
+/**
+ * Opens the one way out of a bottle: a network namespace whose every address is local, listeners in it, and the sidecar that judges and
+ * records what comes to them. Needs root on Linux.
+ * @throws CONFIG_INVALID for the policy, JAIL_UNAVAILABLE, JAIL_FAILED when the namespace cannot be set up.
+ */
+export async function openFence(options: FenceOptions): Promise<Fence> {
+  const ports = [...portsOf(options.policy), ...(options.ports ?? [])];
+  checkConfiguration(options, checkedPorts(ports));
+  const listeners = await openFenceListeners({ ...options, ports });
+  try {
+    return await listeners.configure(options, options.signal);
+  } catch (error) {
+    await listeners[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The first half of {@link openFence}, which needs no policy: for launches that must be quick. Nothing passes before `configure`. */
+export async function openFenceListeners(options: FenceListenersOptions): Promise<FenceListeners> {
+  const ports = checkedPorts(options.ports ?? []);
+  const { sidecar, certificatePem } = await startSidecar(options, ports);
+  try {
+    return new OpenListeners(sidecar, ports, certificatePem, await namespaceOf(sidecar.pid));
+  } catch (error) {
+    await sidecar.close();
+    throw error;
+  }
+}
+
+class OpenListeners implements FenceListeners {
+  readonly networkNamespace: string;
+  readonly processId: number;
+  readonly ports: readonly number[];
+  readonly ended: Promise<{ readonly reason: string }>;
+  readonly #sidecar: SidecarProcess;
+  readonly #certificatePem: string;
+  #taken = false;
+
+  constructor(sidecar: SidecarProcess, ports: readonly number[], certificatePem: string, networkNamespace: string) {
+    this.#sidecar = sidecar;
+    this.#certificatePem = certificatePem;
+    this.networkNamespace = networkNamespace;
+    this.processId = sidecar.pid;
+    this.ports = ports;
+    this.ended = sidecar.ended;
+  }
+
+  async configure(configuration: FenceConfiguration, signal?: AbortSignal): Promise<Fence> {
+    if (this.#taken) throw new DecantError('USAGE', 'The listeners of a fence are configured once.');
+    checkConfiguration(configuration, this.ports);
+    this.#taken = true;
+    const { policy, resolvers, upstreamCaPem, limits, onAudit } = configuration;
+    this.#sidecar.onAudit = onAudit;
+    const common = { policy, limits: { ...DEFAULT_EGRESS_LIMITS, ...limits } };
+    await this.#sidecar.ask({ type: 'configure', ...common, resolvers, upstreamCaPem }, 'configured', signal);
+    return new OpenFence(this.#sidecar, this.ports, this.#certificatePem, this.networkNamespace);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sidecar.close();
+  }
+}
+
+class OpenFence implements Fence {
+  readonly networkNamespace: string;
+  readonly processId: number;
+  readonly certificatePem: string;
+  readonly env = fenceEnv();
+  readonly ended: Promise<{ readonly reason: string }>;
+  readonly #sidecar: SidecarProcess;
+  readonly #ports: readonly number[];
+
+  constructor(sidecar: SidecarProcess, ports: readonly number[], certificatePem: string, networkNamespace: string) {
+    this.#sidecar = sidecar;
+    this.#ports = ports;
+    this.certificatePem = certificatePem;
+    this.networkNamespace = networkNamespace;
+    this.processId = sidecar.pid;
+    this.ended = sidecar.ended;
+  }
+
+  trustFiles(read: (path: string) => Promise<Uint8Array | undefined>): Promise<readonly TrustFile[]> {
+    return trustFilesOf(this.certificatePem, read);
+  }
+
+  async reload(policy: EgressPolicy): Promise<void> {
+    checkPolicy(policy, this.#ports);
+    await this.#sidecar.ask({ type: 'reload', policy }, 'reloaded');
+  }
+
+  async stats(): Promise<FenceStats> {
+    return (await this.#sidecar.ask({ type: 'stats' }, 'stats')).stats;
+  }
+
+  async close(): Promise<void> {
+    await this.#sidecar.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function checkConfiguration({ policy, resolvers, upstreamCaPem }: FenceConfiguration, ports: readonly number[]): void {
+  checkPolicy(policy, ports);
+  if (resolvers?.length === 0) {
+    throw new DecantError('CONFIG_INVALID', 'The list of resolvers is empty.', {
+      hint: "Leave it out for the host's own, or name at least one address.",
+    });
+  }
+  if (upstreamCaPem !== undefined) checkPem(upstreamCaPem);
+}
+
+function checkPolicy(policy: EgressPolicy, ports: readonly number[]): void {
+  const problems = policyProblems(policy);
+  if (problems.length > 0) {
+    throw new DecantError('CONFIG_INVALID', `The egress policy cannot be used: ${problems[0]}`, {
+      details: { problems },
+    });
+  }
+  const missing = portsOf(policy).filter((port) => !ports.includes(port));
+  if (missing.length > 0) {
+    throw new DecantError(
+      'CONFIG_INVALID',
+      `Port ${missing.join(', ')} of the egress policy was not opened with the fence.`,
+      {
+        hint: 'Connections are caught only on ports that were known when the fence was opened: start the bottle anew.',
+      },
+    );
+  }
+}
+
+function checkPem(pem: string): void {
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  try {
+    if (blocks.length === 0) throw new Error('it holds none');
+    // Reading one is the check; what it says is for the handshake.
+    blocks.map((block) => new X509Certificate(block));
+  } catch (error) {
+    throw new DecantError('CONFIG_INVALID', 'The certificates for upstreams cannot be read.', {
+      hint: 'Give PEM certificates, each between BEGIN CERTIFICATE and END CERTIFICATE.',
+      cause: error,
+    });
+  }
+}
+
+/** The sidecar holds the namespace open; its own is the host's. */
+async function namespaceOf(pid: number): Promise<string> {
+  const own = await readlink('/proc/self/ns/net');
+  const folder = `/proc/${pid}/fd`;
+  for (const name of await readdir(folder)) {
+    const target = await readlink(`${folder}/${name}`).catch(() => '');
+    if (target.startsWith('net:[') && target !== own) return `${folder}/${name}`;
+  }
+  throw new DecantError('JAIL_FAILED', 'The sidecar holds no network namespace.');
+}

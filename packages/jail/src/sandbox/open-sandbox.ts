@@ -1,0 +1,154 @@
+import { randomInt } from 'node:crypto';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+
+import { DecantError, Scope } from '@decant/core';
+import { openScratchDirectory } from '@decant/core/node';
+
+import { openControlGroup } from '../cgroup.ts';
+import { requireRunner } from '../probe.ts';
+import { seccompFilter } from '../seccomp.ts';
+import { resolveUser } from '../user.ts';
+import { createVolume } from '../volume.ts';
+import { converse, hex, unhex, type Conversation } from './conversation.ts';
+import { answer, startCommand, type SandboxEntrance } from './exec.ts';
+import { checkMounts } from './mounts.ts';
+import { SETUP_PROGRAM } from './setup-program.ts';
+import type { Sandbox, SandboxDisk, SandboxOptions } from './types.ts';
+
+/** Host ids of a sandbox begin at a random multiple of 65,536 in this range, far above those of people and services. */
+const FIRST_HOST_ID = 0x3000_0000;
+const HOST_ID_SLOTS = 4096;
+const IDS = 65_536;
+const MOST_PROCESSES = 4096;
+const SMALLEST_WRITE_LAYER = 65_536;
+const SETUP_TIMEOUT_MS = 60_000;
+const KILL_AFTER_MS = 2000;
+
+/**
+ * Builds a sandbox: the image lazily mounted read-only, a write layer over it, process, mount, IPC, UTS, cgroup and user
+ * namespaces of its own. No id in it, root included, is an id that the host uses.
+ * @throws JAIL_UNAVAILABLE when this machine or user cannot do it, JAIL_FAILED when it cannot be set up, USAGE.
+ */
+export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
+  const { signal, writeLayer, limits } = options;
+  signal?.throwIfAborted();
+  checkSandbox(options);
+  const [mounts] = await Promise.all([
+    checkMounts(options.mounts ?? [], options.hiddenFolders ?? []),
+    requireRunner(options.filesystem, 'nbdSocket' in options.disk),
+  ]);
+  const filter = seccompFilter();
+  await using scope = new Scope();
+  const folder = scope.use(await openScratchDirectory(options.stateDirectory));
+  const volume = writeLayer.kind === 'disk' ? join(folder.path, 'volume') : undefined;
+  const [group] = await Promise.all([
+    limits === undefined ? undefined : openControlGroup(limits).then((opened) => scope.use(opened)),
+    volume === undefined ? undefined : createVolume(volume, { sizeBytes: writeLayer.bytes, ownerId: 0, signal }),
+  ]);
+  const base = FIRST_HOST_ID + randomInt(HOST_ID_SLOTS) * IDS;
+  const groupFiles = group?.joinFiles ?? [];
+  const facts: [string, string | number][] = [
+    ['dir', folder.path],
+    ['base', base],
+    ['count', IDS],
+    ['fs', options.filesystem],
+    ['hostname', options.hostname ?? 'decant'],
+    ['seccomp', Buffer.from(filter).toString('hex')],
+    diskFact(options.disk),
+    volume === undefined ? ['memory', writeLayer.bytes] : ['volume', volume],
+    ...groupFiles.map((file): [string, string] => ['group', file]),
+    ...mounts.map((mount): [string, string] => [
+      'mount',
+      [mount.type, mount.type === 'tmpfs' ? mount.sizeBytes : mount.source, mount.target].join('\0'),
+    ]),
+  ];
+  if (options.networkNamespace !== undefined) facts.push(['net', options.networkNamespace]);
+  if (mounts.length > 0) facts.push(['ask', 1]);
+
+  const talk = converse(SETUP_PROGRAM, ['ignore', 'ignore', 'pipe']);
+  scope.defer(() => stop(talk));
+  const { holder, userNamespace } = await setUp(talk, facts, options);
+  const entrance: SandboxEntrance = {
+    ...{ holder, userNamespace, base, groupFiles, filter },
+    processes: limits?.processes ?? MOST_PROCESSES,
+  };
+  return own(talk, entrance, scope.move(), signal);
+}
+
+function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
+  if (!Number.isSafeInteger(writeLayer.bytes) || writeLayer.bytes < SMALLEST_WRITE_LAYER) {
+    throw new DecantError('USAGE', 'The write layer needs at least 65,536 bytes.');
+  }
+  if (!/^[^\0\n]{1,64}$/.test(hostname)) throw new DecantError('USAGE', 'A host name has 1 to 64 characters.');
+}
+
+function diskFact(disk: SandboxDisk): [string, string] {
+  if ('file' in disk) return ['file', disk.file];
+  const { nbdSocket, exportName = '' } = disk;
+  return ['nbd', `nbd+unix:///${encodeURIComponent(exportName)}?socket=${encodeURIComponent(nbdSocket)}`];
+}
+
+async function setUp(
+  talk: Conversation,
+  facts: readonly (readonly [string, string | number])[],
+  { user, signal }: SandboxOptions,
+): Promise<{ holder: number; userNamespace: string }> {
+  let timedOut = false;
+  const timer = setTimeout(() => {
+    timedOut = true;
+    talk.end();
+  }, SETUP_TIMEOUT_MS);
+  const onAbort = () => talk.end();
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    talk.send('setup', ...facts.map(([key, value]) => `${key}=${hex(String(value))}`));
+    const [holder = ''] = await answer(talk, 'process');
+    for (;;) {
+      const [verb, ...words] = await answer(talk, 'files', 'ready');
+      if (verb === 'ready') return { holder: Number(holder), userNamespace: words.join(' ') };
+      const { uid, gid } = resolveUser(user, unhex(words[0]), unhex(words[1]));
+      talk.send('user', uid, gid);
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (timedOut) throw new DecantError('TIMEOUT', `The sandbox was not ready within ${SETUP_TIMEOUT_MS} ms.`);
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+async function stop(talk: Conversation): Promise<void> {
+  talk.end();
+  const timer = setTimeout(() => talk.child.kill('SIGKILL'), KILL_AFTER_MS);
+  await talk.exited.catch(() => undefined);
+  clearTimeout(timer);
+}
+
+function own(talk: Conversation, entrance: SandboxEntrance, scope: Scope, signal: AbortSignal | undefined): Sandbox {
+  let closing: Promise<void> | undefined;
+  const close = () => (closing ??= scope[Symbol.asyncDispose]());
+  const onAbort = () => void close().catch(() => undefined);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  const ended = (async () => {
+    const words = await talk.hear();
+    await talk.exited.catch(() => undefined);
+    signal?.removeEventListener('abort', onAbort);
+    return { reason: words?.[0] === 'ended' ? unhex(words[1]) : 'it was stopped' };
+  })();
+  if (signal?.aborted === true) onAbort();
+  return {
+    exec: (options) => startCommand(entrance, options),
+    execInherited: (options) => startCommand(entrance, options, { inherit: true }),
+    copyIn: () => Promise.reject(new Error('later')),
+    copyOut: () => Promise.reject(new Error('later')),
+    exportChanges: (): Readable => {
+      throw new Error('later');
+    },
+    networkNamespace: `/proc/${entrance.holder}/ns/net`,
+    ended,
+    [Symbol.asyncDispose]: close,
+  };
+}

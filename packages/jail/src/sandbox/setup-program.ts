@@ -1,0 +1,334 @@
+import { PERL_MOUNTS } from '../perl-mounts.ts';
+import { PERL_CONVERSATION } from './perl-conversation.ts';
+
+/** Descriptors by which the set-up program keeps what others join, below /proc/PID/fd. */
+export const SANDBOX_FDS = {
+  user: 20,
+  mount: 21,
+  process: 22,
+  network: 23,
+  ipc: 24,
+  uts: 25,
+  cgroup: 26,
+  upper: 27,
+} as const;
+
+/** Size of /dev/shm, and most terminals at a time. */
+const SHM_BYTES = 64 * 1024 * 1024;
+const MOST_TERMINALS = 256;
+
+/**
+ * Builds a sandbox, started as root. Three processes: one in the process namespace of the host that waits; process 1
+ * of a private mount and process namespace, which mounts, holds what the sandbox is made of and gives it up as
+ * soon as the launcher is gone; and process 1 of the guest's process namespace, which has no right at all and only
+ * takes up orphans. When the second ends, for whatever reason, the kernel ends every process and mount of the sandbox.
+ * Nothing of the image runs here.
+ *
+ * The conversation (see perl-conversation.ts), where WORDs are KEY=HEX:
+ *
+ *     < setup WORD...
+ *     > process PID                        host id of the second process
+ *     > files PASSWD GROUP                 only with ask=1
+ *     < user UID GID
+ *     > ready USER-NAMESPACE | fail STEP REASON
+ *     > ended REASON
+ *
+ * End of file on 3 at any time ends the sandbox.
+ */
+export const SETUP_PROGRAM = String.raw`
+sub gone { quit(125) }
+${PERL_MOUNTS}
+${PERL_CONVERSATION}
+my $log;
+sub fail {
+  my ($step, $why) = @_;
+  if ($log) {
+    my ($size, $tail) = (-s $log, '');
+    sysseek $log, ($size > 2000 ? $size - 2000 : 0), 0;
+    sysread $log, $tail, 2000;
+    $why .= "\n$tail" if $tail ne '';
+  }
+  report('fail', hexed($step), hexed($why));
+  quit(125);
+}
+sub start {
+  my @command = @_;
+  my $pid = fork;
+  fail('fork', "$!") unless defined $pid;
+  return $pid if $pid;
+  new_session();
+  open STDIN, '<', '/dev/null';
+  open STDOUT, '>&', $log;
+  open STDERR, '>&', $log;
+  exec { $command[0] } @command;
+  print STDERR "$command[0]: $!\n";
+  quit(127);
+}
+sub must_run {
+  my ($step, @command) = @_;
+  waitpid start(@command), 0;
+  fail($step, "$command[0] failed") if $? != 0;
+}
+sub must_mount { my ($step, @mount) = @_; mount_at(@mount) or fail($step, "$mount[2] on $mount[1]: $!") }
+sub new_folder { my ($path, $mode) = @_; mkdir $path, $mode or fail('folder', "$path: $!") }
+sub write_file {
+  my ($path, $text) = @_;
+  my $file;
+  open($file, '>', $path) && write_all($file, $text) && close $file or fail('file', "$path: $!");
+}
+
+die_with_parent();
+not_dumpable();
+close_from(4);
+new_session();
+umask 022;
+$0 = 'decant-sandbox';
+my (%o, @mounts, @groups);
+for my $word (expect('setup')) {
+  my ($key, $value) = split /=/, $word, 2;
+  $value = unhex($value);
+  if ($key eq 'mount') { push @mounts, [split /\0/, $value] }
+  elsif ($key eq 'group') { push @groups, $value }
+  else { $o{$key} = $value }
+}
+my ($dir, $base) = ($o{dir}, $o{base} + 0);
+
+# What is named by paths of the host is opened while they mean what they say.
+my ($host_net, @group_files);
+if (defined $o{net}) { open($host_net, '<', $o{net}) or fail('network namespace', "$o{net}: $!") }
+for my $file (@groups) { open(my $fh, '>', $file) or fail('control group', "$!"); push @group_files, $fh }
+for my $mount (@mounts) {
+  next if $mount->[0] eq 'tmpfs';
+  sysopen(my $fh, $mount->[1], $O_PATH | $O_NOFOLLOW) or fail('mount', "$mount->[1]: $!");
+  my $is = readlink '/proc/self/fd/' . fileno $fh;
+  fail('mount', "$mount->[1] has become another path") if !defined $is || $is ne $mount->[1];
+  $mount->[3] = $fh;
+}
+
+leave_namespaces($NEWNS | $NEWPID) or fail('namespaces', "$!");
+my $inner = fork;
+fail('fork', "$!") unless defined $inner;
+if ($inner) {
+  report('process', $inner);
+  close_fd($_) for 0 .. 3;
+  waitpid $inner, 0;
+  quit(0);
+}
+die_with_parent();
+must_mount('private mounts', 'none', '/', 'none', 0x44000, '');
+must_mount('process table', 'proc', '/proc', 'proc', 14, '');
+open($log, '+>', "$dir/log") && unlink("$dir/log") or fail('log', "$!");
+if (defined $o{volume}) {
+  must_run('volume', 'mount', '-t', 'ext4', '-o', 'loop,noatime,nosuid,nodev,discard', $o{volume}, '/tmp');
+  unlink $o{volume} or fail('volume', "$!");
+}
+my $volume_at = '/tmp';
+my $volume = syscall(428, $AT_FDCWD, $volume_at, $CLONE | $CLOEXEC);
+must_mount('working directory', 'decant', $dir, 'tmpfs', 6, 'size=16m,mode=0700');
+chdir $dir or fail('working directory', "$!");
+new_folder($_, 0755) for qw(fuse image lower rw root);
+
+# Pipes that are at their end when the process which alone holds the other side has ended.
+pipe my $alive_r, my $alive_w or fail('pipe', "$!");
+pipe my $disk_r, my $disk_w or fail('pipe', "$!");
+my ($disk, $server) = $o{file};
+if (defined $o{nbd}) {
+  fcntl($disk_w, 2, 0);
+  $server = start('nbdfuse', '-r', '-P', "$dir/nbdfuse.pid", "$dir/fuse/disk", $o{nbd});
+  close $disk_w;
+}
+my $map = "0 $base $o{count}\n";
+my ($user_ns, $why) = user_namespace($map, $map, 0, 1);
+fail('user namespace', $why) if defined $why;
+if (defined $o{volume}) {
+  my $why = move_here($volume, "$dir/rw");
+  fail('volume', $why) if defined $why;
+} else {
+  must_mount('write layer', 'decant', 'rw', 'tmpfs', 6, "size=$o{memory},mode=0755");
+}
+if (defined $o{nbd}) {
+  my $deadline = time + 30;
+  until (-s "$dir/nbdfuse.pid") {
+    fail('nbdfuse', 'it ended before the disk was there') if waitpid($server, 1) == $server;
+    fail('nbdfuse', 'the disk was not there within 30 s') if time > $deadline;
+    select undef, undef, undef, 0.001;
+  }
+  $disk = "$dir/fuse/disk";
+}
+$why = $o{fs} eq 'erofs' ? mount_erofs_file($disk, "$dir/image") : 'ext4 needs a loop device';
+if (defined $why) {
+  my $options = $o{fs} eq 'ext4' ? 'ro,noload,loop,nosuid,nodev' : 'ro,loop,nosuid,nodev';
+  must_run('image mount', 'mount', '-t', $o{fs}, '-o', $options, $disk, "$dir/image");
+}
+$why = idmapped_bind("$dir/image", "$dir/lower", fileno($user_ns), $RDONLY | $NOSUID | $NODEV);
+fail('idmapped mount', $why) if defined $why;
+
+# The paths in the options are what the guest reads in its table of mounts, so they are not those of the host.
+my $OVERLAY = 'index=off,metacopy=off,redirect_dir=nofollow';
+sub lay_over {
+  my ($lower, $writable, $target) = @_;
+  new_folder("rw/$_", 0755) for $writable, "$writable/upper", "$writable/work";
+  my @top = stat $lower or fail('write layer', "$!");
+  chown($top[4], $top[5], "rw/$writable/upper") && chmod($top[2] & 07777, "rw/$writable/upper")
+    or fail('write layer', "$!");
+  my $where = "lowerdir=$lower,upperdir=rw/$writable/upper,workdir=rw/$writable/work,$OVERLAY";
+  my $volatile = defined $o{volume} ? ',volatile' : '';
+  mount_at('decant', $target, 'overlay', 6, $where . $volatile) || $volatile && mount_at('decant', $target, 'overlay', 6, $where)
+    or fail('overlay', "$!");
+}
+lay_over('lower', 'root', 'root');
+open(my $upper, '<', 'rw/root/upper') or fail('write layer', "$!");
+sysopen(my $root, 'root', $O_PATH | $O_DIRECTORY) or fail('image root', "$!");
+
+for my $name (qw(proc dev)) {
+  if (!lstat "root/$name") { new_folder("root/$name", 0755); chown($base, $base, "root/$name") or fail("/$name", "$!") }
+  fail("/$name", "/$name of the image is not a directory") if -l "root/$name" || !-d _;
+}
+# A descriptor of what is at a path in the image; folders on the way are made, and at its end one or an empty file.
+sub make_below {
+  my ($path, $is_file) = @_;
+  my @parts = grep { $_ ne '' && $_ ne '.' } split m{/+}, $path;
+  my $at = fileno $root;
+  my $walked = '.';
+  while (defined(my $part = shift @parts)) {
+    $walked .= "/$part";
+    my $next = open_below(fileno($root), $walked, $O_PATH);
+    if ($next < 0) {
+      fail('mount', "$path inside: $!") if !$!{ENOENT} || $part eq '..';
+      go_to($at) or fail('mount', "$path inside: $!");
+      if (@parts || !$is_file) { mkdir $part, 0755 or fail('mount', "$path inside: $!") }
+      else { sysopen(my $new, $part, $O_CREAT | $O_EXCL | $O_NOFOLLOW | 1, 0644) or fail('mount', "$path inside: $!") }
+      chown $base, $base, $part or fail('mount', "$path inside: $!");
+      $next = open_below(fileno($root), $walked, $O_PATH);
+      fail('mount', "$path inside: $!") if $next < 0;
+    }
+    $at = $next;
+  }
+  chdir $dir or fail('mount', "$!");
+  return $at;
+}
+sub move_below {
+  my ($tree, $target, $is_file) = @_;
+  my $at = make_below($target, $is_file);
+  my $empty = '';
+  syscall(429, $tree + 0, $empty, $at + 0, $empty, $F_EMPTY | 0x40) == 0 or fail('mount', "$target inside: $!");
+}
+my ($uid, $gid) = (0, 0);
+if ($o{ask}) { report_users(fileno $root); ($uid, $gid) = expect('user') }
+# A copy of a mount in which what belongs to the owner of the source belongs to the sandbox's user.
+sub tree_of {
+  my ($fh, $flags) = @_;
+  my $empty = '';
+  my @found = stat $fh or fail('mount', "$!");
+  my $tree = syscall(428, fileno($fh), $empty, $CLONE | $CLOEXEC | $AT_EMPTY_PATH);
+  fail('mount', "open_tree: $!") if $tree < 0;
+  my ($ns, $why) = user_namespace("$found[4] " . ($base + $uid) . " 1\n", "$found[5] " . ($base + $gid) . " 1\n", 0, 1);
+  fail('mount', $why) if defined $why;
+  my $mapped = pack('Q4', $IDMAP | $flags, 0, 0, fileno $ns);
+  if (syscall(442, $tree + 0, $empty, $AT_EMPTY_PATH, $mapped, length $mapped) != 0) {
+    # Where the filesystem cannot map ids, the guest has the rights of others.
+    my $plain = pack('Q4', $flags, 0, 0, 0);
+    syscall(442, $tree + 0, $empty, $AT_EMPTY_PATH, $plain, length $plain) == 0 or fail('mount', "mount_setattr: $!");
+  }
+  return $tree;
+}
+my $number = 0;
+for my $mount (@mounts) {
+  my ($type, $source, $target, $fh) = @$mount;
+  if ($type eq 'tmpfs') {
+    must_mount('mount', 'decant', '/proc/self/fd/' . make_below($target, 0), 'tmpfs', 6,
+      "size=$source,mode=1777,uid=" . ($base + $uid) . ',gid=' . ($base + $gid));
+    next;
+  }
+  stat $fh or fail('mount', "$source: $!");
+  my $is_file = !-d _;
+  fail('mount', "$source is neither a file nor a directory") if $is_file && !-f _;
+  my $tree = tree_of($fh, $NOSUID | $NODEV | ($type eq 'read-write' ? 0 : $RDONLY));
+  if ($type eq 'overlay') {
+    fail('mount', "$source is a file, and only directories can be laid under a write layer") if $is_file;
+    my $name = 'mount' . $number++;
+    new_folder($_, 0755) for "$name.lower", "$name.root";
+    my $why = move_here($tree, "$name.lower");
+    fail('mount', $why) if defined $why;
+    lay_over("$name.lower", $name, "$name.root");
+    my $path = "$name.root";
+    $tree = syscall(428, $AT_FDCWD, $path, $CLONE | $CLOEXEC);
+    fail('mount', "open_tree: $!") if $tree < 0;
+  }
+  move_below($tree, $target, $is_file);
+}
+
+sub keep { my ($fh, $number) = @_; move_fd(fileno($fh), $number) or fail('descriptor', "$!") }
+if ($host_net) { enter_namespace(fileno($host_net), $NEWNET) or fail('network namespace', "$!") }
+else {
+  leave_namespaces($NEWNET) or fail('network namespace', "$!");
+  my ($socket, $up) = (undef, pack('a16 s x22', 'lo', 0x41));
+  socket($socket, 2, 2, 0) && ioctl($socket, 0x8914, $up) or fail('loopback', "$!");
+  write_file('/proc/sys/net/ipv4/ip_unprivileged_port_start', '0');
+}
+leave_namespaces($NEWIPC | $NEWUTS | $NEWPID) or fail('namespaces', "$!");
+set_hostname($o{hostname}) or fail('host name', "$!");
+pipe my $ready_r, my $ready_w or fail('pipe', "$!");
+pipe my $go_r, my $go_w or fail('pipe', "$!");
+my $guest = fork;
+fail('fork', "$!") unless defined $guest;
+if ($guest == 0) {
+  die_with_parent();
+  $0 = 'init';
+  my $step = sub { my ($ok, $name) = @_; if (!$ok) { syswrite $ready_w, "$name: $!"; quit(1) } };
+  for my $file (@group_files) { $step->(syswrite($file, '0'), 'control group') }
+  $step->(leave_namespaces($NEWNS | $NEWCGROUP), 'namespaces');
+  $step->(chdir 'root', 'root');
+  $step->(mount_at('proc', 'proc', 'proc', 14, ''), '/proc');
+  $step->(mount_at("proc/$_", "proc/$_", 'none', 0x1000, '') && mount_at('none', "proc/$_", 'none', 0x1000 | 0x20 | 15, ''),
+    "/proc/$_") for grep { -e "proc/$_" } qw(sys sysrq-trigger irq bus fs);
+  $step->(mount_at('decant', 'dev', 'tmpfs', 2, 'size=64k,mode=0755'), '/dev');
+  for my $device ([null => 1, 3], [zero => 1, 5], [full => 1, 7], [random => 1, 8], [urandom => 1, 9], [tty => 5, 0]) {
+    my ($name, $major, $minor) = @$device;
+    $step->(make_device("dev/$name", 0666, $major, $minor) && chmod(0666, "dev/$name") && chown($base, $base, "dev/$name"), "/dev/$name");
+  }
+  for my $link (['pts/ptmx', 'ptmx'], ['/proc/self/fd', 'fd'], map { ["/proc/self/fd/$_->[1]", $_->[0]] }
+    ['stdin', 0], ['stdout', 1], ['stderr', 2]) { $step->(symlink($link->[0], "dev/$link->[1]"), '/dev') }
+  $step->(mkdir("dev/$_") , '/dev') for qw(pts shm);
+  $step->(mount_at('devpts', 'dev/pts', 'devpts', 10, 'newinstance,ptmxmode=0666,mode=0620,max=${MOST_TERMINALS}'), '/dev/pts');
+  $step->(mount_at('shm', 'dev/shm', 'tmpfs', 14, 'size=${SHM_BYTES},mode=1777'), '/dev/shm');
+  $step->(mount_at('none', 'dev', 'none', 0x20 | 3, ''), '/dev');
+  $step->(replace_root('.') && chdir('/'), 'root');
+  syswrite $ready_w, 'ok';
+  sysread $go_r, my $word, 1;
+  quit(1) if ($word || '') ne 'g';
+  my $alive = fileno $alive_w;
+  enter_namespace(fileno($user_ns), $NEWUSER) or quit(1);
+  for my $fd (0 .. 255) { close_fd($fd) if $fd != $alive }
+  bound_capabilities(0);
+  become(65534, 65534) && keep_capabilities(0) && not_dumpable() && die_with_parent() or quit(1);
+  confine(unhex($o{seccomp})) or quit(1);
+  $SIG{CHLD} = 'IGNORE';
+  select undef, undef, undef, 1e6 while 1;
+}
+close $ready_w;
+sysread $ready_r, my $answer, 2000;
+if (($answer || '') ne 'ok') { fail('root', $answer || 'the first process of the sandbox ended') }
+my @kept = (
+  ["/proc/$guest/ns/mnt", ${SANDBOX_FDS.mount}], ["/proc/self/ns/pid_for_children", ${SANDBOX_FDS.process}],
+  ['/proc/self/ns/net', ${SANDBOX_FDS.network}], ['/proc/self/ns/ipc', ${SANDBOX_FDS.ipc}],
+  ['/proc/self/ns/uts', ${SANDBOX_FDS.uts}], ["/proc/$guest/ns/cgroup", ${SANDBOX_FDS.cgroup}]);
+for my $kept (@kept) { open(my $fh, '<', $kept->[0]) or fail('namespace', "$!"); keep($fh, $kept->[1]) }
+keep($user_ns, ${SANDBOX_FDS.user});
+keep($upper, ${SANDBOX_FDS.upper});
+syswrite $go_w, 'g';
+close $alive_w;
+close $go_w;
+report('ready', readlink '/proc/self/fd/${SANDBOX_FDS.user}');
+while (1) {
+  my $bits = '';
+  vec($bits, 3, 1) = 1;
+  vec($bits, fileno($_), 1) = 1 for $alive_r, $server ? $disk_r : ();
+  next if select(my $set = $bits, undef, undef, undef) < 0;
+  hear(1) if vec($set, 3, 1);
+  my $lost = vec($set, fileno($alive_r), 1) ? 'its first process was killed'
+    : $server && vec($set, fileno($disk_r), 1) ? 'its disk is gone' : next;
+  report('ended', hexed($lost));
+  quit(0);
+}
+`;
