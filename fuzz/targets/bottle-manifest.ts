@@ -1,35 +1,71 @@
-import { parseManifest, policyProblems, specOf } from '../../packages/bottle/src/index.ts';
+import { formatPlan, parseManifest, planBottle, specOf, type Backend } from '../../packages/bottle/src/index.ts';
+import { MIB } from '../../packages/core/src/index.ts';
 import type { Random } from '../random.ts';
 import { Finding, type FuzzTarget } from '../target.ts';
 
-const LINES = [
-  'backend: native',
-  'extends: base',
-  'egress:\n  routes:\n    - hosts: [api.example.com, "*.example.com"]\n      ports: [443, 8443]\n      matches:\n        - methods: [GET]\n          path: {type: prefix, value: /v1}\n  deny: [10.0.0.0/8, bad.example.com]\n  resolvers: ["192.0.2.1:53", "[2001:db8::1]:53"]',
-  'mounts:\n  - {type: read-only, source: /srv/data, target: /data}\n  - {type: tmpfs, target: /scratch, size: 64M}',
-  'limits: {cpus: 1.5, memory: 1G, processes: 100, disk: 2G, wallTime: 30m}',
-  'agent:\n  command: [agent, --print]\n  prompt: "say hello"\n  promptMode: stdin\n  env: {TOKEN: {from: HOST_TOKEN}, MODE: fast}\n  user: agent\n  workingDir: /work',
-];
+const words = ['api', 'example', 'a', 'xn--bcher-kva', '203', 'data', 'tmp', 'x'.repeat(60)];
+
+function some(random: Random, make: () => string): string {
+  return `[${Array.from({ length: random.below(3) + 1 }, make).join(', ')}]`;
+}
+
+/** A manifest of the operator, or nearly one. */
+function generate(random: Random): Uint8Array {
+  const word = () => random.pick(words);
+  const host = () => JSON.stringify(random.chance(0.3) ? `*.${word()}.test` : `${word()}.${word()}.test`);
+  const path = () => `/${word()}/${word()}`;
+  const lines: string[] = [];
+  const maybe = (line: string) => {
+    if (random.chance(0.7)) lines.push(line);
+  };
+  lines.push(`name: ${word()}`, `image: ${word()}:v1`);
+  maybe(`backend: ${random.pick(['native', 'docker'])}`);
+  maybe(
+    `limits: {cpus: ${random.below(8) + 1}, memory: ${random.below(900) + 64}M, wallTime: ${random.below(90) + 1}m}`,
+  );
+  if (random.chance(0.8)) {
+    lines.push('egress:', '  routes:');
+    for (let number = random.below(3) + 1; number > 0; number--) {
+      lines.push(`    - id: r${number}`, `      hosts: ${some(random, host)}`);
+      maybe(`      ports: ${some(random, () => String(random.below(60_000) + 1))}`);
+      maybe(`      matches: [{path: {type: prefix, value: ${path()}}, methods: [GET]}]`);
+      maybe('      privateRanges: [10.0.0.0/8, "fd00::/8"]');
+    }
+    maybe(`  deny: ${some(random, host)}`);
+    maybe('  resolvers: [192.0.2.53, "[2001:db8::1]:53"]');
+  }
+  maybe(`mounts: [{type: tmpfs, target: ${path()}, size: 1M}, {type: read-only, source: ${path()}, target: /m}]`);
+  if (random.chance(0.7)) {
+    lines.push('agent:', `  command: ${some(random, word)}`);
+    maybe('  env: &env {MODE: fast, TOKEN: {from: HOST}}');
+    maybe('  prompt: |\n    Look.\n    Then stop.');
+  }
+  return new TextEncoder().encode(`${lines.join('\n')}\n`);
+}
+
+const none = () => Promise.reject(new Finding('a plan started something'));
+
+async function check(bytes: Uint8Array): Promise<void> {
+  const { spec, environment } = specOf(parseManifest(new TextDecoder().decode(bytes), 'fuzz.yaml'));
+  const probe = async () => ({ usable: true, reasons: [], weaknesses: [] });
+  const backend: Backend = { name: spec.backend, probe, prepare: none, reap: none };
+  const plan = await planBottle(spec, { backend });
+  if (JSON.stringify(JSON.parse(JSON.stringify(plan))) !== JSON.stringify(plan)) throw new Finding('a plan is no JSON');
+  const text = formatPlan(plan);
+  if (!/^[ -~\n]*$/.test(text)) throw new Finding('a printed plan holds what a terminal acts on');
+  const ids = plan.egress.policy.routes.map(({ id }) => id);
+  if (new Set(ids).size !== ids.length) throw new Finding('two routes have one id');
+  if (text.split('(route ').length <= ids.length) throw new Finding('a route is not printed');
+  if (plan.agent.environmentNames.join() !== Object.keys(environment).sort().join()) {
+    throw new Finding('a variable is not planned');
+  }
+}
 
 export const bottleManifestTarget: FuzzTarget = {
   name: 'bottle-manifest',
   refusals: ['CONFIG_INVALID', 'NAME_INVALID'],
-  maxMs: 1000,
-  maxMemoryBytes: 64 * 2 ** 20,
-  generate: (random: Random) =>
-    // A long comment takes half of the changes, so that some manifests stay whole.
-    Buffer.from([`# ${'words '.repeat(100)}`, 'name: fuzz', 'image: app:v1', ...LINES.filter(() => random.chance(0.5))].join('\n')),
-  check: (bytes) => {
-    const manifest = parseManifest(Buffer.from(bytes).toString('utf8'), 'fuzz.yaml');
-    const { spec } = specOf(manifest);
-    // What a plan would be made of can be judged, and survives being written down.
-    const [problem] = policyProblems(spec.egress.policy);
-    if (problem !== undefined) throw new Finding(`a manifest was taken whose policy is broken: ${problem}`);
-    if (JSON.stringify(JSON.parse(JSON.stringify(spec))) !== JSON.stringify(spec))
-      throw new Finding('the spec is no JSON');
-    for (const mount of spec.mounts) {
-      if (!mount.target.startsWith('/') || mount.target.includes('..'))
-        throw new Finding(`a mount goes to ${mount.target}`);
-    }
-  },
+  maxMs: 2000,
+  maxMemoryBytes: 128 * MIB,
+  generate,
+  check,
 };

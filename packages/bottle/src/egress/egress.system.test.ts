@@ -84,7 +84,7 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
         '-servername',
         'api.example.com',
         '-verify_return_error',
-        '-brief',
+        '-quiet',
       ],
       { ...TRANSPARENT, input: 'GET / HTTP/1.0\r\nHost: api.example.com\r\n\r\n' },
     );

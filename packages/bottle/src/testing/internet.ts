@@ -170,7 +170,7 @@ export class Internet implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const closed = once(this.#child, 'close');
+    const closed = once(this.#child, 'exit');
     this.#child.disconnect();
     await closed;
     await rm(this.folder, { recursive: true, force: true });
