@@ -13,8 +13,9 @@ export interface SandboxEntrance {
   /** Host id of the process that holds the namespaces, and what its user namespace is called. */
   readonly holder: number;
   readonly userNamespace: string;
-  /** First host id. */
+  /** First host id, and how many. */
   readonly base: number;
+  readonly ids: number;
   readonly groupFiles: readonly string[];
   readonly processes: number;
   readonly filter: Uint8Array;
@@ -118,11 +119,10 @@ export async function startCommand(
     }
   })();
   exit.catch(() => undefined);
-  const nothing = () => new PassThrough().end();
   return {
-    stdin: child.stdin ?? nothing(),
-    stdout: child.stdout ?? nothing(),
-    stderr: child.stderr ?? nothing(),
+    stdin: child.stdin ?? new PassThrough().end(),
+    stdout: talk.stdout,
+    stderr: talk.stderr,
     exit,
     signal(name) {
       const number = constants.signals[name] as number | undefined;
