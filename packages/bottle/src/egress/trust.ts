@@ -53,8 +53,8 @@ export async function trustFilesOf(
 ): Promise<readonly TrustFile[]> {
   const found: TrustFile[] = [];
   let largest = '';
-  for (const path of IMAGE_BUNDLES) {
-    const bytes = await read(path);
+  const bundles = await Promise.all(IMAGE_BUNDLES.map(async (path) => [path, await read(path)] as const));
+  for (const [path, bytes] of bundles) {
     if (bytes === undefined || bytes.length > MOST_BUNDLE_BYTES) continue;
     const text = Buffer.from(bytes).toString('latin1');
     if (!text.includes('-----BEGIN CERTIFICATE-----')) continue;
