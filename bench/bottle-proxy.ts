@@ -27,7 +27,9 @@ export async function benchBottleProxy({ short }: { readonly short: boolean }): 
   const url = `https://${NAME}`;
   const direct = ['--cacert', join(internet.folder, 'upstream-ca.pem'), '--resolve', `${NAME}:443:${ADDRESS}`];
   const proxied = async (args: readonly string[]) =>
-    (await internet.inside(['curl', '--silent', '--show-error', ...args], { transparent: true, timeoutMs: 120_000 })).stdout.toString('utf8');
+    (
+      await internet.inside(['curl', '--silent', '--show-error', ...args], { transparent: true, timeoutMs: 120_000 })
+    ).stdout.toString('utf8');
   const bare = async (args: readonly string[]) =>
     (await internet.outside(['curl', '--silent', '--show-error', ...direct, ...args], 120_000)).stdout.toString('utf8');
   const download = ['--output', '/dev/null', '--write-out', '%{speed_download}', `${url}/big?mib=${mib}`];

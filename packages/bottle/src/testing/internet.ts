@@ -184,7 +184,7 @@ export class Internet implements AsyncDisposable {
   #ask<T>(order: Order): Promise<T> {
     const id = this.#next++;
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: never) => void, reject });
+      this.#waiting.set(id, { resolve, reject });
       this.#child.send({ id, order });
     }).finally(() => this.#waiting.delete(id));
   }
