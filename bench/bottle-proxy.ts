@@ -3,23 +3,16 @@ import { join } from 'node:path';
 import { Authority } from '../packages/bottle/src/egress/authority.ts';
 import { Internet, route } from '../packages/bottle/src/testing/internet.ts';
 import { interleaved, median, type Rounds } from './measure.ts';
-import type { Goal } from './report.ts';
+import type { BenchResult } from './report.ts';
 
 const NAME = 'api.example.com';
 const ADDRESS = '203.0.113.10';
-
-/** The part of `bottle` that the egress proxy answers for. */
-export interface ProxyBench {
-  readonly fields: Readonly<Record<'proxied_vs_direct_throughput', number>>;
-  readonly goals: Readonly<Record<'proxied_vs_direct_throughput', Goal>>;
-  readonly absolute: Readonly<Record<'proxy_added_ms_p50' | 'ca_leaf_ms' | 'proxied_mb_s' | 'direct_mb_s', number>>;
-}
 
 /**
  * One client (curl) and one TLS server, with and without the fence between them, in turn: bytes per second of one download, and the
  * time of small requests on a kept connection. In the fence TLS is opened and made anew, the request judged and recorded. Needs root.
  */
-export async function benchBottleProxy({ short }: { readonly short: boolean }): Promise<ProxyBench> {
+export async function benchBottleProxy({ short }: { readonly short: boolean }): Promise<BenchResult> {
   await using internet = await Internet.open();
   await internet.openFence([route('api', NAME)]);
   const mib = short ? 16 : 256;
@@ -45,6 +38,9 @@ export async function benchBottleProxy({ short }: { readonly short: boolean }): 
   });
   const added = samples.of('proxiedSmall').map((value, i) => value - samples.of('directSmall')[i]!);
   return {
+    name: 'bottle-proxy',
+    short,
+    input: { downloadMib: mib, requests, client: 'curl', server: 'node:https' },
     fields: { proxied_vs_direct_throughput: samples.ratio('proxied', 'direct') },
     goals: { proxied_vs_direct_throughput: { least: 0.5 } },
     absolute: {
