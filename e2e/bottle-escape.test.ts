@@ -26,7 +26,10 @@ import { startWorld, type World } from './support/bottle/start-world.ts';
 import { have, isRoot } from './support/programs.ts';
 
 const BACKENDS = [
-  ['native', isRoot && have('bwrap', 'mkfs.ext4', 'openssl', 'ip', 'unshare', 'perl') && canMakeAttackImage()],
+  [
+    'native',
+    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
+  ],
 ] as const;
 const get = (host: string, ...more: readonly string[]) =>
   [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
@@ -483,7 +486,7 @@ describe.each(BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
       for (const user of ['root', 'agent']) {
         const [found] = await escape.attack([{ do: 'find', needles: [canary] }], user);
         expect(found?.['looked']).toBeGreaterThan(500);
-        const outside = (found?.['found'] as string[]).filter(
+        const outside = ((found?.['found'] ?? []) as string[]).filter(
           (path) => !/^\/proc\/(?:\d+|self|thread-self)\/(?:task\/\d+\/)?environ$/.test(path),
         );
         expect(outside).toEqual([]);

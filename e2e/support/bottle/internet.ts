@@ -113,7 +113,7 @@ export async function startInternet(folder: string): Promise<Internet> {
     caPem: certificates.authority,
     sightings: () => structuredClone({ forbidden, names, requests }),
     [Symbol.asyncDispose]: async () => {
-      for (const close of closers.reverse()) close();
+      for (const close of closers.toReversed()) close();
     },
   };
 }

@@ -2,7 +2,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
-import { decode, encode, streamDecode, streamEncode, type Answer, type DecodedPacket } from 'dns-packet';
+import { decode, encode, streamDecode, streamEncode, type Answer, type Packet } from 'dns-packet';
 
 /** Records of names; what is not here does not exist. */
 export type Zone = Readonly<Record<string, ZoneEntry>>;
@@ -35,7 +35,7 @@ export async function serveNames(address: string, zone: Zone, asked: string[]): 
   };
 }
 
-function answerTo(zone: Zone, { id, questions = [] }: DecodedPacket, asked: string[]): Parameters<typeof encode>[0] {
+function answerTo(zone: Zone, { id, questions = [] }: Packet, asked: string[]): Packet {
   const [question] = questions;
   const name = question?.name.toLowerCase() ?? '';
   asked.push(name);

@@ -138,10 +138,17 @@ export function builderContract(
       const context = source(`FROM ${BASE} AS one\nRUN echo in-one\nFROM one AS two\nRUN echo in-two; exit 1\n`);
       const { events } = await finish(build({ context, target: 'one' }));
       expect(linesOf(events)).toContain('in-one');
+      expect(linesOf(events)).not.toContain('in-two');
       expect(await failure({ context, target: 'three' })).toMatchObject({
         code: 'USAGE',
         details: { target: 'three' },
       });
+    });
+
+    it('builds several stages on a base that an argument names', async () => {
+      const dockerfile = `ARG WHERE=nothing\nFROM $WHERE AS made\nRUN echo made-there > /made\nFROM ${BASE}\nCOPY --from=made /made /copied\nRUN cat /copied\n`;
+      const { events } = await finish(build({ context: source(dockerfile), buildArgs: { WHERE: BASE } }));
+      expect(linesOf(events)).toContain('made-there');
     });
 
     it('names a base image that cannot be had', async () => {

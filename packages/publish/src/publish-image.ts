@@ -9,6 +9,7 @@ import {
   planErofs,
   writeExt4,
   type DirectoryNode,
+  type ErofsPlan,
   type Ext4Options,
   type FlattenedTree,
   type FlattenLimits,
@@ -68,17 +69,11 @@ async function stageImage(
   facts: PublishFacts,
   context: PublishContext,
 ): Promise<{ readonly staged: StagedImage; readonly layoutMs: number }> {
-  const { hash, scratchDirectory, onEvent, signal } = context;
+  const { scratchDirectory, signal } = context;
   const name = formatImageName(parseImageName(facts.name));
-  const { sourceDateEpoch } = facts;
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
-  const root = await flatten(image, scratch, facts, context);
-  const plan = await stage(onEvent, 'layout', async (finish) => {
-    const planned = await planErofs(root, { hash, sourceDateEpoch, signal });
-    finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
-    return planned;
-  });
+  const plan = await layOut(image, scratch, facts, context);
   const layoutMs = Math.round(performance.now() - started);
   const staged = await stageStreaming(
     {
@@ -94,6 +89,23 @@ async function stageImage(
     context,
   );
   return { staged, layoutMs };
+}
+
+/** In a function of its own: the tree is not kept while what is planned is written. */
+async function layOut(
+  image: OciImage | RootTree,
+  scratch: Scratch,
+  facts: PublishFacts,
+  context: PublishContext,
+): Promise<ErofsPlan> {
+  const { hash, onEvent, signal } = context;
+  const { sourceDateEpoch } = facts;
+  const root = await flatten(image, scratch, facts, context);
+  return stage(onEvent, 'layout', async (finish) => {
+    const planned = await planErofs(root, { hash, sourceDateEpoch, signal });
+    finish({ message: `${planned.inodeCount} inodes`, bytes: planned.sizeBytes });
+    return planned;
+  });
 }
 
 async function publishExt4(

@@ -4,41 +4,82 @@ import { join } from 'node:path';
 import { isDecantError, MIB } from '@decant/core';
 
 import type { CopyLimits, Machine } from '../backends/backend.ts';
-import type { Fence } from '../fence/fence.ts';
+import type { Fence, TrustFile } from '../fence/fence.ts';
 
 /** A bundle of authorities is a quarter of a mebibyte. */
 const LARGEST: CopyLimits = { entries: 1, bytes: 8 * MIB };
+/** What a read says when there is no such file, it is no plain file, or too large to be a bundle. */
+const NO_BUNDLE = new Set<string>(['USAGE', 'NOT_FOUND', 'LIMIT_EXCEEDED']);
 
-/** Puts the files into the machine by which its programs trust the fence's authority, besides those they trust already. */
-export async function putTrustFiles(options: {
+export interface TrustFilesOptions {
   readonly fence: Fence;
   readonly machine: Machine;
+  /** Tells images apart by what their files are, mounts included. */
+  readonly imageKey: string;
   /** With a folder `trust` in it. */
   readonly stateDirectory: string;
   readonly signal: AbortSignal;
-}): Promise<void> {
+}
+
+/**
+ * Puts the files into the machine by which its programs trust the fence's authority, besides those they trust already.
+ * Nothing of the image has run yet: what is read is the image's own.
+ */
+export async function putTrustFiles(options: TrustFilesOptions): Promise<void> {
   const { fence, machine, stateDirectory, signal } = options;
   const folder = await mkdtemp(join(stateDirectory, 'trust', 'files-'));
   try {
+    const bundles = bundlesOf(options.imageKey);
     let number = 0;
     const files = await fence.trustFiles(async (path) => {
-      const copy = join(folder, `read-${++number}`);
-      try {
-        await machine.copyOut(path, copy, LARGEST, signal);
-      } catch (error) {
-        signal.throwIfAborted();
-        // Not there, or no plain file: the image has no bundle of its own.
-        if (isDecantError(error)) return undefined;
-        throw error;
-      }
-      return (await stat(copy)).isFile() ? await readFile(copy) : undefined;
+      if (!bundles.has(path)) bundles.set(path, await readInside(path, join(folder, `read-${++number}`), options));
+      return bundles.get(path);
     });
-    for (const { path, content, mode } of files) {
+    const put = async ({ path, content, mode }: TrustFile) => {
       const copy = join(folder, `write-${++number}`);
       await writeFile(copy, content, { mode });
       await machine.copyIn(copy, path, LARGEST, signal);
-    }
+    };
+    await allSettled(files.map(put));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function readInside(
+  path: string,
+  copy: string,
+  { machine, signal }: TrustFilesOptions,
+): Promise<Uint8Array | undefined> {
+  try {
+    await machine.copyOut(path, copy, LARGEST, signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (isDecantError(error) && NO_BUNDLE.has(error.code)) return undefined;
+    throw error;
+  }
+  return (await stat(copy)).isFile() ? await readFile(copy) : undefined;
+}
+
+/** All of them have ended when this settles. */
+async function allSettled(works: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(works);
+  const failed = results.find((result) => result.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
+
+type Bundles = Map<string, Uint8Array | undefined>;
+const MOST_IMAGES = 4;
+/** Bundles of the images that were used last, for the next bottle on one of them. */
+const known = new Map<string, Bundles>();
+
+function bundlesOf(imageKey: string): Bundles {
+  const bundles: Bundles = known.get(imageKey) ?? new Map<string, Uint8Array | undefined>();
+  known.delete(imageKey);
+  known.set(imageKey, bundles);
+  for (const oldest of known.keys()) {
+    if (known.size <= MOST_IMAGES) break;
+    known.delete(oldest);
+  }
+  return bundles;
 }
