@@ -40,7 +40,10 @@ export async function putTrustFiles(options: TrustFilesOptions): Promise<void> {
       await writeFile(copy, content, { mode });
       await machine.copyIn(copy, path, LARGEST, signal);
     };
-    await allSettled(files.map(put));
+    const [first, ...others] = files;
+    // It makes the folder that others share.
+    if (first !== undefined) await put(first);
+    await allSettled(others.map(put));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
