@@ -44,7 +44,7 @@ export async function outputOf(
   argv: readonly string[],
 ): Promise<{ readonly exitCode: number; readonly text: string }> {
   const exec = await bottle.exec({ argv, timeoutMs: 20_000 });
-  (exec.stdin as NodeJS.WritableStream).end();
+  exec.stdin.end();
   const texts = await Promise.all([exec.stdout, exec.stderr].map(textOf));
   const { exitCode } = await exec.exit;
   return { exitCode, text: texts.join('') };
