@@ -54,7 +54,7 @@ export async function copyIn(
     signal?.throwIfAborted();
     const [verb, why] = said.trim().split(' ');
     if (verb === 'fail') throw new DecantError('USAGE', `It cannot be copied in: ${quote(unhex(why))}.`);
-    // With the last of the tree the other side ends, which may close the pipe before its end has been noted here.
+    // It has all of it, and may have ended before the pipe was closed from here.
     if (verb === 'ok') return;
     throw failure ?? sandboxGone();
   });
@@ -75,8 +75,8 @@ export async function copyOut(
   });
 }
 
-/** Runs a task of copy-tasks.ts inside; it has ended when this settles. */
-async function withTask(
+/** Runs a task of copy-tasks.ts or file-task.ts inside; it has ended when this settles. */
+export async function withTask(
   program: string,
   entrance: SandboxEntrance,
   {
@@ -109,7 +109,7 @@ async function withTask(
   }
 }
 
-function checkInside(path: string): void {
+export function checkInside(path: string): void {
   if (path.startsWith('/') && !path.includes('\0')) return;
   throw new DecantError('USAGE', `${quote(path)} is not an absolute path inside.`);
 }
