@@ -5,6 +5,8 @@ import { parseArgs } from 'node:util';
 
 import { ensureSystemDependencies } from '../scripts/system-deps.ts';
 import { ROOT } from '../scripts/workspace.ts';
+import { benchBottleProxy } from './bottle-proxy.ts';
+import { benchBottle } from './bottle.ts';
 import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
@@ -20,6 +22,8 @@ const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<
   'rootfs-linear': benchRootfsLinear,
   share: benchShare,
   build: benchBuild,
+  'bottle-proxy': benchBottleProxy,
+  bottle: benchBottle,
 };
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */

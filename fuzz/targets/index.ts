@@ -1,4 +1,5 @@
 import type { FuzzTarget } from '../target.ts';
+import { bottleManifestTarget } from './bottle-manifest.ts';
 import { clientHelloTarget, connectTarget, dnsTarget, httpHeadTarget } from './egress.ts';
 import { dockerArchiveTarget } from './docker-archive.ts';
 import { layerGzipTarget, layerZstdTarget } from './layer-compression.ts';
@@ -28,6 +29,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   httpHeadTarget,
   clientHelloTarget,
   dnsTarget,
+  bottleManifestTarget,
 ];
 
 /** @throws RangeError when there is none of that name. */

@@ -48,7 +48,7 @@ export function makeAttackImage(folder: string): { readonly file: string; readon
   for (const path of ['tmp', 'var/tmp']) chmodSync(join(root, path), 0o1777);
   copyPython(root);
   cpSync('/usr/bin/busybox', join(root, 'bin/busybox'));
-  for (const name of ['sh', 'id', 'cat', 'ls', 'sleep', 'true', 'env', 'mount', 'ln', 'mkdir', 'rm', 'mv'])
+  for (const name of ['sh', 'id', 'cat', 'ls', 'sleep', 'true', 'env', 'mount', 'ln', 'mkdir', 'chmod', 'rm', 'mv'])
     symlinkSync('busybox', join(root, 'bin', name));
   cpSync(join(import.meta.dirname, 'attack.py'), join(root, 'attack/attack.py'));
   writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\nagent:x:1000:1000::/home/agent:/bin/sh\n');

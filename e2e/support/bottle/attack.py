@@ -55,7 +55,7 @@ def open_tcp(address, port):
 def tunnel(target):
     stream = open_tcp(*PROXY)
     head = 'CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' % (target, target)
-    stream.sendall(head.encode('latin-1'))
+    stream.sendall(head.encode('latin-1') if all(ord(c) < 256 for c in head) else head.encode())
     answer, state = receive(stream)
     return stream, text(answer), state
 
@@ -235,7 +235,7 @@ def route():
     return {'results': results}
 
 
-def syscall(number, *arguments):
+def syscall(number, arguments=()):
     ctypes.set_errno(0)
     values = [ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value.encode()) for value in arguments]
     value = LIBC.syscall(ctypes.c_long(number), *values)
@@ -335,6 +335,60 @@ def fork_bomb(most=20000):
     for child in children:
         os.waitpid(child, 0)
     return {'children': len(children), 'error': problem}
+
+
+def hog(megabytes):
+    """Takes memory in a child, which may be killed for it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            data = [bytearray(b'x' * (1 << 20)) for _ in range(megabytes)]
+            os._exit(0 if data else 1)
+        except MemoryError:
+            os._exit(3)
+    _, status = os.waitpid(child, 0)
+    return {'status': status}
+
+
+def make(kind, path, target=''):
+    if kind == 'link':
+        os.symlink(target, path)
+    elif kind == 'hard link':
+        os.link(target, path)
+    elif kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'device':
+        os.mknod(path, 0o600 | 0o020000, os.makedev(1, 1))
+    elif kind == 'directory':
+        os.makedirs(path, exist_ok=True)
+    elif kind == 'setuid':
+        write(path, 'x')
+        os.chmod(path, 0o6755)
+    return {'made': True}
+
+
+def swap(path, target, seconds):
+    """Leaves a process that makes a directory a link and back, for a time."""
+    if os.fork() == 0:
+        os.setsid()
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                os.rename(path, path + '.away')
+                os.symlink(target, path)
+                os.unlink(path)
+                os.rename(path + '.away', path)
+            except OSError:
+                pass
+        os._exit(0)
+    return {'left': True}
+
+
+def mode(path):
+    status = os.lstat(path)
+    return {'mode': status.st_mode, 'uid': status.st_uid}
 
 
 def fill(path, most):

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 import {
@@ -159,27 +159,29 @@ const calls: WorldCalls = {
     bottles.delete(slug);
   },
   async killSidecar(slug) {
-    const ledger = await ledgerOf(bottleOf(slug).paths.state, slug);
-    const pid = ledger.find((entry) => entry.kind === 'fence' && entry.pid !== undefined)?.pid;
+    const [pid] = await processIds(dirname(bottleOf(slug).paths.state), slug, 'fence');
     if (pid === undefined) throw new Error('the ledger names no sidecar');
     process.kill(pid, 'SIGKILL');
   },
 };
 
-interface LedgerEntry {
+interface LedgerLine {
   readonly kind?: string;
-  readonly pid?: number;
+  readonly claim?: number;
+  readonly note?: number;
+  readonly facts?: { readonly pid?: number };
 }
 
-async function ledgerOf(state: string, slug: string): Promise<readonly LedgerEntry[]> {
-  const path = join(state, '..', `${slug}.jsonl`);
-  const lines = (await readFile(path, 'utf8')).trimEnd().split('\n');
-  return lines.map((line) => JSON.parse(line) as LedgerEntry);
-}
-
-async function processIds(directory: string, slug: string): Promise<number[]> {
-  const entries = await ledgerOf(join(directory, slug), slug);
-  return entries.flatMap(({ pid }) => (pid === undefined ? [] : [pid]));
+/** Process ids of what a bottle holds, of one kind or of all, as its ledger has them. */
+async function processIds(directory: string, slug: string, kind?: string): Promise<number[]> {
+  const lines = (await readFile(join(directory, `${slug}.jsonl`), 'utf8')).trimEnd().split('\n');
+  const entries = lines.map((line) => JSON.parse(line) as LedgerLine);
+  const claims = new Set(
+    entries.filter((entry) => kind === undefined || entry.kind === kind).map(({ claim }) => claim),
+  );
+  return entries.flatMap(({ claim, note, facts }) =>
+    facts?.pid !== undefined && claims.has(claim ?? note) ? [facts.pid] : [],
+  );
 }
 
 interface Call {

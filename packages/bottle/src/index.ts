@@ -8,6 +8,7 @@ export type {
   ExecExit,
   ExecRequest,
   Machine,
+  MachineFiles,
   MachineRequest,
   Mount,
   PreparedMachine,
@@ -33,7 +34,13 @@ export { DetachKeys } from './control/detach-keys.ts';
 export type { BottleInfo } from './control/messages.ts';
 export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
 export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
-export { superviseBottle, type SupervisedBottle, type SupervisedEnd, type SuperviseOptions } from './control/supervise.ts';
+export { nativeBackend, type NativeBackendOptions } from './backends/native/native-backend.ts';
+export {
+  superviseBottle,
+  type SupervisedBottle,
+  type SupervisedEnd,
+  type SuperviseOptions,
+} from './control/supervise.ts';
 export type { EgressPolicy, EgressRequest, Pins, Route, RouteMatch, Transport, Verdict } from './net/policy.ts';
 export type {
   AgentPlan,

@@ -45,8 +45,7 @@ export interface StreamingCompletion {
 
 /**
  * Verifies a staged image and writes it where it will rest. Every staged chunk is read once, decompressed with
- * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. Meanwhile the filesystem is
- * checked, whose metadata is read and verified once more. A chunk that was
+ * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. A chunk that was
  * not staged must be one the namespace can reach already: its hash alone is not possession. Of an image that the
  * namespace has admitted before, only the manifest is read and nothing is written.
  * @throws INGEST_REFUSED, INGEST_CHUNK_UNREACHABLE, ROOTFS_INVALID; nothing has become visible then.
@@ -57,16 +56,9 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
   if (admitted !== undefined) return repeatedAdmission(admitted);
   const staged = await openStagedChunks(manifest, context);
   const locations = await locateReachable(manifest, staged, context);
+  await checkFilesystem(manifest, checkingReader(manifest, staged, locations, context), context);
   const configDigest = await admitConfig(manifest.configDigest, context);
-  const written = await bothOrNone(
-    context,
-    // Where chunks lie already is known to it; those that the other one writes it reads where they are staged.
-    (inner) => checkFilesystem(manifest, checkingReader(manifest, staged, locations, inner), inner),
-    (inner) => writePacks(manifest, staged, locations, inner),
-  );
-  for (const { key: packKey, chunks } of written.packs) {
-    for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });
-  }
+  const written = await writePacks(manifest, staged, locations, context);
   let storedBytes = 0;
   for (const { entry } of manifest.chunks()) storedBytes += locations.get(entry)?.storedBytes ?? 0;
   const { store, namespace, signal } = context;
@@ -185,28 +177,7 @@ function checkingReader(manifest: Manifest, staged: StagedChunks, locations: Chu
   return createImageReader(manifest, source, { hash, codec });
 }
 
-/** Runs both at once; when one fails, the other is given up, and what the first one threw is thrown once both have ended. */
-async function bothOrNone<T>(
-  context: IngestContext,
-  check: (context: IngestContext) => Promise<void>,
-  write: (context: IngestContext) => Promise<T>,
-): Promise<T> {
-  const stop = new AbortController();
-  const signal = context.signal === undefined ? stop.signal : AbortSignal.any([context.signal, stop.signal]);
-  const inner = { ...context, signal };
-  let failed: { readonly error: unknown } | undefined;
-  const onFailure = (error: unknown): never => {
-    failed ??= { error };
-    stop.abort(error);
-    throw error;
-  };
-  const [, written] = await Promise.allSettled([check(inner).catch(onFailure), write(inner).catch(onFailure)]);
-  if (failed !== undefined) throw failed.error;
-  if (written.status === 'rejected') throw written.reason;
-  return written.value;
-}
-
-/** Verifies every staged chunk and writes those that are new. */
+/** Verifies every staged chunk and writes those that are new; `locations` knows them afterwards. */
 async function writePacks(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
   const { hash, codec, onProgress, signal } = context;
   const writer = new RestPackWriter(context);
@@ -257,6 +228,9 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   }
   while (atWork.length > 0) await writeFirst();
   const packs = await writer.finish();
+  for (const { key: packKey, chunks } of packs) {
+    for (const { id, ...place } of chunks) locations.set(manifest.indexOf(id)!, { ...place, packKey });
+  }
   onProgress?.(staged.storedBytes, staged.storedBytes);
   return { packs, chunksNew, newBytes, storedBytes };
 }

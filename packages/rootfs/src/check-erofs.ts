@@ -17,7 +17,6 @@ export interface CheckErofsOptions extends ReadErofsOptions {
 }
 
 export interface ErofsCheck {
-  readonly image: ErofsImage;
   /** Whether `fsck.erofs` agreed, or could not be asked because it is not installed. */
   readonly tool: 'passed' | 'missing';
 }
@@ -29,10 +28,9 @@ export interface ErofsCheck {
  */
 export async function checkErofs(source: RandomAccess, options: CheckErofsOptions): Promise<ErofsCheck> {
   const { runTool, signal } = options;
-  const image = await readErofs(source, options);
   await using folder = await privateFolder(options.tempDir);
   const path = join(folder.path, 'metadata.erofs');
-  await copyMetadata(source, image, path, signal);
+  await copyChecked(source, path, options);
   try {
     const result = await runTool('fsck.erofs', [path], { readable: [path], signal });
     if (result.exitCode !== 0) {
@@ -40,11 +38,17 @@ export async function checkErofs(source: RandomAccess, options: CheckErofsOption
         details: { exitCode: result.exitCode, lastLines: lastLines(result) },
       });
     }
-    return { image, tool: 'passed' };
+    return { tool: 'passed' };
   } catch (error) {
-    if (isDecantError(error, 'PROCESS_MISSING')) return { image, tool: 'missing' };
+    if (isDecantError(error, 'PROCESS_MISSING')) return { tool: 'missing' };
     throw error;
   }
+}
+
+/** In a function of its own: the tree is not kept while the tool runs. */
+async function copyChecked(source: RandomAccess, path: string, options: CheckErofsOptions): Promise<void> {
+  const image = await readErofs(source, options);
+  await copyMetadata(source, image, path, options.signal);
 }
 
 const MOST_BLOCKS_AT_ONCE = MIB / BLOCK_BYTES;

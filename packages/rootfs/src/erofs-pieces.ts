@@ -2,7 +2,8 @@ import type { ImagePiece } from '@decant/cas';
 import { KIB, MIB, PAGE_BYTES, roundUp } from '@decant/core';
 
 import { FileCursor } from './file-bytes.ts';
-import type { Section } from './file-order.ts';
+import { planStorage } from './file-storage.ts';
+import type { FileNode } from './tree.ts';
 
 const BUFFER_BYTES = MIB;
 /** Shorter zero runs are copied like data. */
@@ -10,13 +11,24 @@ const LEAST_ZEROS = 64 * KIB;
 /** The metadata zone is cut at multiples of this. */
 const METADATA_PART_BYTES = 128 * KIB;
 
+/** What is written of a file: nothing that would keep the rest of the tree in memory. */
+export interface FileData {
+  readonly file: FileNode;
+  /** Where its data begins, in blocks of 4,096 bytes from the start of the image. */
+  readonly firstBlock: number;
+  /** Whether a cut comes before it. */
+  readonly cut: boolean;
+  /** Cuts inside it, after so many stored pages each; undefined for none. */
+  readonly cutEveryPages: number | undefined;
+}
+
 /**
- * The metadata zone, then the sections with zeros between them: the stored runs of their files, each filled up with zeros to
+ * The metadata zone, then the files' data with zeros between sections: the stored runs of their files, each filled up with zeros to
  * whole pages.
  */
 export async function* writePieces(
   zone: Uint8Array,
-  sections: readonly Section[],
+  files: readonly FileData[],
   { signal }: { readonly signal?: AbortSignal | undefined },
 ): AsyncGenerator<ImagePiece, void, undefined> {
   for (const [from, to] of metadataParts(zone.length)) {
@@ -32,20 +44,21 @@ export async function* writePieces(
     return { type: 'data', bytes };
   };
   let block = zone.length / PAGE_BYTES;
-  for (const { placed, cut, cutEveryPages = Infinity } of sections.flatMap(({ items }) => items)) {
+  for (const { file, firstBlock, cut, cutEveryPages = Infinity } of files) {
     signal?.throwIfAborted();
-    if (placed.firstBlock > block) {
+    if (firstBlock > block) {
       if (used > 0) yield flush();
-      yield { type: 'zeros', lengthBytes: (placed.firstBlock - block) * PAGE_BYTES };
+      yield { type: 'zeros', lengthBytes: (firstBlock - block) * PAGE_BYTES };
     }
-    block = placed.firstBlock + placed.storage.pages;
+    const { pages, runs } = planStorage(file);
+    block = firstBlock + pages;
     if (cut) {
       if (used > 0) yield flush();
       yield { type: 'cut' };
     }
-    const cursor = new FileCursor(placed.inode.node);
+    const cursor = new FileCursor(file);
     let untilCut = cutEveryPages * PAGE_BYTES;
-    for (const { fileOffset, lengthBytes } of placed.storage.runs) {
+    for (const { fileOffset, lengthBytes } of runs) {
       const end = fileOffset + lengthBytes;
       for (let at = fileOffset; at < end;) {
         if (untilCut === 0) {

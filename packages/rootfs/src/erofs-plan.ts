@@ -5,7 +5,7 @@ import { Cooperation } from './cooperate.ts';
 import { encodeInode, encodeSuperblock } from './erofs-encode.ts';
 import { BLOCK_BYTES, LAYOUT_CHUNKS } from './erofs-format.ts';
 import { layOutMetadata, nidOf, type PlacedFile } from './erofs-layout.ts';
-import { writePieces } from './erofs-pieces.ts';
+import { writePieces, type FileData } from './erofs-pieces.ts';
 import { orderFiles, sectionAfter } from './file-order.ts';
 import { findOwners } from './file-owners.ts';
 import { takeInventory } from './inventory.ts';
@@ -31,7 +31,7 @@ export interface ErofsPlan {
   readonly inodeCount: number;
   /** Bytes from the start that hold everything but file data. */
   readonly metadataBytes: number;
-  /** The image from its first byte to its last. May be called again as long as the tree's blobs can be read. */
+  /** The image from its first byte to its last; it keeps the files of the tree and nothing else of it. May be called again as long as the tree's blobs can be read. */
   pieces(options?: { readonly signal?: AbortSignal | undefined }): AsyncGenerator<ImagePiece, void, undefined>;
 }
 
@@ -45,6 +45,17 @@ const MOST_BLOCKS = 2 ** 32 - 2;
  * @throws ROOTFS_UNSUPPORTED when the tree has something that EROFS cannot hold, or is over 16 TiB
  */
 export async function planErofs(root: DirectoryNode, options: PlanErofsOptions): Promise<ErofsPlan> {
+  // In a function of its own: whatever one function here refers to, its neighbours would keep in memory.
+  const { zone, files, ...facts } = await layOut(root, options);
+  return { ...facts, pieces: (pieceOptions = {}) => writePieces(zone, files, pieceOptions) };
+}
+
+interface LaidOut extends Omit<ErofsPlan, 'pieces'> {
+  readonly zone: Uint8Array;
+  readonly files: readonly FileData[];
+}
+
+async function layOut(root: DirectoryNode, options: PlanErofsOptions): Promise<LaidOut> {
   const { hash, signal, sourceDateEpoch } = options;
   signal?.throwIfAborted();
   const cooperation = new Cooperation(2000, signal);
@@ -56,10 +67,12 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
   const sections = await orderFiles(files, { owners, fractions: (file) => fractionsOf(file, hash), cooperation });
 
   let blocks = layout.blocks;
+  const data: FileData[] = [];
   for (const [i, section] of sections.entries()) {
     if (i > 0) blocks = sectionAfter(blocks);
-    for (const { placed } of section.items) {
+    for (const { placed, cut, cutEveryPages } of section.items) {
       placed.firstBlock = blocks;
+      data.push({ file: placed.inode.node, firstBlock: blocks, cut, cutEveryPages });
       blocks += placed.storage.pages;
     }
   }
@@ -83,7 +96,8 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
     sizeBytes: blocks * BLOCK_BYTES,
     inodeCount: layout.placed.length,
     metadataBytes: zone.length,
-    pieces: (pieceOptions = {}) => writePieces(zone, sections, pieceOptions),
+    zone,
+    files: data,
   };
 }
 

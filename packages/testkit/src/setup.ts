@@ -22,7 +22,7 @@ const TOOLS = [
     'fusermount3',
   ],
   ...['getfattr', 'mkfs.erofs', 'mkfs.ext4', 'mmdebstrap', 'nbdcopy', 'nbdfuse', 'nbdinfo', 'qemu-img'],
-  ...['qemu-system-x86_64', 'runc', 'skopeo', 'tar', 'umoci', 'zstd'],
+  ...['qemu-system-x86_64', 'runc', 'skopeo', 'tar', 'umoci', 'zstd', 'ip', 'openssl', 'python3', 'unshare'],
 ];
 
 /**

@@ -83,7 +83,7 @@ export class AuditLog implements Disposable {
         hint: 'Nothing passes that is not recorded, so the bottle ends; give it a larger log if that is meant.',
       });
     }
-    for (let done = 0; done < bytes.length; ) done += writeSync(this.#fd, bytes, done);
+    for (let done = 0; done < bytes.length;) done += writeSync(this.#fd, bytes, done);
     this.#bytes += bytes.length;
     this.#sequence++;
     this.#link = linkOf(bytes.subarray(0, -1));

@@ -286,6 +286,16 @@ describe('launch', () => {
     await expectNothingLeft();
   });
 
+  it('takes the place of a folder that lost its ledger', async () => {
+    await mkdir(join(directory, 'agent'));
+    await writeFile(join(directory, 'agent', 'old'), '');
+    const { deps, parts } = fakes();
+    const bottle = await launch(await planOf(), deps, parts);
+    expect(await readdir(bottle.paths.state)).not.toContain('old');
+    await bottle.stop();
+    await expectNothingLeft();
+  });
+
   it('ends at its wall time, and when the signal aborts', async () => {
     const one = fakes();
     const bottle = await launch(await planOf({ limits: { wallTime: 300 } }), one.deps, one.parts);

@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
-import { DecantError, MIB, untilAborted } from '@decant/core';
+import { DecantError, errnoOf, isImageId, MIB, untilAborted } from '@decant/core';
 
 import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
@@ -66,7 +67,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
   try {
     done('claimed');
     const paths = await openFolders(stack, directory, slug);
-    const audit = await stack.enter(
+    const audit = await stack.hold(
       { kind: 'audit' },
       async () => new AuditLog({ path: paths.audit }),
       async (log) => log.close(),
@@ -99,7 +100,13 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
     done('started');
     await untilAborted(
       Promise.all([
-        putTrustFiles({ fence, machine, stateDirectory: paths.state, signal: life.signal }),
+        putTrustFiles({
+          fence,
+          machine,
+          imageKey: imageKeyOf(plan, resolved),
+          stateDirectory: paths.state,
+          signal: life.signal,
+        }),
         parts.selfProbe({
           networkNamespace: machine.networkNamespace,
           policy: plan.egress.policy,
@@ -148,7 +155,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
 async function adopt<T extends AsyncDisposable>(stack: BottleStack, kind: string, make: () => Promise<T>): Promise<T> {
   const value = await make();
   try {
-    return await stack.enter(
+    return await stack.hold(
       { kind },
       async () => value,
       async () => value[Symbol.asyncDispose](),
@@ -188,8 +195,13 @@ async function prepare(
   );
 }
 
+/** Images whose id says what is in them are the same when it is the same, and nothing is mounted over them. */
+function imageKeyOf(plan: BottlePlan, { image }: ResolvedImage): string {
+  return isImageId(image.id) && plan.mounts.length === 0 ? image.id : randomUUID();
+}
+
 function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
-  return stack.enter(
+  return stack.hold(
     { kind: 'fence' },
     async (note) => {
       const fence = await open();
@@ -202,15 +214,21 @@ function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fen
 
 async function openFolders(stack: BottleStack, directory: string, slug: string): Promise<BottlePaths> {
   const state = join(directory, slug);
+  const reapFolder = () => reaperOf(directory, [])({ kind: 'directory', path: state }, stack.header);
   await stack.enter(
     { kind: 'directory', path: state },
     async () => {
-      await mkdir(state, { mode: 0o700 });
+      await mkdir(state, { mode: 0o700 }).catch(async (error: unknown) => {
+        if (errnoOf(error) !== 'EEXIST') throw error;
+        // The slug is ours: what lies there lost its ledger.
+        await reapFolder();
+        await mkdir(state, { mode: 0o700 });
+      });
       // Whatever the umask is: backends' own ids look into none of them by name.
       await chmod(state, 0o700);
       for (const name of ['image', 'machine', 'trust']) await mkdir(join(state, name), { mode: 0o700 });
     },
-    () => reaperOf(directory, [])({ kind: 'directory', path: state }, stack.header),
+    reapFolder,
   );
   const audits = join(directory, AUDIT_FOLDER);
   await mkdir(audits, { recursive: true, mode: 0o700 });

@@ -54,7 +54,8 @@ async function nextHead(client: Client, first: boolean): Promise<RequestHead | R
   try {
     return await readHead(client.reader, times, limits.headBytes, (bytes) => {
       const head = parseRequestHead(bytes, { headBytes: limits.headBytes });
-      return head.type === 'incomplete' ? undefined : head;
+      if (head.type !== 'incomplete') return head;
+      return isOtherProtocol(bytes) ? NOT_HTTP : undefined;
     });
   } catch (error) {
     if (!(error instanceof ConnectionFault) || error.kind === 'broken') throw error;
@@ -62,6 +63,14 @@ async function nextHead(client: Client, first: boolean): Promise<RequestHead | R
     if (error.kind === 'idle') return undefined;
     return { type: 'refused', rule: 'slow-client', reason: 'The head of the request did not come in time.' };
   }
+}
+
+const NOT_HTTP = { type: 'refused', rule: 'bad-request', reason: 'This is not an HTTP request.' } as const;
+
+/** Whether the first line is there and is none of HTTP: who speaks something else would wait for an answer before sending more. */
+function isOtherProtocol(bytes: Buffer): boolean {
+  const end = bytes.indexOf(10);
+  return end >= 0 && !/^[^ ]+ [^ ]+ HTTP\/[0-9.]+\r?$/.test(bytes.toString('latin1', 0, end));
 }
 
 async function refuseHead(client: Client, refusal: RefusedHead, session: HttpSession): Promise<void> {

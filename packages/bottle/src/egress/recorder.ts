@@ -1,4 +1,5 @@
 import type { AuditEvent } from '../audit/audit-event.ts';
+import { shownHost } from '../net/name-entropy.ts';
 
 /** Denials a second that get an event each; the rest of that second is counted by type and rule. */
 const DENIALS_PER_SECOND = 200;
@@ -40,7 +41,8 @@ export class Recorder {
       ...event,
       time: new Date(this.#now()).toISOString(),
       ...cut('rule', event.rule, 256),
-      ...cut('host', event.host, 253),
+      // What was denied may be a name that is made of data, and the audit is no place for it.
+      ...cut('host', event.decision === 'deny' ? shownHost(event.host ?? '') || undefined : event.host, 253),
       ...cut('path', event.path, 1024),
       ...cut('method', event.method, 32),
       ...cut('reason', event.reason, 512),

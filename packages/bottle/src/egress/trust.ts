@@ -53,8 +53,9 @@ export async function trustFilesOf(
 ): Promise<readonly TrustFile[]> {
   const found: TrustFile[] = [];
   let largest = '';
-  for (const path of IMAGE_BUNDLES) {
-    const bytes = await read(path);
+  const contents = await Promise.all(IMAGE_BUNDLES.map(read));
+  for (const [index, path] of IMAGE_BUNDLES.entries()) {
+    const bytes = contents[index];
     if (bytes === undefined || bytes.length > MOST_BUNDLE_BYTES) continue;
     const text = Buffer.from(bytes).toString('latin1');
     if (!text.includes('-----BEGIN CERTIFICATE-----')) continue;

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto';
+import { Resolver } from 'node:dns';
 import { readdir, readlink } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
@@ -129,6 +130,7 @@ function checkConfiguration({ policy, resolvers, upstreamCaPem }: FenceConfigura
       hint: "Leave it out for the host's own, or name at least one address.",
     });
   }
+  for (const server of resolvers ?? []) checkResolver(server);
   if (upstreamCaPem !== undefined) checkPem(upstreamCaPem);
 }
 
@@ -148,6 +150,17 @@ function checkPolicy(policy: EgressPolicy, ports: readonly number[]): void {
         hint: 'Connections are caught only on ports that were known when the fence was opened: start the bottle anew.',
       },
     );
+  }
+}
+
+function checkResolver(server: string): void {
+  try {
+    new Resolver().setServers([server]);
+  } catch (error) {
+    throw new DecantError('CONFIG_INVALID', `The resolver ${JSON.stringify(server)} is no address.`, {
+      hint: 'Write 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:53.',
+      cause: error,
+    });
   }
 }
 

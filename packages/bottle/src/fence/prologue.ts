@@ -114,10 +114,7 @@ for my $path (@reach) {
     last if $above eq $path;
     my $mode = (stat $above)[2];
     next if !defined $mode || $mode & 0001;
-    $^F = 2;
-    sysopen(my $file, $path, O_RDONLY) or fail($path);
-    $^F = 1023;
-    push @{$closed{$above}}, [$path, $file];
+    push @{$closed{$above}}, $path;
     last;
   }
 }
@@ -125,11 +122,18 @@ if (%closed) {
   syscall($number{unshare}, $NEWNS) == 0 or fail('mount namespace');
   my ($none, $root, $tmpfs, $mode, $empty) = ('none', '/', 'tmpfs', 'mode=0755,size=64k', '');
   syscall($number{mount}, $none, $root, $empty, 0x44000, 0) == 0 or fail('private mounts');
+  # Opened in this mount namespace, so that they can be bound, and before anything is hidden.
+  $^F = 2;
+  my %file;
+  for my $path (map { @$_ } values %closed) {
+    sysopen($file{$path}, $path, O_RDONLY) or fail($path);
+  }
   for my $folder (sort keys %closed) {
     my $place = $folder;
     syscall($number{mount}, $none, $place, $tmpfs, 0x6, $mode) == 0 or fail("stand-in of $folder");
     for (@{$closed{$folder}}) {
-      my ($path, $file) = @$_;
+      my $path = $_;
+      my $file = $file{$path};
       my $directory = -d $file;
       my $above = $folder;
       for my $part (split m{/}, substr $path, length($folder) + 1) {

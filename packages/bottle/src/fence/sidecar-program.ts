@@ -29,7 +29,7 @@ export function sidecarProgram(url: URL = defaultSidecarUrl()): SidecarProgram {
 
 function defaultSidecarUrl(): URL {
   const here = import.meta.url;
-  return new URL(here.endsWith('.ts') ? '../egress/sidecar.ts' : './sidecar.js', here);
+  return new URL(here.endsWith('.ts') ? '../egress/sidecar.ts' : './sidecar.mjs', here);
 }
 
 function workspaceOf(script: string): string {

@@ -30,7 +30,7 @@ function looksRandom(text: string): boolean {
  */
 export function shownHost(name: string): string {
   if (!looksRandom(name)) return name;
-  return longPieces(name).reduce((text, piece) => text.replaceAll(piece, `${piece.slice(0, 4)}…`), name);
+  return longPieces(name).reduce((text, piece) => text.replaceAll(piece, `${piece.slice(0, 4)}***`), name);
 }
 
 /** Whether a name below a wildcard carries more than a name needs. Many short ones are for the resolver's budget. */

@@ -108,12 +108,15 @@ function hostAskedFor(request: EgressRequest): Host | Refusal | undefined {
       return refused('name-mismatch', `The request names port ${read.port} on a connection to port ${request.port}.`);
     }
     if (asked !== undefined && (asked.type !== read.host.type || asked.text !== read.host.text)) {
-      return refused('name-mismatch', `The request names ${read.host.text} on a connection to ${asked.text}.`);
+      return refused(
+        'name-mismatch',
+        `The request names ${shownHost(read.host.text)} on a connection to ${shownHost(asked.text)}.`,
+      );
     }
     asked = read.host;
   }
   if (request.serverName === null && asked?.type === 'name') {
-    return refused('no-server-name', `TLS to ${asked.text} names no server.`);
+    return refused('no-server-name', `TLS to ${shownHost(asked.text)} names no server.`);
   }
   return asked;
 }
@@ -154,11 +157,12 @@ function destinationFault(policy: CompiledPolicy, destination: string): Refusal 
 
 function nameFault(policy: CompiledPolicy, host: Host): Refusal | undefined {
   if (host.type === 'name') {
-    if (LOCAL_NAME.test(host.text)) return refused('local-name', `${host.text} is a name of this machine itself.`);
+    if (LOCAL_NAME.test(host.text))
+      return refused('local-name', `${shownHost(host.text)} is a name of this machine itself.`);
     if (METADATA_NAMES.has(host.text)) return refused('metadata', `${host.text} is a metadata service.`);
   }
   if (policy.denyHosts.some((pattern) => patternMatches(pattern, host))) {
-    return refused('deny-list', `${host.text} is on the deny list.`);
+    return refused('deny-list', `${shownHost(host.text)} is on the deny list.`);
   }
   return host.type === 'address' ? destinationFault(policy, host.text) : undefined;
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { link, mkdir, open, readdir, rm, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { DecantError, errnoOf, quote, toDecantError } from '@decant/core';
 import { z } from 'zod';
@@ -13,7 +13,8 @@ import { identityOf, ownerMark, processIdentitySchema } from './owner.ts';
  * A ledger is the file SLUG.jsonl in the folder of bottles, mode 0600, one JSON object a line:
  *
  *     {"version":1,"slug":…,"id":…,"name":…,"backend":…,"image":…,"owner":{…},"createdAt":…,"endsBy":…}
- *     {"claim":1,"kind":"directory","facts":{"path":"…"}}     synced before the acquisition begins
+ *     {"claim":1,"kind":"directory","facts":{"path":"…"}}     written before the acquisition begins, and synced, unless
+ *                                                             what it is for does not outlive a crash of the machine
  *     {"note":1,"facts":{"pid":4711}}                         what is known only after it; added to the claim's facts
  *     {"released":1}
  *     {"closed":true}                                         the owner unwound what it could and will not come back
@@ -64,9 +65,11 @@ export interface LedgerOptions {
 /** The durable list of what a bottle holds outside its own processes. Written by its owner alone. */
 export interface Ledger {
   readonly header: LedgerHeader;
-  /** Resolves once the claim is on the disk; the number is the claim's. */
-  claim(claim: ResourceClaim): Promise<number>;
-  /** Resolves once the facts are on the disk. */
+  /**
+   * Resolves once the claim is on the disk, or with `durable: false` with the kernel, which keeps it when this process is
+   * killed; the number is the claim's.
+   */
+  claim(claim: ResourceClaim, durable: boolean): Promise<number>;
   note(number: number, facts: Readonly<Record<string, string | number>>): Promise<void>;
   released(number: number): Promise<void>;
   /** Ends the writing; the file goes with `remove`, else it stays for the collector. */
@@ -113,7 +116,6 @@ export async function claimLedger(options: LedgerOptions): Promise<Ledger> {
     } finally {
       await rm(draft, { force: true });
     }
-    await syncDirectory(directory);
     return new FileLedger(ledgerPath(directory, slug), header, handle, first.length);
   }
   throw new DecantError('CONFLICT', `There are ${SLUG_ATTEMPTS} bottles named ${quote(base)} already.`, {
@@ -125,66 +127,80 @@ export function ledgerPath(directory: string, slug: string): string {
   return join(directory, slug + LEDGER_SUFFIX);
 }
 
+interface Batch {
+  readonly lines: string[];
+  durable: boolean;
+  done: Promise<void>;
+}
+
 class FileLedger implements Ledger {
   readonly header: LedgerHeader;
   readonly #path: string;
   readonly #file: FileHandle;
   #claims = 0;
   #size: number;
-  #batch: { readonly lines: string[]; readonly done: Promise<void> } | undefined;
+  #batch: Batch | undefined;
+  /** The file's name is on the disk. */
+  readonly #named: Promise<void>;
   #writing: Promise<void> = Promise.resolve();
 
   constructor(path: string, header: LedgerHeader, file: FileHandle, size: number) {
     this.#size = size;
+    this.#named = syncDirectory(dirname(path));
+    this.#named.catch(() => undefined);
     this.#path = path;
     this.header = header;
     this.#file = file;
   }
 
-  async claim({ kind, ...facts }: ResourceClaim): Promise<number> {
+  async claim({ kind, ...facts }: ResourceClaim, durable: boolean): Promise<number> {
     const number = ++this.#claims;
-    await this.#append({ claim: number, kind, facts });
+    await this.#append({ claim: number, kind, facts }, durable);
     return number;
   }
 
   async note(number: number, facts: Readonly<Record<string, string | number>>): Promise<void> {
-    await this.#append({ note: number, facts });
+    await this.#append({ note: number, facts }, false);
   }
 
   async released(number: number): Promise<void> {
-    await this.#append({ released: number });
+    // A claim that is reaped once more than needed does no harm.
+    await this.#append({ released: number }, false);
   }
 
   async close(outcome: 'remove' | 'keep'): Promise<void> {
-    if (outcome === 'keep') await this.#append({ closed: true });
+    if (outcome === 'keep') await this.#append({ closed: true }, true);
     else await rm(this.#path, { force: true });
+    await this.#named.catch(() => undefined);
     await this.#file.close();
   }
 
   /** Lines that come while others are being synced go to the disk together. */
-  async #append(line: z.input<typeof lineSchema>): Promise<void> {
+  async #append(line: z.input<typeof lineSchema>, durable: boolean): Promise<void> {
     const text = `${JSON.stringify(lineSchema.parse(line))}\n`;
     if (this.#batch === undefined) {
-      const lines: string[] = [];
-      const done = this.#writing.then(() => {
+      const batch: Batch = { lines: [], durable: false, done: Promise.resolve() };
+      batch.done = this.#writing.then(() => {
         this.#batch = undefined;
-        return this.#write(Buffer.from(lines.join('')));
+        return this.#write(batch);
       });
-      this.#writing = done.catch(() => undefined);
-      this.#batch = { lines, done };
+      this.#writing = batch.done.catch(() => undefined);
+      this.#batch = batch;
     }
     this.#batch.lines.push(text);
+    this.#batch.durable ||= durable;
     await this.#batch.done;
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
+  async #write({ lines, durable }: Batch): Promise<void> {
+    const bytes = Buffer.from(lines.join(''));
     try {
       let written = 0;
       while (written < bytes.length) {
         const at = this.#size + written;
         written += (await this.#file.write(bytes, written, bytes.length - written, at)).bytesWritten;
       }
-      await this.#file.datasync();
+      if (durable) await Promise.all([this.#file.datasync(), this.#named]);
       this.#size += bytes.length;
     } catch (error) {
       // No part of a line stays before the next one.

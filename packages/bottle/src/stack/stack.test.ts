@@ -121,12 +121,14 @@ describe('openStack', () => {
     const fail = async () => {
       throw new Error('no');
     };
-    await stack.enter({ kind: 'fence' }, async () => 1, fail);
+    await stack.enter({ kind: 'container' }, async () => 1, fail);
     await expect(stack.close()).rejects.toThrow('several steps of taking agent down failed');
     const backends = [backendOf('native', reap)];
     expect((await collectBottles({ directory, backends })).failed).toMatchObject([{ slug: 'agent' }]);
     stays = false;
-    expect((await collectBottles({ directory, backends })).collected).toEqual([{ slug: 'agent', kinds: ['fence'] }]);
+    expect((await collectBottles({ directory, backends })).collected).toEqual([
+      { slug: 'agent', kinds: ['container'] },
+    ]);
     expect(await readdir(directory)).toEqual([]);
   });
 });

@@ -16,6 +16,8 @@ export interface StackOptions extends LedgerOptions {
 /** What a bottle holds, in the order it was acquired. */
 export interface BottleStack extends ResourceStack, AsyncDisposable {
   readonly header: LedgerHeader;
+  /** As `enter`, for what belongs to this process and ends with it: written as well, and not synced. */
+  hold<T>(claim: ResourceClaim, acquire: (note: Note) => Promise<T>, release: (value: T) => Promise<void>): Promise<T>;
   /**
    * Lets everything go in reverse order, to the end whatever fails, and removes the ledger last. When something could
    * not be undone, the ledger stays and `gc` tries again. Calling it again gives the same result.
@@ -23,6 +25,9 @@ export interface BottleStack extends ResourceStack, AsyncDisposable {
    */
   close(): Promise<void>;
 }
+
+/** Adds facts to a claim. */
+type Note = (facts: Readonly<Record<string, string | number>>) => Promise<void>;
 
 interface Held {
   readonly number: number;
@@ -55,13 +60,26 @@ class LedgerStack implements BottleStack {
     return this.#ledger.header;
   }
 
-  async enter<T>(
+  enter<T>(
     claim: ResourceClaim,
-    acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
+    acquire: (note: Note) => Promise<T>,
     release: (value: T) => Promise<void>,
   ): Promise<T> {
+    return this.#enter(claim, acquire, release, true);
+  }
+
+  hold<T>(claim: ResourceClaim, acquire: (note: Note) => Promise<T>, release: (value: T) => Promise<void>): Promise<T> {
+    return this.#enter(claim, acquire, release, false);
+  }
+
+  async #enter<T>(
+    claim: ResourceClaim,
+    acquire: (note: Note) => Promise<T>,
+    release: (value: T) => Promise<void>,
+    durable: boolean,
+  ): Promise<T> {
     if (this.#closing !== undefined) throw new DecantError('BOTTLE_ENDED', 'The bottle is being taken down.');
-    const work = this.#acquire(claim, acquire, release);
+    const work = this.#acquire(claim, acquire, release, durable);
     this.#pending.add(work);
     try {
       return await work;
@@ -72,11 +90,12 @@ class LedgerStack implements BottleStack {
 
   async #acquire<T>(
     claim: ResourceClaim,
-    acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
+    acquire: (note: Note) => Promise<T>,
     release: (value: T) => Promise<void>,
+    durable: boolean,
   ): Promise<T> {
     await this.#hook?.(`claim:${claim.kind}`);
-    const number = await this.#ledger.claim(claim);
+    const number = await this.#ledger.claim(claim, durable);
     const held: Held = { number, claim, release: undefined };
     this.#held.push(held);
     // Claims that wait for the disk together come back in any order.

@@ -164,7 +164,8 @@ function misbehave(socket: Socket): void {
     else if (path === '/gone') socket.destroy();
     else if (path === '/short') socket.end('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten bytes.');
     else if (path === '/long-head') socket.end(`HTTP/1.1 200 OK\r\n${'x: y\r\n'.repeat(100_000)}`);
-    else if (path === '/two-lengths') socket.end('HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n12345');
+    else if (path === '/two-lengths')
+      socket.end('HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n12345');
     else if (path === '/endless-100') socket.end('HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(100));
     else if (path === '/until-close') socket.end('HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n\r\nuntil the end');
     else socket.end('HTTP/1.1 204 No Content\r\n\r\n');

@@ -76,7 +76,10 @@ export class Internet implements AsyncDisposable {
     return this.#opened;
   }
 
-  async openFence(routes: readonly Route[], more: Partial<Extract<Order, { type: 'open' }>['options']> = {}): Promise<void> {
+  async openFence(
+    routes: readonly Route[],
+    more: Partial<Extract<Order, { type: 'open' }>['options']> = {},
+  ): Promise<void> {
     this.#opened = await this.#ask<Opened>({ type: 'open', options: { policy: { routes, deny: [] }, ...more } });
     const files = await trustFilesOf(this.fence.certificatePem, (path) => readFile(path).catch(() => undefined));
     const trust = join(this.folder, 'trust');
@@ -128,11 +131,22 @@ export class Internet implements AsyncDisposable {
       `exec nsenter --net=${networkNamespace} "$@"`,
     ].join('\n');
     return await run('unshare', ['--mount', 'sh', '-c', script, 'sh', ...argv], {
-      env: { PATH: process.env['PATH'], HOME: this.folder, LC_ALL: 'C.UTF-8', ...Object.fromEntries(chosen), ...options.env },
+      env: {
+        PATH: process.env['PATH'],
+        HOME: this.folder,
+        LC_ALL: 'C.UTF-8',
+        ...Object.fromEntries(chosen),
+        ...options.env,
+      },
       timeoutMs: options.timeoutMs ?? 30_000,
       okCodes: options.okCodes ?? [0],
       ...(options.input === undefined ? {} : { input: options.input }),
     });
+  }
+
+  /** Runs a program on the other side of the fence, beside the servers: what there is to compare with. */
+  async outside(argv: readonly string[], timeoutMs = 30_000): Promise<RunResult> {
+    return await run('nsenter', [`--net=/proc/${this.#child.pid}/ns/net`, ...argv], { timeoutMs });
   }
 
   /** Sends bytes to an address behind the fence, and gives all that comes back until the other side closes. */
@@ -149,7 +163,7 @@ export class Internet implements AsyncDisposable {
       '  if not b: break',
       '  o.write(b); o.flush()',
       'except ConnectionResetError: pass',
-      "except BrokenPipeError: pass",
+      'except BrokenPipeError: pass',
       "except TimeoutError: o.write(b'<still open>')",
     ].join('\n');
     const { stdout } = await run(
@@ -161,7 +175,7 @@ export class Internet implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const closed = once(this.#child, 'close');
+    const closed = once(this.#child, 'exit');
     this.#child.disconnect();
     await closed;
     await rm(this.folder, { recursive: true, force: true });
@@ -170,7 +184,7 @@ export class Internet implements AsyncDisposable {
   #ask<T>(order: Order): Promise<T> {
     const id = this.#next++;
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: never) => void, reject });
+      this.#waiting.set(id, { resolve, reject });
       this.#child.send({ id, order });
     }).finally(() => this.#waiting.delete(id));
   }

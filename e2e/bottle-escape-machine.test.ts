@@ -1,0 +1,334 @@
+import { randomBytes } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
+import { canMakeAttackImage, makeAttackImage } from './support/bottle/attack-image.ts';
+import { refusalOf, type Attempt, type Outcome } from './support/bottle/escape-case.ts';
+import { Escape } from './support/bottle/escape.ts';
+import { POLICY } from './support/bottle/policy.ts';
+import { startWorld, type World } from './support/bottle/start-world.ts';
+import { have, isRoot } from './support/programs.ts';
+
+const BACKENDS = [
+  [
+    'native',
+    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
+  ],
+] as const;
+const CONTROL: Attempt = { do: 'get', url: 'https://allowed.test/control' };
+const MIB = 2 ** 20;
+/** System calls of x86-64. */
+const CALLS = {
+  ptrace: 101,
+  mount: 165,
+  keyctl: 250,
+  unshare: 272,
+  perf: 298,
+  setns: 308,
+  bpf: 321,
+  userfaultfd: 323,
+  ioUring: 425,
+  moveMount: 429,
+  fsopen: 430,
+};
+const NEW_USER = 0x1000_0000;
+const TIOCSTI = 0x5412;
+const TIOCLINUX = 0x541c;
+
+/** The checks E6, E25 to E28 and E32 to E34: what a bottle is made of, tried from within. */
+describe.each(BACKENDS)('[backend:%s] a bottle holds', (backend, usable) => {
+  describe.skipIf(!usable)('what runs in it', () => {
+    const canary = `canary${randomBytes(10).toString('hex')}`;
+    let folder: TemporaryDirectory;
+    let world: World;
+    let escape: Escape;
+    let other: Escape;
+    let image: ReturnType<typeof makeAttackImage>;
+    let shared: string;
+    const open = async (name: string, more: object = {}) =>
+      new Escape(
+        world,
+        await world.open({ backend, name, directory: join(folder.path, 'bottles'), image, policy: POLICY, ...more }),
+        canary,
+      );
+    const at = (name: string) => join(folder.path, name);
+
+    beforeAll(async () => {
+      folder = await temporaryDirectory('decant-escape-');
+      image = makeAttackImage(folder.path);
+      shared = at('shared');
+      mkdirSync(shared);
+      writeFileSync(join(shared, 'open.txt'), 'open');
+      // The folder is a person's, and one file in it is not.
+      writeFileSync(join(shared, 'secret.txt'), canary, { mode: 0o600 });
+      chmodSync(shared, 0o755);
+      for (const path of [shared, join(shared, 'open.txt')]) chownSync(path, 12_345, 12_345);
+      world = await startWorld(folder.path, canary);
+      escape = await open('machine', {
+        mounts: [
+          { type: 'read-only', source: shared, target: '/mnt/shared' },
+          { type: 'overlay', source: shared, target: '/mnt/over' },
+        ],
+      });
+      other = await open('neighbour');
+    });
+    afterAll(async () => {
+      await world?.[Symbol.asyncDispose]();
+      await folder?.[Symbol.asyncDispose]();
+    });
+
+    /** Tries as both users; each has to fail by a refusal of the kernel. */
+    async function refuses(attempts: readonly Attempt[]): Promise<void> {
+      for (const user of ['agent', 'root']) {
+        const outcomes = await escape.attack([...attempts, CONTROL], user);
+        for (const [i, outcome] of outcomes.slice(0, -1).entries()) {
+          const what = `${JSON.stringify(attempts[i])} as ${user} came to ${JSON.stringify(outcome)}`;
+          expect(refusalOf(outcome) ?? 'allowed', what).toMatch(
+            /^E(?:PERM|ACCES|NOSYS|ROFS|NOENT|SRCH|AFNOSUPPORT|PROTONOSUPPORT|SOCKTNOSUPPORT|INVAL|BADF|IO|FAULT|OPNOTSUPP|NODEV)$/,
+          );
+          expect(outcome.ms, what).toBeLessThan(1000);
+        }
+        expect(outcomes.at(-1)).toMatchObject({ status: 200 });
+      }
+      await escape.nothingCameOut();
+    }
+
+    test.skipIf(process.arch !== 'x64')('E6: other ways to the kernel', async () => {
+      await refuses([
+        { do: 'new_socket', family: 17, kind: 3, protocol: 768 },
+        { do: 'new_socket', family: 2, kind: 3, protocol: 1 },
+        { do: 'new_socket', family: 2, kind: 3, protocol: 255 },
+        { do: 'new_socket', family: 10, kind: 3, protocol: 58 },
+        { do: 'new_socket', family: 40, kind: 1 },
+        { do: 'syscall', number: CALLS.ioUring, arguments: [8, 0] },
+        { do: 'syscall', number: CALLS.bpf, arguments: [0, 0, 0] },
+        { do: 'syscall', number: CALLS.keyctl, arguments: [0, -3, 0] },
+        { do: 'syscall', number: CALLS.perf, arguments: [0, 0, -1, -1, 0] },
+        { do: 'syscall', number: CALLS.userfaultfd, arguments: [0] },
+        { do: 'syscall', number: CALLS.unshare, arguments: [NEW_USER] },
+        { do: 'syscall', number: CALLS.unshare, arguments: [0x4000_0000] },
+        { do: 'syscall', number: CALLS.fsopen, arguments: ['tmpfs', 0] },
+        { do: 'syscall', number: CALLS.mount, arguments: ['none', '/tmp', 'tmpfs', 0, ''] },
+        { do: 'syscall', number: CALLS.ptrace, arguments: [16, 1, 0, 0] },
+      ]);
+      for (const user of ['agent', 'root']) {
+        const [routes] = await escape.attack([{ do: 'route' }], user);
+        expect(routes?.['results'] ?? [routes?.error]).toEqual(expect.not.arrayContaining(['OK']));
+      }
+      await escape.works([CONTROL]);
+    });
+
+    test('E25: copies stay below the root', async () => {
+      const marker = `escape-${canary}`;
+      const source = at('in.txt');
+      writeFileSync(source, 'from the host');
+      await escape.attack([
+        { do: 'make', kind: 'directory', path: '/home/agent/box' },
+        { do: 'make', kind: 'link', path: '/home/agent/out', target: '/etc' },
+        { do: 'make', kind: 'link', path: '/home/agent/far', target: '../../../../../../../../etc' },
+        { do: 'make', kind: 'link', path: '/home/agent/file', target: `/etc/${marker}-file` },
+      ]);
+      for (const target of [
+        `/home/agent/out/${marker}`,
+        `/home/agent/far/${marker}-far`,
+        '/home/agent/file',
+        `/home/agent/../../../../../../etc/${marker}-up`,
+      ]) {
+        await world.copyIn(escape.opened.slug, source, target).catch(() => undefined);
+      }
+      expect(readdirSync('/etc').filter((name) => name.includes(marker))).toEqual([]);
+      await expect(world.copyIn(escape.opened.slug, at('nothing'), '/home/agent/box/x')).rejects.toThrow();
+
+      await escape.attack([
+        { do: 'make', kind: 'directory', path: '/home/agent/swapped' },
+        { do: 'swap', path: '/home/agent/swapped', target: '/etc', seconds: 5 },
+      ]);
+      for (let i = 0; i < 6; i++)
+        await world.copyIn(escape.opened.slug, source, `/home/agent/swapped/${marker}-${i}`).catch(() => undefined);
+      expect(readdirSync('/etc').filter((name) => name.includes(marker))).toEqual([]);
+    });
+
+    test('E25: what is copied out is files, and never another path', async () => {
+      await escape.attack(
+        [
+          { do: 'make', kind: 'directory', path: '/home/agent/dir' },
+          { do: 'make', kind: 'directory', path: '/home/agent/dir2' },
+          { do: 'write', path: '/home/agent/dir/a', data: 'a' },
+          { do: 'write', path: '/home/agent/dir2/b', data: 'b' },
+          { do: 'make', kind: 'setuid', path: '/home/agent/dir/setuid' },
+          { do: 'make', kind: 'directory', path: '/home/agent/pipes' },
+          { do: 'make', kind: 'pipe', path: '/home/agent/pipes/p' },
+          { do: 'make', kind: 'link', path: '/home/agent/shadow', target: '/etc/shadow' },
+        ],
+        'agent',
+      );
+      await world.copyOut(escape.opened.slug, '/home/agent/dir', at('got'));
+      expect(readdirSync(at('got')).toSorted()).toEqual(['a', 'setuid']);
+      expect(lstatSync(join(at('got'), 'setuid')).mode & 0o6000).toBe(0);
+      await expect(world.copyOut(escape.opened.slug, '/home/agent/dir2', at('got'))).rejects.toThrow();
+      await expect(world.copyOut(escape.opened.slug, '/home/agent/pipes', at('pipes'))).rejects.toThrow();
+      await world.copyOut(escape.opened.slug, '/home/agent/shadow', at('shadow')).catch(() => undefined);
+      const own = readFileSync('/etc/shadow', 'utf8');
+      if (existsSync(at('shadow')) && !lstatSync(at('shadow')).isSymbolicLink())
+        expect(readFileSync(at('shadow'), 'utf8')).not.toBe(own);
+    });
+
+    test('E26: mounts are what the plan says', async () => {
+      await refuses([
+        { do: 'write', path: '/mnt/shared/new', data: 'x' },
+        { do: 'write', path: '/mnt/shared/open.txt', data: 'x' },
+        { do: 'read', path: '/proc/1/root/etc/shadow' },
+        { do: 'write', path: '/proc/sys/kernel/core_pattern', data: '|/tmp/x' },
+        { do: 'write', path: '/proc/sys/net/ipv4/ip_forward', data: '1' },
+        { do: 'write', path: '/proc/sysrq-trigger', data: 'c' },
+        { do: 'write', path: '/sys/kernel/uevent_helper', data: '/tmp/x' },
+        { do: 'write', path: '/sys/fs/cgroup/release_agent', data: '/tmp/x' },
+        { do: 'make', kind: 'device', path: '/tmp/mem' },
+        { do: 'read', path: '/dev/mem' },
+        { do: 'read', path: '/dev/sda' },
+        { do: 'read', path: '/dev/loop0' },
+        ...(process.arch === 'x64'
+          ? [{ do: 'syscall', number: CALLS.mount, arguments: ['none', '/mnt/shared', '', 0x1020, ''] }]
+          : []),
+      ]);
+      const [readable, secret, written] = await escape.attack([
+        { do: 'read', path: '/mnt/shared/open.txt' },
+        { do: 'read', path: '/mnt/shared/secret.txt' },
+        { do: 'write', path: '/mnt/over/new', data: 'x' },
+      ]);
+      expect(readable?.received).toBe('open');
+      expect(secret?.received ?? '').not.toContain(canary);
+      expect(written).toMatchObject({ written: 1 });
+      expect(readdirSync(shared).toSorted()).toEqual(['open.txt', 'secret.txt']);
+      expect(readFileSync(join(shared, 'open.txt'), 'utf8')).toBe('open');
+    });
+
+    test('E27: terminals, other processes, and those that stay behind', async () => {
+      const { stdout } = await world.exec({
+        slug: escape.opened.slug,
+        argv: [
+          '/bin/sh',
+          '-c',
+          `echo '${JSON.stringify([TIOCSTI, TIOCLINUX, 0x1_0000_0000 + TIOCSTI, 0x1_0000_0000 + TIOCLINUX].map((request) => ({ do: 'terminal', request })))}' > /tmp/t; exec 3</tmp/t; /usr/bin/python3 -c "
+import sys; sys.path.insert(0, '/attack'); import attack, json
+print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
+        ],
+        terminal: true,
+      });
+      const typed = JSON.parse(/\[\{.*\}\]/s.exec(stdout)?.[0] ?? '[]') as Outcome[];
+      expect(typed).toHaveLength(4);
+      for (const outcome of typed) expect(outcome.error, JSON.stringify(typed)).toMatch(/^E/);
+
+      await refuses(
+        [
+          { do: 'kill', process: 1, number: 9 },
+          ...escape.opened.processIds.map((process) => ({ do: 'kill', process, number: 9 })),
+        ].filter(({ process }) => process !== 1),
+      );
+      for (const pid of escape.opened.processIds) expect(existsSync(`/proc/${pid}`)).toBe(true);
+    });
+
+    test('E28: names are words and nothing else', async () => {
+      for (const env of [{ 'A=B': 'x' }, { 'A\n': 'x' }, { '': 'x' }, { A: 'x\0y' }]) {
+        await expect(world.exec({ slug: escape.opened.slug, argv: ['/bin/true'], env })).rejects.toThrow();
+      }
+      for (const argv of [['--help'], ['-x'], ['/bin/true\0'], ['']]) {
+        const result = await world
+          .exec({ slug: escape.opened.slug, argv })
+          .catch((error: unknown) => ({ exitCode: 127, error }));
+        expect(result.exitCode).toBe(127);
+      }
+      for (const user of ['--help', 'root:wheel', '0;id', '../x', '4294967296', '-1']) {
+        const result = await world.exec({ slug: escape.opened.slug, argv: ['/bin/id'], user }).catch(() => undefined);
+        expect(result === undefined || result.exitCode !== 0, user).toBe(true);
+      }
+    });
+
+    test('E34: what is used up is used up in the bottle', async () => {
+      const [bomb, disk, memory] = await escape.attack(
+        [
+          { do: 'fork_bomb' },
+          { do: 'fill', path: '/home/agent/full', most: 256 * MIB },
+          { do: 'hog', megabytes: 1024 },
+        ],
+        'root',
+      );
+      expect(bomb).toMatchObject({ error: 'EAGAIN' });
+      expect(bomb?.['children']).toBeLessThanOrEqual(256);
+      expect(disk?.error).toMatch(/ENOSPC|EDQUOT/);
+      expect(disk?.['written']).toBeLessThanOrEqual(64 * MIB);
+      expect(memory?.['status']).not.toBe(0);
+      const [flood, head] = await escape.attack([
+        { do: 'flood', count: 700 },
+        { do: 'endless_head', megabytes: 100 },
+      ]);
+      expect(flood?.['held']).toBeGreaterThan(0);
+      expect(head?.['sent']).toBeLessThan(16 * MIB);
+      const [control] = await other.attack([CONTROL]);
+      expect(control).toMatchObject({ status: 200 });
+      expect(control?.ms).toBeLessThan(2000);
+      await escape.works([CONTROL]);
+    });
+
+    test('E32: bottles that begin together are apart', async () => {
+      const several = await Promise.all(Array.from({ length: 4 }, () => open('same')));
+      expect(new Set(several.map(({ opened }) => opened.slug)).size).toBe(4);
+      const authorities = await Promise.all(
+        several.map(async (one) => await one.attack([{ do: 'read', path: '/etc/decant/ca.pem' }, CONTROL])),
+      );
+      expect(new Set(authorities.map(([file]) => file?.received)).size).toBe(4);
+      for (const [, control] of authorities) expect(control).toMatchObject({ status: 200 });
+      await Promise.all(several.map(({ opened }) => world.stop(opened.slug)));
+    });
+
+    test('E27 and E33: without its fence a bottle is closed, and nothing of it stays', async () => {
+      const doomed = await open('doomed');
+      const marker = `left-${canary}`;
+      const { slug } = doomed.opened;
+      const left = await world.exec({
+        slug,
+        argv: ['/usr/bin/python3', '/attack/attack.py', marker],
+        input: JSON.stringify([{ do: 'linger' }, CONTROL]),
+      });
+      expect(JSON.parse(left.stdout)).toMatchObject([{ left: true }, { status: 200 }]);
+      expect(marked(marker)).not.toHaveLength(0);
+      await world.killSidecar(slug);
+      const outcome = await doomed
+        .attack([
+          { do: 'connect', target: 'allowed.test:443' },
+          { do: 'tcp', address: '203.0.113.5', port: 443 },
+        ])
+        .catch(() => 'ended' as const);
+      if (outcome !== 'ended') for (const one of outcome) expect(one).toMatchObject({ error: 'ECONNREFUSED' });
+      await world.stop(slug).catch(() => undefined);
+      expect(await gone(marker)).toBe(true);
+      await other.works([CONTROL]);
+    });
+  });
+});
+
+function marked(marker: string): readonly string[] {
+  const lines = execFileSync('ps', ['-eo', 'pid,args'], { encoding: 'utf8' }).split('\n');
+  return lines.filter((line) => line.includes(marker) && line.includes('attack.py'));
+}
+
+async function gone(marker: string): Promise<boolean> {
+  for (let i = 0; i < 100; i++) {
+    if (marked(marker).length === 0) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return false;
+}
