@@ -75,8 +75,8 @@ export async function copyOut(
   });
 }
 
-/** Runs a task of copy-tasks.ts inside; it has ended when this settles. */
-async function withTask(
+/** Runs a task of copy-tasks.ts or file-task.ts inside; it has ended when this settles. */
+export async function withTask(
   program: string,
   entrance: SandboxEntrance,
   {
@@ -109,7 +109,7 @@ async function withTask(
   }
 }
 
-function checkInside(path: string): void {
+export function checkInside(path: string): void {
   if (path.startsWith('/') && !path.includes('\0')) return;
   throw new DecantError('USAGE', `${quote(path)} is not an absolute path inside.`);
 }

@@ -15,6 +15,7 @@ const CLAIM = 'native-machine';
 export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {}): Backend {
   return {
     name: 'native',
+    joinsNetwork: true,
     probe: probeNative,
     prepare: (request, stack) => Promise.resolve(prepare(request, stack, hiddenFolders)),
     async reap({ kind }) {
