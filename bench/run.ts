@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { ensureSystemDependencies } from '../scripts/system-deps.ts';
 import { ROOT } from '../scripts/workspace.ts';
 import { benchBottleProxy } from './bottle-proxy.ts';
+import { benchBottle } from './bottle.ts';
 import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
 import { benchCasLinear } from './cas-linear.ts';
@@ -22,6 +23,7 @@ const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<
   share: benchShare,
   build: benchBuild,
   'bottle-proxy': benchBottleProxy,
+  bottle: benchBottle,
 };
 
 /** `pnpm bench [NAME…] [--short]`: runs benchmarks, writes bench/results/NAME.json, ends with 1 when a goal is missed. */

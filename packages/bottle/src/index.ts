@@ -8,6 +8,7 @@ export type {
   ExecExit,
   ExecRequest,
   Machine,
+  MachineFiles,
   MachineRequest,
   Mount,
   PreparedMachine,
@@ -33,6 +34,7 @@ export { DetachKeys } from './control/detach-keys.ts';
 export type { BottleInfo } from './control/messages.ts';
 export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
 export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
+export { nativeBackend, type NativeBackendOptions } from './backends/native/native-backend.ts';
 export {
   superviseBottle,
   type SupervisedBottle,

@@ -25,6 +25,8 @@ export interface GroupUsage {
 /** Control groups for one run. A process joins by writing its id into each of the files. */
 export interface ControlGroup extends AsyncDisposable {
   readonly joinFiles: readonly string[];
+  /** What to write where, so that all its processes stand still or go on; undefined where that cannot be had. */
+  readonly freezer: { readonly file: string; readonly freeze: string; readonly thaw: string } | undefined;
   usage(): Promise<GroupUsage>;
 }
 
@@ -34,7 +36,7 @@ interface Hierarchy {
   readonly path: string;
 }
 
-const CONTROLLERS = ['memory', 'pids', 'cpu', 'cpuacct'] as const;
+const CONTROLLERS = ['memory', 'pids', 'cpu', 'cpuacct', 'freezer'] as const;
 type Controller = (typeof CONTROLLERS)[number];
 const PERIOD_US = 100_000;
 /** How long the kernel may take to let go of processes that were killed, in milliseconds. */
@@ -59,12 +61,15 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
     const place = of(controller);
     if (place === undefined) {
       if (controller === 'cpuacct' && found.get('cpu')?.version === 2) continue;
+      if (controller === 'freezer') continue;
       throw unavailable(`there is no control group for ${controller}`);
     }
     places.set(place.path, place);
   }
   const [memory, pids, cpu] = [of('memory')!, of('pids')!, of('cpu')!];
   const accounting = of('cpuacct') ?? cpu;
+  // Every group of version 2 can be frozen.
+  const freezing = of('freezer') ?? [...places.values()].find(({ version }) => version === 2);
   try {
     for (const parent of new Set([...found.values()].map(({ path }) => path))) await removeLeftovers(parent);
     for (const path of places.keys()) await mkdir(path);
@@ -85,6 +90,12 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   }
   return {
     joinFiles: [...places.keys()].map((path) => join(path, 'cgroup.procs')),
+    freezer:
+      freezing === undefined
+        ? undefined
+        : freezing.version === 2
+          ? { file: join(freezing.path, 'cgroup.freeze'), freeze: '1', thaw: '0' }
+          : { file: join(freezing.path, 'freezer.state'), freeze: 'FROZEN', thaw: 'THAWED' },
     async usage() {
       const oom = await readFile(
         join(memory.path, memory.version === 2 ? 'memory.events' : 'memory.oom_control'),
@@ -105,6 +116,12 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
       for (const path of places.keys()) await removeGroup(path);
     },
   };
+}
+
+/** Removes the groups of processes that have ended without it. Those of living ones stay. */
+export async function removeControlGroups(): Promise<void> {
+  const parents = new Set([...(await hierarchies()).values()].map(({ path }) => path));
+  for (const parent of parents) await removeLeftovers(parent);
 }
 
 async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
@@ -181,6 +198,8 @@ async function removeLeftovers(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
     const [, pid, start] = NAME.exec(name) ?? [];
     if (pid === undefined || (await processStart(Number(pid))) === start) continue;
+    // What was frozen when its maker was killed waits to end.
+    await writeFile(join(parent, name, 'freezer.state'), 'THAWED', { flag: 'r+' }).catch(() => undefined);
     await rmdir(join(parent, name)).catch(() => undefined);
   }
 }

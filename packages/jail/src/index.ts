@@ -6,7 +6,7 @@ export {
   type CellLimit,
 } from './build-cell.ts';
 export { CELL_USER_NAMESPACE_FD } from './cell-program.ts';
-export type { GroupLimits } from './cgroup.ts';
+export { removeControlGroups, type GroupLimits } from './cgroup.ts';
 export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
@@ -18,6 +18,7 @@ export type {
   SandboxExec,
   SandboxExecOptions,
   SandboxExit,
+  SandboxFiles,
   SandboxMount,
   SandboxOptions,
   TerminalSize,

@@ -89,6 +89,8 @@ sub set_limit {
   my $pair = pack 'Q2', $most, $most;
   return syscall(${CALLS.prlimit}, 0, $which + 0, $pair, 0) == 0;
 }
+sub list_attributes { my ($path) = @_; return syscall(${CALLS.llistxattr}, $path, $_[1], length $_[1]) }
+sub get_attribute { my ($path, $key) = @_; return syscall(${CALLS.lgetxattr}, $path, $key, $_[2], length $_[2]) }
 sub own_link { my ($path, $uid, $gid) = @_; return syscall(${CALLS.fchownat}, -100, $path, $uid + 0, $gid + 0, 0x100) == 0 }
 sub mount_at {
   my ($source, $target, $type, $flags, $data) = @_;

@@ -55,6 +55,24 @@ sub mount_erofs_file {
   return move_here($fd, $to);
 }
 
+# Mounts what is in an open file by a loop device (linux/loop.h) that goes away with the mount.
+sub mount_loop {
+  my ($file, $to, $type, $flags, $options) = @_;
+  open(my $control, '+<', '/dev/loop-control') or return "/dev/loop-control: $!";
+  my $access = $flags & $RDONLY ? '<' : '+<';
+  # Another process may take the free one first.
+  for (1 .. 64) {
+    my $number = ioctl $control, 0x4c82, 0;
+    return "no loop device: $!" if !defined $number;
+    open(my $loop, $access, "/dev/loop" . ($number + 0)) or return "/dev/loop$number: $!";
+    my $configuration = pack 'L2 Q5 L4 a64 a64 a32 Q2 x64', fileno($file), 0, 0, 0, 0, 0, 0, 0, 0, 0,
+      4 | ($flags & $RDONLY ? 1 : 0), '', '', '', 0, 0;
+    if (!ioctl $loop, 0x4c0a, $configuration) { next if $!{EBUSY}; return "loop device: $!" }
+    return mount_at('/dev/loop' . ($number + 0), $to, $type, $flags, $options) ? undef : "$type: $!";
+  }
+  return 'all loop devices are busy';
+}
+
 # A new user namespace (an open file) with the given lines as its uid_map and gid_map. Its owner, who may enter
 # it without privilege, is the host user $owner. With $flat none can be made inside: nested ones are a kernel attack
 # surface.

@@ -40,8 +40,40 @@ function verdict(filter: Uint8Array, architecture: number, number: number, args:
 }
 
 describe.each([
-  ['x64', 0xc000003e, { read: 0, clone: 56, unshare: 272, ioctl: 16, mount: 165, keyctl: 250, bpf: 321, setns: 308 }],
-  ['arm64', 0xc00000b7, { read: 63, clone: 220, unshare: 97, ioctl: 29, mount: 40, keyctl: 219, bpf: 280, setns: 268 }],
+  [
+    'x64',
+    0xc000003e,
+    {
+      read: 0,
+      clone: 56,
+      unshare: 272,
+      ioctl: 16,
+      mount: 165,
+      keyctl: 250,
+      bpf: 321,
+      setns: 308,
+      socket: 41,
+      openat: 257,
+      fchmod: 91,
+    },
+  ],
+  [
+    'arm64',
+    0xc00000b7,
+    {
+      read: 63,
+      clone: 220,
+      unshare: 97,
+      ioctl: 29,
+      mount: 40,
+      keyctl: 219,
+      bpf: 280,
+      setns: 268,
+      socket: 198,
+      openat: 56,
+      fchmod: 52,
+    },
+  ],
 ] as const)('the filter for %s', (name, architecture, calls) => {
   const filter = seccompFilter(name);
   const call = (number: number, ...args: number[]) => verdict(filter, architecture, number, args);
@@ -64,6 +96,27 @@ describe.each([
 
   test('typing into a terminal does not, whatever the upper half of the request says', () => {
     for (const request of [0x5412, 0x541c, 2 ** 32 + 0x5412]) expect(call(calls.ioctl, 0, request)).toBe(EPERM);
+  });
+
+  test('sockets of families that namespaces do not hold do not', () => {
+    for (const family of [1, 2, 10, 16]) expect(call(calls.socket, family)).toBe(ALLOW);
+    for (const family of [0, 3, 15, 17, 38, 40, 44]) expect(call(calls.socket, family)).toBe(EPERM);
+  });
+
+  test('bits that lend rights do not, where they could be set on the host', () => {
+    const strict = seccompFilter(name, { setId: false });
+    for (const [number, index] of [
+      [calls.fchmod, 1],
+      [calls.openat, 3],
+    ] as const) {
+      const args = (mode: number) => [0, 0, 0, 0].with(index, mode);
+      expect(call(number, ...args(0o4755))).toBe(ALLOW);
+      expect(verdict(strict, architecture, number, args(0o4755))).toBe(EPERM);
+      expect(verdict(strict, architecture, number, args(0o2755))).toBe(EPERM);
+      expect(verdict(strict, architecture, number, args(0o1777))).toBe(ALLOW);
+    }
+    expect(verdict(strict, architecture, 437)).toBe(ENOSYS);
+    expect(verdict(strict, architecture, calls.socket, [2])).toBe(ALLOW);
   });
 
   test('calls of another architecture do not', () => {

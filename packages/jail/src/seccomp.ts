@@ -33,11 +33,16 @@ interface Calls {
   readonly clone: number;
   readonly unshare: number;
   readonly ioctl: number;
+  readonly socket: number;
+  /** Calls whose argument at this index is the mode of a file. */
+  readonly modes: Readonly<Record<number, number>>;
   readonly denied: readonly number[];
 }
 
 /** Same number on both architectures. */
-const DENIED_EVERYWHERE = [425, 426, 427 /* io_uring */, 428, 429, 430, 431, 432, 433, 442 /* mounts by descriptor */];
+const DENIED_EVERYWHERE = [
+  425, 426, 427 /* io_uring */, 428, 429, 430, 431, 432, 433, 442, 467 /* mounts by descriptor */,
+];
 
 // Keys, BPF, perf, userfaultfd, mounts, namespaces of others, modules, kexec, swap, quota, reboot, clocks,
 // kernel log, other processes' memory by handle, files by handle, NUMA page moves.
@@ -48,6 +53,9 @@ const CALLS: Readonly<Record<string, Calls>> = {
     clone: 56,
     unshare: 272,
     ioctl: 16,
+    socket: 41,
+    // open, creat, chmod, fchmod, mknod, openat, mknodat, fchmodat, fchmodat2
+    modes: { 2: 2, 85: 1, 90: 1, 91: 1, 133: 1, 257: 3, 259: 2, 268: 2, 452: 2 },
     denied: [
       248, 249, 250, 321, 298, 323, 165, 166, 155, 308, 175, 313, 176, 246, 320, 167, 168, 179, 169, 164, 227, 103, 304,
       256, 279, 163, 172, 173, 153, 212, 180, 312,
@@ -58,6 +66,9 @@ const CALLS: Readonly<Record<string, Calls>> = {
     clone: 220,
     unshare: 97,
     ioctl: 29,
+    socket: 198,
+    // mknodat, fchmod, fchmodat, openat, fchmodat2
+    modes: { 33: 2, 52: 1, 53: 2, 56: 3, 452: 2 },
     denied: [
       217, 218, 219, 280, 241, 282, 40, 39, 41, 268, 105, 273, 106, 104, 294, 224, 225, 60, 142, 170, 112, 116, 265,
       238, 239, 89, 58, 18, 42, 272,
@@ -66,7 +77,12 @@ const CALLS: Readonly<Record<string, Calls>> = {
 };
 /** What builders of images need in namespaces of their own: mount, umount2, pivot_root and setns. */
 const NESTING: Readonly<Record<string, readonly number[]>> = { x64: [165, 166, 155, 308], arm64: [40, 39, 41, 268] };
-const MOUNTS_BY_DESCRIPTOR = [428, 429, 430, 431, 432, 433, 442];
+const MOUNTS_BY_DESCRIPTOR = [428, 429, 430, 431, 432, 433, 442, 467];
+/** Unix, IPv4, IPv6 and netlink: others reach around the network namespace or are seldom used parts of the kernel. */
+const SOCKET_FAMILIES = [1, 2, 10, 16];
+const SET_ID_BITS = 0o6000;
+/** openat2 hides the mode in memory. */
+const OPENAT2 = 437;
 /** clone3 hides its flags in memory, where a filter cannot look: ENOSYS makes the C library use clone. */
 const CLONE3 = 435;
 
@@ -74,11 +90,16 @@ const CLONE3 = 435;
  * The filter for a guest on this architecture: everything is allowed except what a program in a container
  * without a network has no use for. Refused calls give EPERM; clone3 gives ENOSYS.
  * With `nesting`, mounts and new namespaces are allowed as well, for programs that build or run containers inside.
+ * With `setId` false no file can get a setuid or setgid bit: where the guest writes to a folder of the host, such a file
+ * would have its rights there.
  * @throws JAIL_UNAVAILABLE on an architecture without a table.
  */
 export function seccompFilter(
   architecture: string = process.arch,
-  { nesting = false }: { readonly nesting?: boolean | undefined } = {},
+  {
+    nesting = false,
+    setId = true,
+  }: { readonly nesting?: boolean | undefined; readonly setId?: boolean | undefined } = {},
 ): Uint8Array<ArrayBuffer> {
   const calls = CALLS[architecture];
   if (calls === undefined) {
@@ -107,6 +128,23 @@ export function seccompFilter(
       [RETURN, 0, 0, errno(EPERM)],
       [RETURN, 0, 0, ALLOW],
     );
+  }
+  if (!nesting) {
+    program.push([JUMP_EQUAL, 0, SOCKET_FAMILIES.length + 3, calls.socket], [LOAD, 0, 0, argumentAt(0)]);
+    SOCKET_FAMILIES.forEach((family, i) => program.push([JUMP_EQUAL, SOCKET_FAMILIES.length - i, 0, family]));
+    program.push([RETURN, 0, 0, errno(EPERM)], [RETURN, 0, 0, ALLOW]);
+  }
+  if (!setId) {
+    program.push([JUMP_EQUAL, 0, 1, OPENAT2], [RETURN, 0, 0, errno(ENOSYS)]);
+    for (const [number, index] of Object.entries(calls.modes)) {
+      program.push(
+        [JUMP_EQUAL, 0, 4, Number(number)],
+        [LOAD, 0, 0, argumentAt(index)],
+        [JUMP_ANY_BIT, 0, 1, SET_ID_BITS],
+        [RETURN, 0, 0, errno(EPERM)],
+        [RETURN, 0, 0, ALLOW],
+      );
+    }
   }
   // The kernel reads the lower half of an ioctl request, so that half is what is compared.
   program.push([JUMP_EQUAL, 0, 1 + 2 * TERMINAL_INJECTION.length, calls.ioctl], [LOAD, 0, 0, argumentAt(1)]);

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import type { Duplex } from 'node:stream';
+import { PassThrough, type Duplex, type Readable } from 'node:stream';
 
 import { DecantError } from '@decant/core';
 
@@ -10,6 +10,9 @@ const KEPT_STDERR = 4096;
 /** A program in perl that was started, and the lines exchanged with it on its descriptor 3 (see perl-conversation.ts). */
 export interface Conversation {
   readonly child: ChildProcess;
+  /** What it writes; kept for a reader who comes when it has ended, which Node does not do for its own streams. */
+  readonly stdout: Readable;
+  readonly stderr: Readable;
   /** Settles when the program and all that hold its pipes have ended. */
   readonly closed: Promise<void>;
   /** Settles when the program has ended; rejects with PROCESS_MISSING without perl. */
@@ -63,6 +66,8 @@ export function converse(program: string, streams: readonly ('ignore' | 'pipe' |
   let complaint = '';
   return {
     child,
+    stdout: kept(child.stdout),
+    stderr: kept(child.stderr),
     closed,
     exited,
     send: (...words) => void talk.write(`${words.join(' ')}\n`),
@@ -75,10 +80,19 @@ export function converse(program: string, streams: readonly ('ignore' | 'pipe' |
     },
     end: () => void talk.destroy(),
     complaint() {
-      complaint = `${complaint}${String((child.stderr?.read() as Buffer | null) ?? '')}`.slice(-KEPT_STDERR);
+      complaint = `${complaint}${String((this.stderr.read() as Buffer | null) ?? '')}`.slice(-KEPT_STDERR);
       return complaint.trim();
     },
   };
+}
+
+function kept(from: Readable | null): Readable {
+  const to = new PassThrough();
+  if (from === null) return to.end();
+  from.on('error', () => undefined);
+  from.once('close', () => to.end());
+  to.once('close', () => from.destroy());
+  return from.pipe(to);
 }
 
 export function hex(text: string): string {

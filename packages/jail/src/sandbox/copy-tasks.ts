@@ -98,11 +98,12 @@ $send = sub {
   my @found = $follow ? stat $entry : lstat $entry;
   $fail->("$entry: $!") if !@found;
   my ($mode, $when, $name) = (sprintf('%o', $found[2] & 0777), $found[9], hexed($entry));
-  if (-l _) {
+  my $is = $found[2] & 0170000;
+  if ($is == 0120000) {
     my $to = readlink $entry;
     $fail->("$entry: $!") if !defined $to;
     $say->('link', $name, hexed($to));
-  } elsif (-d _) {
+  } elsif ($is == 0040000) {
     sysopen(my $before, '.', $O_DIRECTORY) or $fail->("$!");
     my $fh;
     sysopen($fh, $entry, $O_DIRECTORY | ($follow ? 0 : $O_NOFOLLOW)) && chdir($fh) or $fail->("$entry: $!");
@@ -112,7 +113,7 @@ $send = sub {
     closedir $all;
     chdir $before or $fail->("$!");
     $say->('up');
-  } elsif (-f _) {
+  } elsif ($is == 0100000) {
     sysopen(my $fh, $entry, $O_NONBLOCK | $O_NOCTTY | ($follow ? 0 : $O_NOFOLLOW)) or $fail->("$entry: $!");
     $fail->("$entry has changed while it was copied") if !-f $fh;
     my $size = -s $fh;

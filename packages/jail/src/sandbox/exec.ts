@@ -13,8 +13,9 @@ export interface SandboxEntrance {
   /** Host id of the process that holds the namespaces, and what its user namespace is called. */
   readonly holder: number;
   readonly userNamespace: string;
-  /** First host id. */
+  /** First host id, and how many. */
   readonly base: number;
+  readonly ids: number;
   readonly groupFiles: readonly string[];
   readonly processes: number;
   readonly filter: Uint8Array;
@@ -41,8 +42,11 @@ export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void 
   if (texts.some((text) => text.includes('\0'))) {
     throw new DecantError('USAGE', 'A command, environment or working directory cannot hold a NUL character.');
   }
-  if (names.some((name) => name === '' || name.includes('='))) {
-    throw new DecantError('USAGE', 'The name of an environment variable cannot be empty or hold an equals sign.');
+  if (names.some((name) => name === '' || /=|\p{Cc}/u.test(name))) {
+    throw new DecantError(
+      'USAGE',
+      'The name of an environment variable cannot be empty or hold an equals sign or control character.',
+    );
   }
   if (names.length > MOST_VARIABLES) {
     throw new DecantError('LIMIT_EXCEEDED', 'More than 2,000 environment variables.');
@@ -118,11 +122,10 @@ export async function startCommand(
     }
   })();
   exit.catch(() => undefined);
-  const nothing = () => new PassThrough().end();
   return {
-    stdin: child.stdin ?? nothing(),
-    stdout: child.stdout ?? nothing(),
-    stderr: child.stderr ?? nothing(),
+    stdin: child.stdin ?? new PassThrough().end(),
+    stdout: talk.stdout,
+    stderr: talk.stderr,
     exit,
     signal(name) {
       const number = constants.signals[name] as number | undefined;

@@ -79,6 +79,8 @@ if ($mode eq 'terminal') {
     pipe my $r, my $w or fail('pipe', "$!");
     push @mine, $_ ? $r : $w;
     push @theirs, $_ ? $w : $r;
+    # So that the user can open /dev/stdout and the like.
+    chown($base + $uid, $base + $gid, $theirs[$_]) or fail('pipe', "$!");
   }
 }
 pipe my $status_r, my $status_w or fail('pipe', "$!");

@@ -58,7 +58,7 @@ function isRoot(path: string): boolean {
 }
 
 /** Whether a path is a folder or below it. */
-function isWithin(path: string, folder: string): boolean {
+export function isWithin(path: string, folder: string): boolean {
   const parts = (text: string) => text.split('/').filter((part) => part !== '' && part !== '.');
   const inner = parts(path);
   return parts(folder).every((part, index) => inner[index] === part);

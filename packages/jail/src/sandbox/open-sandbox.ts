@@ -1,15 +1,15 @@
 import { randomInt } from 'node:crypto';
-import { join } from 'node:path';
-import type { Readable } from 'node:stream';
 
-import { DecantError, Scope } from '@decant/core';
+import { DecantError, MIB, Scope } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 
-import { openControlGroup } from '../cgroup.ts';
+import { openControlGroup, type ControlGroup } from '../cgroup.ts';
 import { requireRunner } from '../probe.ts';
 import { seccompFilter } from '../seccomp.ts';
 import { resolveUser } from '../user.ts';
-import { createVolume } from '../volume.ts';
+import { exportChanges } from './changes.ts';
+import { copyIn, copyOut } from './copy.ts';
+import { withFiles } from './files.ts';
 import { converse, hex, unhex, type Conversation } from './conversation.ts';
 import { answer, startCommand, type SandboxEntrance } from './exec.ts';
 import { checkMounts } from './mounts.ts';
@@ -21,7 +21,7 @@ const FIRST_HOST_ID = 0x3000_0000;
 const HOST_ID_SLOTS = 4096;
 const IDS = 65_536;
 const MOST_PROCESSES = 4096;
-const SMALLEST_WRITE_LAYER = 65_536;
+const SMALLEST_WRITE_LAYER = { memory: 65_536, disk: 16 * MIB };
 const SETUP_TIMEOUT_MS = 60_000;
 const KILL_AFTER_MS = 2000;
 
@@ -38,14 +38,11 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
     checkMounts(options.mounts ?? [], options.hiddenFolders ?? []),
     requireRunner(options.filesystem, 'nbdSocket' in options.disk),
   ]);
-  const filter = seccompFilter();
+  const shared = mounts.flatMap((mount) => (mount.type === 'read-write' ? [mount.source] : []));
+  const filter = seccompFilter(process.arch, { setId: shared.length === 0 });
   await using scope = new Scope();
   const folder = scope.use(await openScratchDirectory(options.stateDirectory));
-  const volume = writeLayer.kind === 'disk' ? join(folder.path, 'volume') : undefined;
-  const [group] = await Promise.all([
-    limits === undefined ? undefined : openControlGroup(limits).then((opened) => scope.use(opened)),
-    volume === undefined ? undefined : createVolume(volume, { sizeBytes: writeLayer.bytes, ownerId: 0, signal }),
-  ]);
+  const group = limits === undefined ? undefined : scope.use(await openControlGroup(limits));
   const base = FIRST_HOST_ID + randomInt(HOST_ID_SLOTS) * IDS;
   const groupFiles = group?.joinFiles ?? [];
   const facts: [string, string | number][] = [
@@ -56,7 +53,7 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
     ['hostname', options.hostname ?? 'decant'],
     ['seccomp', Buffer.from(filter).toString('hex')],
     diskFact(options.disk),
-    volume === undefined ? ['memory', writeLayer.bytes] : ['volume', volume],
+    [writeLayer.kind === 'disk' ? 'volume' : 'memory', writeLayer.bytes],
     ...groupFiles.map((file): [string, string] => ['group', file]),
     ...mounts.map((mount): [string, string] => [
       'mount',
@@ -70,15 +67,16 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   scope.defer(() => stop(talk));
   const { holder, userNamespace } = await setUp(talk, facts, options);
   const entrance: SandboxEntrance = {
-    ...{ holder, userNamespace, base, groupFiles, filter },
+    ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter },
     processes: limits?.processes ?? MOST_PROCESSES,
   };
-  return own(talk, entrance, scope.move(), signal);
+  return own(talk, { entrance, group, shared, scope: scope.move() }, options);
 }
 
 function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
-  if (!Number.isSafeInteger(writeLayer.bytes) || writeLayer.bytes < SMALLEST_WRITE_LAYER) {
-    throw new DecantError('USAGE', 'The write layer needs at least 65,536 bytes.');
+  const least = SMALLEST_WRITE_LAYER[writeLayer.kind];
+  if (!Number.isSafeInteger(writeLayer.bytes) || writeLayer.bytes < least) {
+    throw new DecantError('USAGE', `The write layer needs at least ${least} bytes.`);
   }
   if (!/^[^\0\n]{1,64}$/.test(hostname)) throw new DecantError('USAGE', 'A host name has 1 to 64 characters.');
 }
@@ -127,26 +125,36 @@ async function stop(talk: Conversation): Promise<void> {
   clearTimeout(timer);
 }
 
-function own(talk: Conversation, entrance: SandboxEntrance, scope: Scope, signal: AbortSignal | undefined): Sandbox {
+interface Owned {
+  readonly entrance: SandboxEntrance;
+  readonly group: ControlGroup | undefined;
+  readonly shared: readonly string[];
+  readonly scope: Scope;
+}
+
+function own(
+  talk: Conversation,
+  { entrance, group, shared, scope }: Owned,
+  { user, signal: endSignal }: SandboxOptions,
+): Sandbox {
   let closing: Promise<void> | undefined;
   const close = () => (closing ??= scope[Symbol.asyncDispose]());
   const onAbort = () => void close().catch(() => undefined);
-  signal?.addEventListener('abort', onAbort, { once: true });
+  endSignal?.addEventListener('abort', onAbort, { once: true });
   const ended = (async () => {
     const words = await talk.hear();
     await talk.exited.catch(() => undefined);
-    signal?.removeEventListener('abort', onAbort);
+    endSignal?.removeEventListener('abort', onAbort);
     return { reason: words?.[0] === 'ended' ? unhex(words[1]) : 'it was stopped' };
   })();
-  if (signal?.aborted === true) onAbort();
+  if (endSignal?.aborted === true) onAbort();
   return {
     exec: (options) => startCommand(entrance, options),
     execInherited: (options) => startCommand(entrance, options, { inherit: true }),
-    copyIn: () => Promise.reject(new Error('later')),
-    copyOut: () => Promise.reject(new Error('later')),
-    exportChanges: (): Readable => {
-      throw new Error('later');
-    },
+    copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
+    copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
+    withFiles: (use, signal) => withFiles(entrance, use, signal),
+    exportChanges: (signal) => exportChanges(entrance, group, signal),
     networkNamespace: `/proc/${entrance.holder}/ns/net`,
     ended,
     [Symbol.asyncDispose]: close,

@@ -1,16 +1,16 @@
 import { PERL_MOUNTS } from '../perl-mounts.ts';
 import { PERL_CONVERSATION } from './perl-conversation.ts';
 
-/** Descriptors by which the set-up program keeps what others join, below /proc/PID/fd. */
+/** Descriptors by which the set-up program keeps what others join, below /proc/PID/fd; above all it otherwise has. */
 export const SANDBOX_FDS = {
-  user: 20,
-  mount: 21,
-  process: 22,
-  network: 23,
-  ipc: 24,
-  uts: 25,
-  cgroup: 26,
-  upper: 27,
+  user: 500,
+  mount: 501,
+  process: 502,
+  network: 503,
+  ipc: 504,
+  uts: 505,
+  cgroup: 506,
+  upper: 507,
 } as const;
 
 /** Size of /dev/shm, and most terminals at a time. */
@@ -64,11 +64,6 @@ sub start {
   print STDERR "$command[0]: $!\n";
   quit(127);
 }
-sub must_run {
-  my ($step, @command) = @_;
-  waitpid start(@command), 0;
-  fail($step, "$command[0] failed") if $? != 0;
-}
 sub must_mount { my ($step, @mount) = @_; mount_at(@mount) or fail($step, "$mount[2] on $mount[1]: $!") }
 sub new_folder { my ($path, $mode) = @_; mkdir $path, $mode or fail('folder', "$path: $!") }
 sub write_file {
@@ -97,13 +92,6 @@ my ($dir, $base) = ($o{dir}, $o{base} + 0);
 my ($host_net, @group_files);
 if (defined $o{net}) { open($host_net, '<', $o{net}) or fail('network namespace', "$o{net}: $!") }
 for my $file (@groups) { open(my $fh, '>', $file) or fail('control group', "$!"); push @group_files, $fh }
-for my $mount (@mounts) {
-  next if $mount->[0] eq 'tmpfs';
-  sysopen(my $fh, $mount->[1], $O_PATH | $O_NOFOLLOW) or fail('mount', "$mount->[1]: $!");
-  my $is = readlink '/proc/self/fd/' . fileno $fh;
-  fail('mount', "$mount->[1] has become another path") if !defined $is || $is ne $mount->[1];
-  $mount->[3] = $fh;
-}
 
 leave_namespaces($NEWNS | $NEWPID) or fail('namespaces', "$!");
 my $inner = fork;
@@ -116,14 +104,25 @@ if ($inner) {
 }
 die_with_parent();
 must_mount('private mounts', 'none', '/', 'none', 0x44000, '');
+for my $mount (@mounts) {
+  next if $mount->[0] eq 'tmpfs';
+  sysopen(my $fh, $mount->[1], $O_PATH | $O_NOFOLLOW) or fail('mount', "$mount->[1]: $!");
+  my $is = readlink '/proc/self/fd/' . fileno $fh;
+  fail('mount', "$mount->[1] has become another path") if !defined $is || $is ne $mount->[1];
+  $mount->[3] = $fh;
+}
 must_mount('process table', 'proc', '/proc', 'proc', 14, '');
 open($log, '+>', "$dir/log") && unlink("$dir/log") or fail('log', "$!");
+my ($volume, $maker);
 if (defined $o{volume}) {
-  must_run('volume', 'mount', '-t', 'ext4', '-o', 'loop,noatime,nosuid,nodev,discard', $o{volume}, '/tmp');
-  unlink $o{volume} or fail('volume', "$!");
+  # A file without a name: whoever ends us, nothing of it stays.
+  sysopen($volume, "$dir/volume", $O_CREAT | $O_EXCL | 2, 0600) && unlink("$dir/volume") && truncate($volume, $o{volume})
+    or fail('volume', "$!");
+  fcntl($volume, 2, 0);
+  $maker = start('mkfs.ext4', '-q', '-F', '-O', '^has_journal', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard',
+    '/proc/self/fd/' . fileno $volume);
+  fcntl($volume, 2, 1);
 }
-my $volume_at = '/tmp';
-my $volume = syscall(428, $AT_FDCWD, $volume_at, $CLONE | $CLOEXEC);
 must_mount('working directory', 'decant', $dir, 'tmpfs', 6, 'size=16m,mode=0700');
 chdir $dir or fail('working directory', "$!");
 new_folder($_, 0755) for qw(fuse image lower rw root);
@@ -140,12 +139,6 @@ if (defined $o{nbd}) {
 my $map = "0 $base $o{count}\n";
 my ($user_ns, $why) = user_namespace($map, $map, 0, 1);
 fail('user namespace', $why) if defined $why;
-if (defined $o{volume}) {
-  my $why = move_here($volume, "$dir/rw");
-  fail('volume', $why) if defined $why;
-} else {
-  must_mount('write layer', 'decant', 'rw', 'tmpfs', 6, "size=$o{memory},mode=0755");
-}
 if (defined $o{nbd}) {
   my $deadline = time + 30;
   until (-s "$dir/nbdfuse.pid") {
@@ -157,11 +150,22 @@ if (defined $o{nbd}) {
 }
 $why = $o{fs} eq 'erofs' ? mount_erofs_file($disk, "$dir/image") : 'ext4 needs a loop device';
 if (defined $why) {
-  my $options = $o{fs} eq 'ext4' ? 'ro,noload,loop,nosuid,nodev' : 'ro,loop,nosuid,nodev';
-  must_run('image mount', 'mount', '-t', $o{fs}, '-o', $options, $disk, "$dir/image");
+  open(my $fh, '<', $disk) or fail('image', "$!");
+  $why = mount_loop($fh, "$dir/image", $o{fs}, $RDONLY | $NOSUID | $NODEV, $o{fs} eq 'ext4' ? 'noload' : '');
+  fail('image mount', $why) if defined $why;
 }
 $why = idmapped_bind("$dir/image", "$dir/lower", fileno($user_ns), $RDONLY | $NOSUID | $NODEV);
 fail('idmapped mount', $why) if defined $why;
+
+if (defined $volume) {
+  waitpid $maker, 0;
+  fail('volume', 'mkfs.ext4 failed') if $? != 0;
+  $why = mount_loop($volume, "$dir/rw", 'ext4', 0x400 | $NOSUID | $NODEV, 'discard');
+  fail('volume', $why) if defined $why;
+  close $volume;
+} else {
+  must_mount('write layer', 'decant', 'rw', 'tmpfs', 6, "size=$o{memory},mode=0755");
+}
 
 # The paths in the options are what the guest reads in its table of mounts, so they are not those of the host.
 my $OVERLAY = 'index=off,metacopy=off,redirect_dir=nofollow';
@@ -297,9 +301,9 @@ if ($guest == 0) {
   syswrite $ready_w, 'ok';
   sysread $go_r, my $word, 1;
   quit(1) if ($word || '') ne 'g';
-  my $alive = fileno $alive_w;
+  move_fd(fileno($alive_w), 0) or quit(1);
   enter_namespace(fileno($user_ns), $NEWUSER) or quit(1);
-  for my $fd (0 .. 255) { close_fd($fd) if $fd != $alive }
+  close_from(1);
   bound_capabilities(0);
   become(65534, 65534) && keep_capabilities(0) && not_dumpable() && die_with_parent() or quit(1);
   confine(unhex($o{seccomp})) or quit(1);

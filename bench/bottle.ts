@@ -1,0 +1,154 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { collectBottles, nativeBackend, openFencePool } from '@decant/bottle';
+import { MIB, Scope } from '@decant/core';
+import { run } from '@decant/core/node';
+import { startDockerd, whyNoDockerd } from '@decant/testkit';
+
+import { ROOT } from '../scripts/workspace.ts';
+import { launchBottle, runTrue } from './bottle-launch.ts';
+import { interleaved, median, wallSecondsOf } from './measure.ts';
+import type { BenchResult, Goal } from './report.ts';
+
+/** Bounds of the design. */
+const GOALS: Readonly<Record<string, Goal>> = {
+  native_cold_vs_docker_run: { most: 0.7 },
+  native_warm_vs_docker_run: { most: 0.2 },
+  exec_vs_docker_exec: { most: 0.3 },
+};
+
+const IMAGE = 'decant-bench';
+const APPLETS = ['sh', 'true', 'dd', 'sleep'];
+const TIMEOUT_MS = 120_000;
+
+/**
+ * Bottles of the native backend against a Docker daemon of its own, each from the call to the end of the first command:
+ * cold with everything, warm with a fence from a pool.
+ */
+export async function benchBottle({ short }: { readonly short: boolean }): Promise<BenchResult> {
+  await using scope = new Scope();
+  const folder = await mkdtemp(join(tmpdir(), 'decant-bench-bottle-'));
+  scope.defer(() => rm(folder, { recursive: true, force: true }));
+  const { file, tree } = await busyboxImage(folder);
+  const docker = await startPeer(scope, tree);
+  const pool = scope.use(openFencePool({ size: 2 }));
+  const bottle = scope.use(await launchBottle(folder, file));
+  const teardown: number[] = [];
+  /** The launch and its first command; what follows is not part of it. */
+  const launch = async (warm: boolean): Promise<number> => {
+    if (warm) await pool.filled();
+    await using own = new Scope();
+    const seconds = await wallSecondsOf(async () => {
+      const launched = own.use(await launchBottle(folder, file, warm ? { pool } : {}));
+      await runTrue(launched);
+    });
+    teardown.push(await wallSecondsOf(() => own[Symbol.asyncDispose]()));
+    return seconds;
+  };
+  const rounds = short ? { least: 1, most: 1 } : { least: 15, most: 40, untilMs: 90_000, warmUp: 2 };
+  const samples = await interleaved(rounds, {
+    cold: () => launch(false),
+    warm: () => launch(true),
+    exec: () => wallSecondsOf(() => runTrue(bottle)),
+    ...docker,
+  });
+  const has = 'dockerRun' in docker;
+  const ratio = (ours: 'cold' | 'warm' | 'exec', theirs: string) =>
+    has ? samples.ratio(ours, theirs as typeof ours) : null;
+  return {
+    name: 'bottle',
+    short,
+    input: { rounds: samples.of('cold').length },
+    fields: {
+      native_cold_vs_docker_run: ratio('cold', 'dockerRun'),
+      native_warm_vs_docker_run: ratio('warm', 'dockerRun'),
+      exec_vs_docker_exec: ratio('exec', 'dockerExec'),
+    },
+    goals: GOALS,
+    absolute: {
+      native_cold_ms: samples.median('cold') * 1000,
+      native_warm_ms: samples.median('warm') * 1000,
+      exec_ms_p50: samples.median('exec') * 1000,
+      teardown_ms: median(teardown) * 1000,
+      gc16_ms: await measureCollection(folder, file, short ? 2 : 16),
+      snapshot_mb_s: await measureExport(bottle, short ? 16 : 256),
+      ...(has
+        ? {
+            docker_run_ms: samples.median('dockerRun' as 'cold') * 1000,
+            docker_exec_ms: samples.median('dockerExec' as 'cold') * 1000,
+          }
+        : {}),
+    },
+  };
+}
+
+async function busyboxImage(folder: string): Promise<{ readonly file: string; readonly tree: string }> {
+  const tree = join(folder, 'tree');
+  for (const name of ['bin', 'etc', 'tmp']) await mkdir(join(tree, name), { recursive: true });
+  await copyFile('/bin/busybox', join(tree, 'bin/busybox'));
+  for (const name of APPLETS) await symlink('busybox', join(tree, 'bin', name));
+  const file = join(folder, 'image.erofs');
+  await run('mkfs.erofs', [file, tree], { timeoutMs: TIMEOUT_MS });
+  return { file, tree };
+}
+
+/** The same image in a daemon of its own, with a container that waits; nothing where there can be no daemon. */
+async function startPeer(scope: Scope, tree: string) {
+  const why = await whyNoDockerd();
+  if (why !== undefined) {
+    console.log(`no Docker to compare with: ${why}`);
+    return {};
+  }
+  const { host } = scope.use(await startDockerd());
+  const docker = async (...args: string[]) =>
+    (await run('docker', args, { env: { ...process.env, DOCKER_HOST: host }, timeoutMs: TIMEOUT_MS })).stdout;
+  await run('sh', ['-c', `tar -C '${tree}' -c . | docker -H '${host}' import - ${IMAGE}`], { timeoutMs: TIMEOUT_MS });
+  const id = (await docker('run', '-d', '--network', 'none', IMAGE, '/bin/sleep', '3600')).toString().trim();
+  scope.defer(() => docker('rm', '-f', id));
+  return {
+    dockerRun: () => wallSecondsOf(() => docker('run', '--rm', '--network', 'none', IMAGE, '/bin/true')),
+    dockerExec: () => wallSecondsOf(() => docker('exec', id, '/bin/true')),
+  };
+}
+
+/** What it takes to clean up after a supervisor with so many bottles that was killed. */
+async function measureCollection(folder: string, file: string, count: number): Promise<number> {
+  const home = join(folder, 'killed');
+  await mkdir(home);
+  const flags = ['--conditions=@decant/source', join(ROOT, 'bench/bottle-launcher.ts')];
+  const child = spawn(process.execPath, [...flags, home, file, `${count}`], { stdio: ['ignore', 'pipe', 'inherit'] });
+  try {
+    await once(child.stdout, 'data');
+  } finally {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+  const seconds = await wallSecondsOf(async () => {
+    const { collected, failed } = await collectBottles({ directory: join(home, 'bottles'), backends: [nativeBackend()] });
+    if (collected.length !== count || failed.length > 0) throw new Error(`${collected.length} of ${count} collected`);
+  });
+  return seconds * 1000;
+}
+
+/** Megabytes a second of the layer of what a bottle wrote. */
+async function measureExport(
+  bottle: Awaited<ReturnType<typeof launchBottle>>,
+  megabytes: number,
+): Promise<number> {
+  const writing = await bottle.exec({ argv: ['dd', 'if=/dev/urandom', 'of=/tmp/big', `bs=${MIB}`, `count=${megabytes}`] });
+  writing.stdin.end();
+  writing.stdout.resume();
+  writing.stderr.resume();
+  await writing.exit;
+  let bytes = 0;
+  const seconds = await wallSecondsOf(async () => {
+    for await (const piece of bottle.snapshot()) bytes += (piece as Buffer).length;
+  });
+  if (bytes < megabytes * MIB) throw new Error('the layer lacks what was written');
+  return bytes / 1e6 / seconds;
+}

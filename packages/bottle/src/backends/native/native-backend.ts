@@ -1,0 +1,58 @@
+import { openSandbox, probeJail, removeControlGroups } from '@decant/jail';
+
+import type { Backend, BackendReport, MachineRequest, PreparedMachine, ResourceStack } from '../backend.ts';
+import { machineOf } from './native-machine.ts';
+
+export interface NativeBackendOptions {
+  /** Folders that no mount may show: where decant keeps its images, keys and bottles. */
+  readonly hiddenFolders?: readonly string[] | undefined;
+}
+
+/** What a killed supervisor can leave: its empty control groups. All else ends with it. */
+const CLAIM = 'native-machine';
+
+/** Bottles as sandboxes of this machine: namespaces, mapped ids, a write layer over the mounted image, control groups. */
+export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {}): Backend {
+  return {
+    name: 'native',
+    joinsNetwork: true,
+    probe: probeNative,
+    prepare: (request, stack) => Promise.resolve(prepare(request, stack, hiddenFolders)),
+    async reap({ kind }) {
+      if (kind === CLAIM) await removeControlGroups();
+    },
+  };
+}
+
+async function probeNative(signal?: AbortSignal): Promise<BackendReport> {
+  const { ok, checks } = await probeJail({ signal });
+  const reasons = checks.filter((check) => !check.ok && !ok).map(({ why = '', mend = '' }) => `${why} ${mend}`.trim());
+  return { usable: ok, reasons, weaknesses: [] };
+}
+
+function prepare(
+  { slug, image, hostname, mounts, limits, stateDirectory, signal }: MachineRequest,
+  stack: ResourceStack,
+  hiddenFolders: readonly string[],
+): PreparedMachine {
+  return {
+    network: 'new',
+    async start({ networkNamespace }) {
+      const sandbox = await stack.enter(
+        { kind: CLAIM, slug },
+        () =>
+          openSandbox({
+            ...{ disk: image.disk, filesystem: image.filesystem, user: image.config.User },
+            ...{ hostname, networkNamespace, mounts, stateDirectory, hiddenFolders, signal },
+            writeLayer: { kind: 'disk', bytes: limits.diskBytes },
+            limits: { memoryBytes: limits.memoryBytes, processes: limits.processes, cpus: limits.cpus },
+          }),
+        async (opened) => {
+          await opened[Symbol.asyncDispose]();
+        },
+      );
+      return machineOf(sandbox, image.config);
+    },
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+}
