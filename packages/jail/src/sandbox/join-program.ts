@@ -15,6 +15,7 @@ const MOST_FILES = 65_536;
  * of starting a command, with the same rights as root of the image, and descriptors 0 and 1 are those of the caller.
  *
  *     < join PID USER-NAMESPACE BASE GROUP-FILE...
+ *     < users
  *     > files PASSWD GROUP
  *     < run MODE UID GID GROUPS MAKE WORKDIR COLUMNS ROWS PROCESSES SECCOMP COMMAND PATH ENVIRONMENT ARGV...
  *     > started | missing 126 or 127 | fail STEP REASON
@@ -31,6 +32,7 @@ sub gone { end_session() if $child && !$has_ended; quit(125) }
 ${PERL_CALLS}
 ${PERL_CONVERSATION}
 sub fail { report('fail', hexed($_[0]), hexed($_[1])); quit(125) }
+$SIG{__DIE__} = sub { fail('program', $_[0]) };
 ${PERL_PUMP}
 ${PERL_END_SESSION}
 die_with_parent();
@@ -59,6 +61,7 @@ enter_namespace(fileno($_->[0]), $_->[1]) or fail('namespaces', "$!") for @enter
 close $_->[0] for @enter;
 chdir '/' or fail('root', "$!");
 sysopen(my $root, '/', $O_PATH | $O_DIRECTORY) or fail('root', "$!");
+expect('users');
 report_users(fileno $root);
 my ($mode, $uid, $gid, $groups, $make, $workdir, $columns, $rows, $processes, $filter, $command, $path, $env, @argv) =
   expect('run');
