@@ -56,8 +56,8 @@ export async function copyIn(
     signal?.throwIfAborted();
     const [verb, why] = said.trim().split(' ');
     if (verb === 'fail') throw new DecantError('USAGE', `It cannot be copied in: ${quote(unhex(why))}.`);
-    if (failure !== undefined) throw failure;
-    if (verb !== 'ok') throw sandboxGone();
+    // Having all of it, the other side may end before it was told that there is no more.
+    if (verb !== 'ok') throw failure ?? sandboxGone();
   });
 }
 

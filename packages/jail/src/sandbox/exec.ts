@@ -68,7 +68,9 @@ export async function startCommand(
   const { child } = talk;
   let stopped: 'abort' | 'timeout' | undefined;
   let killTimer: NodeJS.Timeout | undefined;
+  let over = false;
   const stop = (why: 'abort' | 'timeout') => {
+    if (over) return;
     stopped ??= why;
     talk.send('kill');
     killTimer ??= setTimeout(() => talk.end(), KILL_MS);
@@ -94,8 +96,13 @@ export async function startCommand(
   if (!inherit) joiners.refill();
   const exit = (async (): Promise<SandboxExit> => {
     try {
-      if (early !== undefined) return early;
+      if (early !== undefined) {
+        over = true;
+        return early;
+      }
       const words = await talk.hear();
+      over = true;
+      talk.send('bye');
       if (stopped === 'abort') throw signal?.reason;
       if (words?.[0] === 'fail') throw setupError(unhex(words[1]), unhex(words[2]));
       if (words?.[0] !== 'exit') throw sandboxGone();
@@ -113,12 +120,12 @@ export async function startCommand(
     signal(name) {
       const number = constants.signals[name] as number | undefined;
       if (number === undefined) throw new DecantError('USAGE', `There is no signal ${quote(name)}.`);
-      talk.send('signal', number);
+      if (!over) talk.send('signal', number);
     },
     resize(size) {
       if (terminal === undefined) throw new DecantError('USAGE', 'The command has no terminal.');
       checkSize(size);
-      talk.send('resize', size.columns, size.rows);
+      if (!over) talk.send('resize', size.columns, size.rows);
     },
   };
 }

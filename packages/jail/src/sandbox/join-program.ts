@@ -21,6 +21,7 @@ const MOST_FILES = 65_536;
  *     > started | missing 126 or 127 | fail STEP REASON
  *     < signal NUMBER | resize COLUMNS ROWS | kill        the last one ends the whole session
  *     > exit STATUS
+ *     < bye                                                  no order comes any more
  *
  * MODE is `pipes`, `terminal`, `inherit` (the caller's streams and session) or `task` (the caller's streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file
  * on 3 kills the session of a command that runs.
