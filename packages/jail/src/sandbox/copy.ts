@@ -54,8 +54,9 @@ export async function copyIn(
     signal?.throwIfAborted();
     const [verb, why] = said.trim().split(' ');
     if (verb === 'fail') throw new DecantError('USAGE', `It cannot be copied in: ${quote(unhex(why))}.`);
-    if (failure !== undefined) throw failure;
-    if (verb !== 'ok') throw sandboxGone();
+    // It has all of it, and may have ended before the pipe was closed from here.
+    if (verb === 'ok') return;
+    throw failure ?? sandboxGone();
   });
 }
 
