@@ -2,7 +2,7 @@ import { DecantError, MIB, quote } from '@decant/core';
 
 import { hex, sandboxGone, unhex } from './conversation.ts';
 import { checkInside, withTask } from './copy.ts';
-import type { SandboxEntrance } from './exec.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import { FILE_TASK } from './file-task.ts';
 import { joinProgram } from './join-program.ts';
 import { PieceReader } from './tree-writer.ts';
@@ -54,7 +54,14 @@ export async function withFiles(
         });
       },
     });
+    // It ends by itself; one that is ended from outside is waited for when the sandbox ends.
+    const ended = new Promise<void>((resolve) => {
+      if (child.stdout!.closed) resolve();
+      else child.stdout!.once('close', resolve);
+    });
     child.stdin!.end();
+    child.stdout!.resume();
+    await ended;
   });
 }
 
