@@ -62,6 +62,7 @@ export async function withFiles(
     child.stdin!.end();
     child.stdout!.resume();
     await ended;
+    signal?.throwIfAborted();
   });
 }
 
