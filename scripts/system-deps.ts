@@ -37,7 +37,11 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
   { name: 'python3-requests', purpose: 'another client of the image-builder', groups: ['test'] },
   { name: 'openssl', purpose: 'an authority and certificates for servers of tests', groups: ['test'] },
-  { name: 'python3', purpose: 'the attacks from within bottles, and what the C library reads as an address', groups: ['test'] },
+  {
+    name: 'python3',
+    purpose: 'the attacks from within bottles, and what the C library reads as an address',
+    groups: ['test'],
+  },
   { name: 'tmux', purpose: 'a real terminal', groups: ['test'] },
   { name: 'chromium', purpose: 'runs the chunking core in a browser', groups: ['test'] },
   { name: 'qemu-system-x86', purpose: 'boots a guest from the block device', groups: ['test', 'bench'] },
