@@ -15,7 +15,7 @@ const config: KnipConfig = {
   },
   workspaces: {
     '.': {
-      entry: ['scripts/*.ts', 'bench/run.ts', 'e2e/**/*.ts', 'fuzz/fuzz-worker.ts'],
+      entry: ['scripts/*.ts', 'bench/run.ts', 'bench/bottle-launcher.ts', 'e2e/**/*.ts', 'fuzz/fuzz-worker.ts'],
       project: ['scripts/**/*.ts', 'e2e/**/*.ts', 'fuzz/**/*.ts', '*.ts'],
       // Started by path from scripts/.
       ignoreDependencies: ['@arethetypeswrong/cli', 'turbo'],

@@ -1,9 +1,9 @@
 import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
-import { run } from '@decant/core/node';
+import { processStart, run } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { Internet, route } from '../testing/internet.ts';
@@ -321,12 +321,29 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     await expect(fence.stats()).rejects.toMatchObject({ code: 'JAIL_FAILED' });
   });
 
+  test('the sidecar dies with its supervisor, however that ends', async () => {
+    const index = fileURLToPath(new URL('./open-fence.ts', import.meta.url));
+    const program = [
+      `const { openFence } = await import(${JSON.stringify(index)});`,
+      "const fence = await openFence({ network: 'new', policy: { routes: [], deny: [] }, onAudit: () => undefined });",
+      'process.stdout.write(fence.processId + "\\n", () => process.kill(process.pid, "SIGKILL"));',
+    ].join('\n');
+    const args = ['--conditions=@decant/source', '--input-type=module', '-e', program];
+    let pid = 0;
+    const told = (line: string) => {
+      pid = Number(line);
+    };
+    await expect(run(process.execPath, args, { onLine: told, timeoutMs: 30_000 })).rejects.toThrow('SIGKILL');
+    expect(pid).toBeGreaterThan(1);
+    await expect.poll(() => processStart(pid), { timeout: 5000 }).toBeUndefined();
+  });
+
   test('a supervisor that cannot record closes the fence', async () => {
     const fence = await openFence({
       network: 'new',
       policy: NOTHING,
-      onAudit: () => {
-        throw new Error('the disk is full');
+      onAudit: ({ type }) => {
+        if (type === 'request') throw new Error('the disk is full');
       },
     });
     await run(

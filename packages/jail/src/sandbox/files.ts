@@ -54,7 +54,14 @@ export async function withFiles(
         });
       },
     });
+    // It ends by itself; one that is ended from outside is waited for when the sandbox ends.
+    const ended = new Promise<void>((resolve) => {
+      if (child.stdout!.closed) resolve();
+      else child.stdout!.once('close', resolve);
+    });
     child.stdin!.end();
+    child.stdout!.resume();
+    await ended;
   });
 }
 
