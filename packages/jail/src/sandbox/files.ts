@@ -2,7 +2,7 @@ import { DecantError, MIB, quote } from '@decant/core';
 
 import { hex, sandboxGone, unhex } from './conversation.ts';
 import { checkInside, withTask } from './copy.ts';
-import type { SandboxEntrance } from './exec.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import { FILE_TASK } from './file-task.ts';
 import { joinProgram } from './join-program.ts';
 import { PieceReader } from './tree-writer.ts';
