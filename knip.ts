@@ -24,6 +24,11 @@ const config: KnipConfig = {
       entry: ['src/**/contract.ts', 'src/**/*-worker.ts'],
       project: ['src/**/*.ts'],
     },
+    'packages/bottle': {
+      // A program of its own; started by path.
+      entry: ['src/egress/sidecar.ts', 'src/**/*-worker.ts'],
+      project: ['src/**/*.ts'],
+    },
     'packages/cli': {
       entry: ['src/main.ts', 'bin/*'],
       project: ['src/**/*.ts'],

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 
 import { ensureSystemDependencies } from '../scripts/system-deps.ts';
 import { ROOT } from '../scripts/workspace.ts';
+import { benchBottleProxy } from './bottle-proxy.ts';
 import { benchBottle } from './bottle.ts';
 import { benchBuild } from './build.ts';
 import { benchBundle } from './bundle.ts';
@@ -21,6 +22,7 @@ const BENCHES: Readonly<Record<string, (options: { short: boolean }) => Promise<
   'rootfs-linear': benchRootfsLinear,
   share: benchShare,
   build: benchBuild,
+  'bottle-proxy': benchBottleProxy,
   bottle: benchBottle,
 };
 

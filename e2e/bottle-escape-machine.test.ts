@@ -1,6 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -63,8 +72,10 @@ describe.each(BACKENDS)('[backend:%s] a bottle holds', (backend, usable) => {
       shared = at('shared');
       mkdirSync(shared);
       writeFileSync(join(shared, 'open.txt'), 'open');
+      // The folder is a person's, and one file in it is not.
       writeFileSync(join(shared, 'secret.txt'), canary, { mode: 0o600 });
       chmodSync(shared, 0o755);
+      for (const path of [shared, join(shared, 'open.txt')]) chownSync(path, 12_345, 12_345);
       world = await startWorld(folder.path, canary);
       escape = await open('machine', {
         mounts: [

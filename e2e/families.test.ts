@@ -128,6 +128,11 @@ describe.skipIf(!available).each(FAMILIES.filter(({ long }) => all || !long))(
       expect(theirs.filter((line) => !own.has(line)).slice(0, 20)).toEqual([]);
     });
 
+    test('every chunk of it is found and verified', async () => {
+      const verified = await decantJson<{ chunks: number }>(['image', 'verify', 'family'], options);
+      expect(verified.chunks).toBeGreaterThan(0);
+    });
+
     test('it runs', async () => {
       for (const [command, stdout] of runs) {
         const result = await decant(['run', 'family', '--', ...command], options);

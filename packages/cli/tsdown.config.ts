@@ -22,7 +22,7 @@ export default [
     {
       ...oneFile,
       clean: false,
-    fixedExtension: true,
+      fixedExtension: true,
       inputOptions: { resolve: { conditionNames: ['@decant/source', 'node', 'import', 'default'] } },
     },
   ),

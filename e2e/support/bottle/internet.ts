@@ -107,7 +107,9 @@ export async function startInternet(folder: string): Promise<Internet> {
     closers.push(await countDatagrams(forbidden, address, port));
   }
   const names: string[] = [];
-  closers.push(await serveNames(NAME_SERVER, zone(), names));
+  closers.push(
+    await serveNames(NAME_SERVER, { zone: ZONE, rebinding: /^rebind-\d+\.wild\.test$/, address: ALLOWED }, names),
+  );
   return {
     caFile: join(folder, 'ca.pem'),
     caPem: certificates.authority,
@@ -184,29 +186,24 @@ function answerTo(
   };
 }
 
-function zone(): Zone {
-  // The first answer is public and the next is not: what a rebinding name does.
-  let rebinds = 0;
-  return {
-    'allowed.test': { A: [ALLOWED], AAAA: [ALLOWED_V6] },
-    'six.wild.test': { AAAA: [ALLOWED_V6] },
-    'one.wild.test': { A: [ALLOWED] },
-    'other.test': { A: [ALLOWED] },
-    'pinned.test': { A: [ALLOWED] },
-    'rebind.test': { A: () => [rebinds++ === 0 ? ALLOWED : '127.0.0.1'], ttl: 0 },
-    'loopback.test': { A: ['127.0.0.1'] },
-    'mixed.test': { A: [ALLOWED, '127.0.0.1'] },
-    'mixed6.test': { A: [ALLOWED], AAAA: ['::1'] },
-    'chain.test': { CNAME: 'inner.test', A: [PRIVATE] },
-    'private.test': { A: [PRIVATE] },
-    'ula.test': { AAAA: ['fd12::1'] },
-    'mapped.test': { AAAA: ['::ffff:127.0.0.1'] },
-    'nat64.test': { AAAA: ['64:ff9b::7f00:1'] },
-    'meta.test': { A: ['169.254.169.254'] },
-    'meta6.test': { AAAA: ['fd00:ec2::254'] },
-    'metadata.google.internal': { A: ['169.254.169.254'] },
-    'host.docker.internal': { A: [GATEWAY] },
-    '127.0.0.1.nip.test': { A: ['127.0.0.1'] },
-    'evil.test': { A: [FORBIDDEN], AAAA: [FORBIDDEN_V6] },
-  };
-}
+const ZONE: Zone = {
+  'allowed.test': { A: [ALLOWED], AAAA: [ALLOWED_V6] },
+  'six.wild.test': { AAAA: [ALLOWED_V6] },
+  'one.wild.test': { A: [ALLOWED] },
+  'other.test': { A: [ALLOWED] },
+  'pinned.test': { A: [ALLOWED] },
+  'loopback.test': { A: ['127.0.0.1'] },
+  'mixed.test': { A: [ALLOWED, '127.0.0.1'] },
+  'mixed6.test': { A: [ALLOWED], AAAA: ['::1'] },
+  'chain.test': { CNAME: 'inner.test', A: [PRIVATE] },
+  'private.test': { A: [PRIVATE] },
+  'ula.test': { AAAA: ['fd12::1'] },
+  'mapped.test': { AAAA: ['::ffff:127.0.0.1'] },
+  'nat64.test': { AAAA: ['64:ff9b::7f00:1'] },
+  'meta.test': { A: ['169.254.169.254'] },
+  'meta6.test': { AAAA: ['fd00:ec2::254'] },
+  'metadata.google.internal': { A: ['169.254.169.254'] },
+  'host.docker.internal': { A: [GATEWAY] },
+  '127.0.0.1.nip.test': { A: ['127.0.0.1'] },
+  'evil.test': { A: [FORBIDDEN], AAAA: [FORBIDDEN_V6] },
+};

@@ -11,7 +11,6 @@ export const POLICY: EgressPolicy = {
     // An operator who allows what must stay closed.
     route('traps', [
       ...[
-        'rebind.test',
         'loopback.test',
         'mixed.test',
         'mixed6.test',

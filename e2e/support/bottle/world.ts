@@ -1,19 +1,19 @@
 import { spawn } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 import {
-  openFence,
-  type AuditEvent,
+  nativeBackend,
+  openBottle,
+  planBottle,
   type Backend,
+  type Bottle,
   type BottleLimits,
   type EgressPolicy,
-  type Fence,
   type Mount,
 } from '../../../packages/bottle/src/index.ts';
 import { MIB } from '../../../packages/core/src/index.ts';
-import { openSandbox, type Sandbox } from '../../../packages/jail/src/index.ts';
 import type { AuditLine } from './audit-lines.ts';
 import { NAME_SERVER, startInternet, type Internet, type Sightings } from './internet.ts';
 
@@ -67,21 +67,13 @@ export interface ExecResult {
   readonly stderr: string;
 }
 
-/** A machine behind a fence: what a bottle is made of. */
-interface Cell {
-  readonly fence: Fence;
-  readonly sandbox: Sandbox;
-  readonly events: AuditEvent[];
-  readonly env: Readonly<Record<string, string>>;
-}
-
-const cells = new Map<string, Cell>();
+const bottles = new Map<string, Bottle>();
 let internet: Internet | undefined;
 
-function cellOf(slug: string): Cell {
-  const cell = cells.get(slug);
-  if (cell === undefined) throw new Error(`no cell ${slug}`);
-  return cell;
+function bottleOf(slug: string): Bottle {
+  const bottle = bottles.get(slug);
+  if (bottle === undefined) throw new Error(`no bottle ${slug}`);
+  return bottle;
 }
 
 function net(): Internet {
@@ -89,49 +81,61 @@ function net(): Internet {
   return internet;
 }
 
+function backendOf(name: Backend['name'], directory: string): Backend {
+  if (name === 'native') return nativeBackend({ hiddenFolders: [directory] });
+  throw new Error(`the suite cannot run on ${name} yet`);
+}
+
 const calls: WorldCalls = {
   async start(folder) {
     internet = await startInternet(folder);
   },
-  async open({ name, directory, image, policy, limits, environment = {} }) {
-    const slug = `${name}-${cells.size + 1}`;
-    const state = join(directory, slug);
-    await mkdir(state, { recursive: true });
-    const events: AuditEvent[] = [];
-    const fence = await openFence({
-      network: 'new',
-      policy,
-      resolvers: [`${NAME_SERVER}:53`],
-      upstreamCaPem: net().caPem,
-      onAudit: (event) => events.push(event),
+  async open({ backend: backendName, name, directory, image, policy, mounts = [], limits, environment = {} }) {
+    const backend = backendOf(backendName, directory);
+    const plan = await planBottle(
+      {
+        name,
+        image: 'attack',
+        backend: backendName,
+        egress: { policy, resolvers: [`${NAME_SERVER}:53`], upstreamCaFile: net().caFile },
+        mounts,
+        limits: {
+          cpus: 2,
+          memoryBytes: 512 * MIB,
+          processes: 256,
+          diskBytes: 64 * MIB,
+          wallTimeMs: 600_000,
+          ...limits,
+        },
+        agent: {
+          command: [],
+          prompt: undefined,
+          promptMode: 'argument',
+          environmentNames: Object.keys(environment),
+          user: undefined,
+          workingDir: undefined,
+        },
+      },
+      { backend },
+    );
+    const config = { User: 'agent', Env: ['PATH=/bin:/usr/bin'], WorkingDir: '/home/agent' };
+    const bottle = await openBottle(plan, {
+      directory,
+      backend,
+      environment,
+      resolveImage: async () => ({
+        image: { id: 'attack', disk: { file: image.file }, filesystem: image.filesystem, config },
+        [Symbol.asyncDispose]: async () => undefined,
+      }),
     });
-    const sandbox = await openSandbox({
-      disk: { file: image.file },
-      filesystem: image.filesystem,
-      networkNamespace: fence.networkNamespace,
-      writeLayer: { kind: 'disk', bytes: limits?.diskBytes ?? 64 * MIB },
-      limits: { cpus: 2, memoryBytes: 512 * MIB, processes: 256 },
-      stateDirectory: state,
-      user: 'agent',
-    });
-    for (const { path, content } of await fence.trustFiles(() => Promise.resolve(undefined))) {
-      const script = `mkdir -p ${dirname(path)} && cat > ${path} && chmod 644 ${path}`;
-      const exec = await sandbox.exec({ argv: ['/bin/sh', '-c', script], env: { PATH: '/bin' } });
-      exec.stdin.end(content);
-      exec.stdout.resume();
-      exec.stderr.resume();
-      await exec.exit;
-    }
-    const env = { PATH: '/bin:/usr/bin', ...fence.env, ...environment };
-    cells.set(slug, { fence, sandbox, events, env });
-    return { slug, state, processIds: [fence.processId] };
+    bottles.set(bottle.slug, bottle);
+    return { slug: bottle.slug, state: bottle.paths.state, processIds: await processIds(directory, bottle.slug) };
   },
-  async exec({ slug, argv, user = 'agent', input = '', terminal = false, env = {}, timeoutMs = 60_000 }) {
-    const cell = cellOf(slug);
-    const exec = await cell.sandbox.exec({
+  async exec({ slug, argv, user, input = '', terminal = false, env, timeoutMs = 60_000 }) {
+    const exec = await bottleOf(slug).exec({
       argv,
       user,
-      env: { ...cell.env, ...env },
+      env,
       timeoutMs,
       terminal: terminal ? { columns: 80, rows: 24 } : undefined,
     });
@@ -143,21 +147,42 @@ const calls: WorldCalls = {
     ]);
     return { exitCode, timedOut, stdout, stderr };
   },
-  copyIn: (slug, source, target) => cellOf(slug).sandbox.copyIn(source, target),
-  copyOut: (slug, source, target) => cellOf(slug).sandbox.copyOut(source, target),
-  audit: (slug) => Promise.resolve(cellOf(slug).events),
+  copyIn: (slug, source, target) => bottleOf(slug).copyIn(source, target),
+  copyOut: (slug, source, target) => bottleOf(slug).copyOut(source, target),
+  async audit(slug) {
+    const lines = (await readFile(bottleOf(slug).paths.audit, 'utf8')).trimEnd().split('\n');
+    return lines.filter((line) => line !== '').map((line) => JSON.parse(line) as AuditLine);
+  },
   sightings: () => Promise.resolve(net().sightings()),
   async stop(slug) {
-    const { sandbox, fence } = cellOf(slug);
-    cells.delete(slug);
-    await sandbox[Symbol.asyncDispose]();
-    await fence.close();
+    await bottleOf(slug).stop();
+    bottles.delete(slug);
   },
-  killSidecar(slug) {
-    process.kill(cellOf(slug).fence.processId, 'SIGKILL');
-    return Promise.resolve();
+  async killSidecar(slug) {
+    const [pid] = await processIds(dirname(bottleOf(slug).paths.state), slug, 'fence');
+    if (pid === undefined) throw new Error('the ledger names no sidecar');
+    process.kill(pid, 'SIGKILL');
   },
 };
+
+interface LedgerLine {
+  readonly kind?: string;
+  readonly claim?: number;
+  readonly note?: number;
+  readonly facts?: { readonly pid?: number };
+}
+
+/** Process ids of what a bottle holds, of one kind or of all, as its ledger has them. */
+async function processIds(directory: string, slug: string, kind?: string): Promise<number[]> {
+  const lines = (await readFile(join(directory, `${slug}.jsonl`), 'utf8')).trimEnd().split('\n');
+  const entries = lines.map((line) => JSON.parse(line) as LedgerLine);
+  const claims = new Set(
+    entries.filter((entry) => kind === undefined || entry.kind === kind).map(({ claim }) => claim),
+  );
+  return entries.flatMap(({ claim, note, facts }) =>
+    facts?.pid !== undefined && claims.has(claim ?? note) ? [facts.pid] : [],
+  );
+}
 
 interface Call {
   readonly id: number;
@@ -171,7 +196,7 @@ const careless = spawn('sh', ['-c', `sleep 900; : ${canary}`], { stdio: 'ignore'
 
 async function end(): Promise<void> {
   careless.kill();
-  await Promise.allSettled([...cells.keys()].map((slug) => calls.stop(slug)));
+  await Promise.allSettled([...bottles.values()].map((bottle) => bottle.stop()));
   process.exit(0);
 }
 

@@ -8,6 +8,7 @@ export type {
   ExecExit,
   ExecRequest,
   Machine,
+  MachineFiles,
   MachineRequest,
   Mount,
   PreparedMachine,

@@ -11,7 +11,7 @@ export async function writeBusyboxLayout(folder: string): Promise<void> {
   const tree = `${folder}.tree`;
   for (const name of ['bin', 'dev', 'etc', 'proc', 'tmp']) await mkdir(join(tree, name), { recursive: true });
   await copyFile(busybox, join(tree, 'bin/busybox'));
-  for (const name of ['cat', 'echo', 'ls', 'sh', 'sleep']) await symlink('busybox', join(tree, 'bin', name));
+  for (const name of ['cat', 'echo', 'ls', 'sh', 'sleep', 'stty']) await symlink('busybox', join(tree, 'bin', name));
   await writeFile(join(tree, 'etc/passwd'), 'root:x:0:0::/:/bin/sh\n');
   const layer = `${folder}.tar`;
   const flags = ['--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner', '-cf', layer];

@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 
+import { addBottleCommands } from './commands/bottle.ts';
 import { addBuildCommands } from './commands/build.ts';
 import { addContextCommands } from './commands/context.ts';
 import { addDoctorCommand } from './commands/doctor.ts';
@@ -38,6 +39,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 not allowed, 4 not foun
     );
   addImageCommands(program);
   addRunCommand(program);
+  addBottleCommands(program);
   addBuildCommands(program);
   addSnapshotCommands(program);
   addContextCommands(program);

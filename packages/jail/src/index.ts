@@ -18,6 +18,7 @@ export type {
   SandboxExec,
   SandboxExecOptions,
   SandboxExit,
+  SandboxFiles,
   SandboxMount,
   SandboxOptions,
   TerminalSize,

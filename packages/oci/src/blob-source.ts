@@ -4,6 +4,8 @@ import { checked } from './digest.ts';
 import type { Descriptor } from './documents.ts';
 
 export interface ReadOptions {
+  /** The reader is done with each piece when it asks for the next: what was unpacked may then be given up at once. */
+  readonly lend?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

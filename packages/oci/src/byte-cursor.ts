@@ -35,8 +35,8 @@ export class StreamCursor implements ByteCursor {
     const gathered: Uint8Array[] = [];
     let missing = lengthBytes;
     while (missing > 0 && (await this.#fill())) {
-      // A copy: the piece belongs to the source again once the next one is asked for.
-      const part = this.#slice(Math.min(missing, this.#piece.length - this.#position)).slice();
+      // A copy, which `slice` of a Buffer is not: the piece belongs to the source again once the next one is asked for.
+      const part = new Uint8Array(this.#slice(Math.min(missing, this.#piece.length - this.#position)));
       gathered.push(part);
       missing -= part.length;
     }
@@ -73,12 +73,13 @@ export class StreamCursor implements ByteCursor {
     while (this.#position === this.#piece.length) {
       if (this.#ended) return false;
       this.#signal?.throwIfAborted();
-      const next = await this.#source.next();
+      // Before the source has its piece back: it may give the memory up, and the piece is empty then.
       this.#pieceStart += this.#piece.length;
+      this.#piece = new Uint8Array();
       this.#position = 0;
+      const next = await this.#source.next();
       if (next.done === true) {
         this.#ended = true;
-        this.#piece = new Uint8Array();
         return false;
       }
       this.#piece = next.value;

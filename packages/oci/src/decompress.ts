@@ -1,7 +1,8 @@
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib';
 
-import { DecantError, isDecantError } from '@decant/core';
+import { DecantError, isDecantError, releaseBytes } from '@decant/core';
 
+import type { ReadOptions } from './blob-source.ts';
 import { StreamCursor } from './byte-cursor.ts';
 import { zstdFrames } from './zstd-frames.ts';
 
@@ -18,14 +19,14 @@ const OUTPUT_BYTES = 256 * 1024;
 export async function* decompress(
   source: AsyncIterable<Uint8Array>,
   compression: Compression,
-  options: { readonly zstdWindowBytes: number; readonly signal?: AbortSignal | undefined },
+  options: ReadOptions & { readonly zstdWindowBytes: number },
 ): AsyncGenerator<Uint8Array, void, undefined> {
   if (compression === 'none') {
     yield* source;
     return;
   }
   if (compression === 'gzip') {
-    yield* through(source, createGunzip({ chunkSize: OUTPUT_BYTES }));
+    yield* through(source, createGunzip({ chunkSize: OUTPUT_BYTES }), options);
     return;
   }
   const cursor = new StreamCursor(source, options.signal);
@@ -35,6 +36,7 @@ export async function* decompress(
       yield* through(
         frame.bytes,
         createZstdDecompress({ chunkSize: OUTPUT_BYTES, params: { [constants.ZSTD_d_windowLogMax]: windowLog } }),
+        options,
       );
     }
   } finally {
@@ -46,6 +48,7 @@ export async function* decompress(
 async function* through(
   source: AsyncIterable<Uint8Array>,
   decoder: Gunzip | ZstdDecompress,
+  { lend = false }: ReadOptions,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   let fedBytes = 0;
   let allFed = false;
@@ -70,7 +73,11 @@ async function* through(
   const feeding = feed();
   let decoderFailure: { readonly error: unknown } | undefined;
   try {
-    for await (const piece of decoder) yield piece as Uint8Array;
+    for await (const piece of decoder as AsyncIterable<Uint8Array>) {
+      yield piece;
+      // The decoder has done with a buffer that is full; left to the collector, a gigabyte of them costs it seconds.
+      if (lend) releaseBytes(piece);
+    }
   } catch (error) {
     decoderFailure = { error };
   } finally {

@@ -3,6 +3,7 @@ import { constants, gzipSync, zstdCompressSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 
 import type { Compression } from './decompress.ts';
+import { StreamCursor } from './byte-cursor.ts';
 import { createLayer } from './layer.ts';
 import { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
 import { digestOf } from './testing/make-layout.ts';
@@ -183,3 +184,42 @@ describe('a layer', () => {
 });
 
 const ZEROS_64M = gzipSync(Buffer.alloc(64 * 1024 * 1024), { level: 9 });
+
+describe('a layer whose pieces are lent', () => {
+  const long = text(1_500_000, 9);
+
+  it.each([
+    ['gzip', gzipSync(long)],
+    ['zstd', zstdCompressSync(long)],
+  ] as const)(
+    'gives up %s pieces that were read, and a cursor on it knows where it is',
+    async (compression, stored) => {
+      const kept: Uint8Array[] = [];
+      async function* seen() {
+        for await (const piece of layer(long, stored, compression, { pieceBytes: 1 << 20 }).open({ lend: true })) {
+          kept.push(piece);
+          yield piece;
+        }
+      }
+      const cursor = new StreamCursor(seen());
+      for (let at = 0; at < long.length; at = cursor.offset) {
+        expect(Buffer.compare(await cursor.take(70_001), long.subarray(at, at + 70_001))).toBe(0);
+        expect(await cursor.skip(130_003)).toBe(Math.min(130_003, Math.max(0, long.length - at - 70_001)));
+        expect(cursor.offset).toBe(Math.min(at + 200_004, long.length));
+      }
+      await cursor.drain();
+      expect(kept.some(({ length }) => length === 0)).toBe(true);
+    },
+  );
+
+  it('leaves alone what was only read and not unpacked', async () => {
+    const stored = Uint8Array.from(long);
+    const source = { digest: digestOf(stored), diffId: digestOf(long), mediaType: 'test', sizeBytes: stored.length };
+    const read = async function* () {
+      yield stored;
+    };
+    const named = createLayer({ ...source, compression: 'gzip', read }, DEFAULT_OCI_LIMITS);
+    for await (const piece of named.open({ lend: true })) expect(piece.length).toBeGreaterThan(0);
+    expect(stored.length).toBe(long.length);
+  });
+});

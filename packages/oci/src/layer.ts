@@ -79,7 +79,8 @@ async function* openLayer(
     yield* stored();
     return;
   }
-  const plain = decompressAs(stored(), { zstdWindowBytes: limits.zstdWindowBytes, signal: options.signal });
+  const { lend, signal } = options;
+  const plain = decompressAs(stored(), { zstdWindowBytes: limits.zstdWindowBytes, lend, signal });
   try {
     yield* checked(capped(plain, capBytes, digest), { digest: diffId, what: `The unpacked layer ${digest}` });
   } catch (error) {

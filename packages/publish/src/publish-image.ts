@@ -17,6 +17,7 @@ import {
   type Scratch,
 } from '@decant/rootfs';
 
+import { giveHeapBack } from './give-heap-back.ts';
 import { publishArchive } from './publish-archive.ts';
 import {
   admitStaged,
@@ -25,6 +26,9 @@ import {
   type PublishResult,
   type StagedImage,
 } from './publish-streaming.ts';
+
+/** From so many inodes on, the memory of a tree is given back at once when it is not needed any more. */
+const MANY_INODES = 20_000;
 
 /** What is made of an image, wherever it comes from. */
 export interface PublishFacts {
@@ -57,7 +61,8 @@ export async function publishImage(
 ): Promise<{ readonly published: PublishResult; readonly layoutMs: number }> {
   if (facts.format === 'cas-streaming') {
     // The tree is of no use to the admission, and an embedded server needs the memory for its own.
-    const { staged, layoutMs } = await stageImage(image, facts, context);
+    const { staged, layoutMs, inodeCount } = await stageImage(image, facts, context);
+    if (inodeCount >= MANY_INODES) giveHeapBack();
     return { published: await admitStaged(staged, context), layoutMs };
   }
   return publishExt4(image, facts, context);
@@ -68,12 +73,14 @@ async function stageImage(
   image: OciImage | RootTree,
   facts: PublishFacts,
   context: PublishContext,
-): Promise<{ readonly staged: StagedImage; readonly layoutMs: number }> {
+): Promise<{ readonly staged: StagedImage; readonly layoutMs: number; readonly inodeCount: number }> {
   const { scratchDirectory, signal } = context;
   const name = formatImageName(parseImageName(facts.name));
   const started = performance.now();
   await using scratch = await createScratch(scratchDirectory);
   const plan = await layOut(image, scratch, facts, context);
+  const { inodeCount } = plan;
+  if (inodeCount >= MANY_INODES) giveHeapBack();
   const layoutMs = Math.round(performance.now() - started);
   const staged = await stageStreaming(
     {
@@ -88,7 +95,7 @@ async function stageImage(
     },
     context,
   );
-  return { staged, layoutMs };
+  return { staged, layoutMs, inodeCount };
 }
 
 /** In a function of its own: the tree is not kept while what is planned is written. */

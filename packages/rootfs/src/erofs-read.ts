@@ -263,7 +263,8 @@ function lowerBound(ascending: readonly number[], least: number): number {
   return low;
 }
 
-async function readRange(
+/** Bytes of a file by its ranges, fewer at its end; holes are zeros. */
+export async function readRange(
   source: RandomAccess,
   file: ImageFile,
   offset: number,

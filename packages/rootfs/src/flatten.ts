@@ -42,7 +42,7 @@ const PROGRESS_BYTES = 8 * 1024 * 1024;
 export function flattenImage(image: Pick<OciImage, 'layers'>, options: FlattenOptions): Promise<FlattenedTree> {
   const inputs = image.layers.map((layer, i) => ({
     name: `layer ${i + 1} of ${image.layers.length}, ${layer.digest}`,
-    open: () => layer.open({ signal: options.signal }),
+    open: () => layer.open({ lend: true, signal: options.signal }),
   }));
   return flatten(inputs, 'oci', options);
 }

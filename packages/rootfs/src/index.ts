@@ -25,6 +25,7 @@ export {
   type ReadErofsOptions,
 } from './erofs-read.ts';
 export { checkExt4Options, type Ext4Options } from './ext4-options.ts';
+export { readExt4, type Ext4Image, type ReadExt4Options } from './ext4-read.ts';
 export { writeExt4, type Ext4Written, type WriteExt4Options } from './ext4-write.ts';
 export { runToolDirectly, type RunTool, type RunToolOptions, type ToolResult } from './run-tool.ts';
 export {

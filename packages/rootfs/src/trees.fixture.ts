@@ -117,7 +117,7 @@ export function contentOf(node: FileNode): Promise<Uint8Array> {
 
 export const describeSource = (root: DirectoryNode) => describeTree<TreeNode>(root, (node) => contentOf(node));
 
-export const describeImage = (image: ErofsImage) =>
+export const describeImage = (image: Pick<ErofsImage, 'root' | 'readFile'>) =>
   describeTree<ImageNode>(image.root, (node) => image.readFile(node, 0, node.sizeBytes));
 
 const byteName = fc

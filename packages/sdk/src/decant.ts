@@ -1,13 +1,20 @@
 import type { LogItem } from '@decant/builder-remote';
 import type { ApiKey, ImageDetail, NamedImage, NameHistory, RemoteBuild, Snapshot, SnapshotAlias } from '@decant/core';
 
+import { createBottles, type Bottles } from './bottles.ts';
 import { createImage, type CreateImageRequest } from './image-create.ts';
 import { deriveImage, type DeriveImageRequest } from './image-derive.ts';
 import { diffImages, type DiffImagesRequest, type ImageDiff } from './image-diff.ts';
 import { exportImage, type ExportRequest } from './image-export.ts';
 import { importImage, type ImportImageRequest } from './image-import.ts';
 import { inspectImage, listImages, nameHistory, removeName, tagImage } from './image-names.ts';
-import { runImageByName, type RunImageRequest, type RunImageResult } from './image-run.ts';
+import {
+  runFencedImage,
+  runImageByName,
+  type RunFencedRequest,
+  type RunImageRequest,
+  type RunImageResult,
+} from './image-run.ts';
 import { serveImage, type ServedImage, type ServeImageRequest } from './image-serve.ts';
 import {
   pullImage,
@@ -72,7 +79,10 @@ export interface Decant {
     serve(request: ServeImageRequest, options?: WorkOptions): Promise<ServedImage>;
     /** Runs a command in the image in a sandbox without network, streaming what it reads. */
     run(request: RunImageRequest, options?: WorkOptions): Promise<RunImageResult>;
+    /** The same in a bottle of its own that lets some hosts through. */
+    runFenced(request: RunFencedRequest, options?: WorkOptions): Promise<RunImageResult>;
   };
+  readonly bottles: Bottles;
   /** Builds at the image-builder, of this client or any other of the namespace. */
   readonly builds: {
     list(
@@ -123,7 +133,9 @@ export function createDecant(options: DecantOptions): Decant {
       export: (request, work = {}) => exportImage(session, request, work),
       serve: (request, work = {}) => serveImage(session, request, work),
       run: (request, work = {}) => runImageByName(session, request, work),
+      runFenced: (request, work = {}) => runFencedImage(session, request, work),
     },
+    bottles: createBottles(session),
     builds: {
       list: (page = {}, { signal } = {}) => session.builder().list(page, { signal }),
       get: (id, { signal } = {}) => session.builder().get(id, { signal }),

@@ -16,7 +16,7 @@ import type { Session, WorkOptions } from './session.ts';
 import { addWorkspace, configWithWorkspace, workplaceOf } from './workspace.ts';
 
 export interface DeriveImageRequest extends FilesystemRequest {
-  /** What it is made from: a source as `import` takes it, or the name or id of a streaming image. */
+  /** What it is made from: a source as `import` takes it, or the name or id of an image. */
   readonly base: string;
   /** Directory that becomes the agent's workspace: `workspace` in the home of the image's user. */
   readonly workspace: string;

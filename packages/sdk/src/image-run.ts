@@ -1,12 +1,13 @@
-import { join } from 'node:path';
-
-import { DecantError, GIB, isDecantError, quote, type ImageDetail } from '@decant/core';
+import type { AgentViewer, SupervisedBottle } from '@decant/bottle';
+import { GIB, quote } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { runImage, type GuestStreams } from '@decant/jail';
-import { serveNbd } from '@decant/stream';
 
+import { openBottleDisk } from './bottle-image.ts';
+import { planFor } from './bottle-plan.ts';
+import { runBottle } from './bottle-run.ts';
 import { argumentsOf, environmentOf, workingDirOf } from './guest-command.ts';
-import { openDisk } from './image-disk.ts';
+import { inspectImage } from './image-names.ts';
 import type { RunStats } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
@@ -20,6 +21,16 @@ export interface RunImageRequest {
   readonly trustFilesystem?: boolean | undefined;
 }
 
+export interface RunFencedRequest extends Omit<RunImageRequest, 'stdio'> {
+  /** Hosts that it may reach by HTTP: `HOST`, `*.NAME`, `HOST:PORT`. */
+  readonly allow: readonly string[];
+  readonly viewer: AgentViewer;
+  readonly stdin: NonNullable<GuestStreams['stdin']>;
+  /** A terminal of this size instead of pipes. */
+  readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
+  readonly onReady?: ((ready: SupervisedBottle) => void) | undefined;
+}
+
 export interface RunImageResult {
   /** The command's; 127 when the image has no such command, 126 when it cannot be executed. */
   readonly exitCode: number;
@@ -31,63 +42,62 @@ export interface RunImageResult {
 /** Most bytes a run can write when its image asks for no size. */
 const DEFAULT_WRITE_BYTES = GIB;
 
+/** Runs a command in an image without any network: a bottle whose fence has no way through, so that it needs none. */
 export async function runImageByName(
   session: Session,
   request: RunImageRequest,
   { onEvent, signal }: WorkOptions,
 ): Promise<RunImageResult> {
+  const { ref, trustFilesystem } = request;
   await using scratch = await openScratchDirectory(session.paths.scratch);
-  await using opened = await openDisk(session, request.ref, { scratchDirectory: scratch.path, onEvent, signal });
-  const { detail } = opened;
-  const filesystem = mountable(detail, request);
-  const failures: unknown[] = [];
-  const socketPath = join(scratch.path, 'nbd');
-  await using server =
-    opened.file === undefined
-      ? await serveNbd({
-          listen: { socketPath },
-          exports: new Map([['', opened.disk]]),
-          onError: (error) => failures.push(error),
-        })
-      : undefined;
-  const run = detail.config?.config ?? {};
-  const argv = argumentsOf(run, request);
+  const image = { ref, scratchDirectory: scratch.path, trustFilesystem, onEvent, signal };
+  await using opened = await openBottleDisk(session, image);
+  const { disk, filesystem, config } = opened.image;
+  const { diskBytes } = opened.detail;
+  const argv = argumentsOf(config, request);
   const { exitCode, ran } = await runImage({
-    disk: server === undefined ? { file: opened.file ?? '' } : { nbdSocket: socketPath },
+    disk,
     filesystem,
     argv,
-    env: environmentOf(run),
-    user: run.User,
-    workingDir: workingDirOf(run),
-    diskBytes: detail.diskBytes === 0 ? DEFAULT_WRITE_BYTES : detail.diskBytes,
+    env: environmentOf(config),
+    user: config.User,
+    workingDir: workingDirOf(config),
+    diskBytes: diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes,
     stdio: request.stdio ?? 'inherit',
     stateDirectory: scratch.path,
     signal,
   }).catch((error: unknown) => {
     // A disk that could not be read is why the sandbox failed, and says more.
-    throw failures[0] ?? error;
+    throw opened.failure() ?? error;
   });
-  const broken = failures.find((failure) => isDecantError(failure));
+  const broken = opened.failure();
   if (broken !== undefined && exitCode !== 0) throw broken;
-  return { exitCode, notRun: ran ? undefined : whyNotRun(request.ref, argv[0] ?? '', exitCode), stats: opened.stats() };
+  return { exitCode, notRun: ran ? undefined : whyNotRun(ref, argv[0] ?? '', exitCode), stats: opened.stats() };
 }
+
+/** The same in a bottle that lets some hosts through. */
+export async function runFencedImage(
+  session: Session,
+  { ref, command, allow, trustFilesystem, ...supervision }: RunFencedRequest,
+  work: WorkOptions,
+): Promise<RunImageResult> {
+  const { config, diskBytes } = await inspectImage(session, ref, work);
+  const argv = argumentsOf(config?.config ?? {}, { ref, command });
+  const limits = { diskBytes: diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes };
+  const planned = await planFor(session, { image: ref, allow, command: argv, limits }, work);
+  const { exitCode, stats } = await runBottle(
+    session,
+    { ...supervision, planned, trustFilesystem, detached: false, graceMs: FENCED_GRACE_MS },
+    work,
+  );
+  return { exitCode, notRun: undefined, stats };
+}
+
+/** Between TERM and KILL of a command that is interrupted, milliseconds. */
+const FENCED_GRACE_MS = 2000;
 
 function whyNotRun(ref: string, command: string, exitCode: number): string {
   return exitCode === 127
     ? `${ref} has no command ${quote(command)}.`
     : `${quote(command)} in ${ref} is no program that its user may execute.`;
-}
-
-function mountable({ image }: ImageDetail, { ref, trustFilesystem = false }: RunImageRequest): 'erofs' | 'ext4' {
-  if (image.filesystem === 'raw') {
-    throw new DecantError('USAGE', `${ref} is a disk without a filesystem that decant knows.`, {
-      hint: 'Attach it to a virtual machine with: decant image serve',
-    });
-  }
-  if (image.layout === 'foreign' && !trustFilesystem) {
-    throw new DecantError('USAGE', `The filesystem of ${ref} was not made by decant, so it is not mounted.`, {
-      hint: "Say --trust-filesystem to let this machine's kernel mount it, or boot it in a virtual machine.",
-    });
-  }
-  return image.filesystem;
 }

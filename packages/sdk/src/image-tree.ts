@@ -2,6 +2,7 @@ import { DecantError, Scope } from '@decant/core';
 import {
   flattenImage,
   readErofs,
+  readExt4,
   type DirectoryNode,
   type ErofsImage,
   type ImageNode,
@@ -26,8 +27,8 @@ export type BaseTree = RootTree & AsyncDisposable;
 
 /**
  * Opens a base image as a tree: a source as `image import` takes it (`registry:REF`, `docker:REF`, `oci:DIR`, …), or a
- * streaming image of decant by name or id.
- * @throws USAGE for a disk (`raw:`) and for an image of one ext4 object, whose files are not read.
+ * image of decant by name or id.
+ * @throws USAGE for a disk (`raw:`), ROOTFS_UNSUPPORTED for an ext4 filesystem of others that has what ours have not.
  */
 export async function openBaseTree(
   session: Session,
@@ -50,10 +51,10 @@ export async function openBaseTree(
   if (source.kind === 'tar') return { ...rootOfTar(source.path), ...nothing };
   if (source.kind === 'dir') return { ...(await rootOfDirectory(source.path, options)), ...nothing };
   if (source.kind === 'overlay2') return { ...(await rootOfOverlay(source.path, options)), ...nothing };
-  throw new DecantError('USAGE', 'A disk image (raw:) is no base: its files are not read.', { hint: HINT });
+  throw new DecantError('USAGE', 'A disk image (raw:) is no base.', {
+    hint: 'Import it first and name the image, or name the base as registry:REF, docker:REF or oci:DIR.',
+  });
 }
-
-const HINT = 'Make the base with --streaming, or name it as registry:REF, docker:REF or oci:DIR.';
 
 async function openOwn(
   session: Session,
@@ -62,26 +63,23 @@ async function openOwn(
 ): Promise<BaseTree> {
   const { signal } = options;
   const { image, config } = await inspectImage(session, ref, { signal });
-  if (image.filesystem !== 'erofs') {
-    throw new DecantError('USAGE', `${ref} is an ${image.filesystem} image, which cannot be built upon.`, {
-      hint: HINT,
-      details: { id: image.id, filesystem: image.filesystem },
-    });
-  }
   await using scope = new Scope();
   const { disk } = scope.use(await openDisk(session, image.id, options));
-  const erofs = await readErofs(disk, { signal });
+  const files = image.filesystem === 'ext4' ? await readExt4(disk, { signal }) : await readErofs(disk, { signal });
   const architecture = image.architecture === null ? {} : { architecture: image.architecture };
   const kept = scope.move();
   return {
     config: config ?? { os: 'linux', ...architecture },
-    flatten: async ({ scratch }) => ({ root: await copyTree(erofs, scratch, signal), warnings: [] }),
+    flatten: async ({ scratch }) => ({ root: await copyTree(files, scratch, signal), warnings: [] }),
     [Symbol.asyncDispose]: () => kept[Symbol.asyncDispose](),
   };
 }
 
+/** The tree of an image of either filesystem. */
+type ReadTree = Pick<ErofsImage, 'root' | 'readFile'>;
+
 /** The tree with the content of its files in the scratch file; holes stay holes, second names second names. */
-async function copyTree(erofs: ErofsImage, scratch: Scratch, signal: AbortSignal | undefined): Promise<DirectoryNode> {
+async function copyTree(files: ReadTree, scratch: Scratch, signal: AbortSignal | undefined): Promise<DirectoryNode> {
   const copied = new Map<ImageNode, TreeNode>();
   const copy = async (node: ImageNode): Promise<TreeNode> => {
     const known = copied.get(node);
@@ -102,11 +100,11 @@ async function copyTree(erofs: ErofsImage, scratch: Scratch, signal: AbortSignal
       const blobOffset = scratch.sizeBytes;
       for (let done = 0; done < lengthBytes; done += PIECE_BYTES) {
         const size = Math.min(PIECE_BYTES, lengthBytes - done);
-        await scratch.append(await erofs.readFile(node, fileOffset + done, size, { signal }));
+        await scratch.append(await files.readFile(node, fileOffset + done, size, { signal }));
       }
       extents.push({ fileOffset, lengthBytes, blob: scratch, blobOffset });
     }
     return { kind: 'file', meta: node.meta, sizeBytes: node.sizeBytes, extents };
   };
-  return (await make(erofs.root)) as DirectoryNode;
+  return (await make(files.root)) as DirectoryNode;
 }

@@ -77,6 +77,14 @@ export interface CopyLimits {
   readonly bytes: number;
 }
 
+/** Single files of a machine, of 8 MiB at most. Links on the way to one are followed below the machine's root. */
+export interface MachineFiles {
+  /** Undefined when it is not there, no plain file, or too large. */
+  read(path: string): Promise<Uint8Array | undefined>;
+  /** Takes the place of what was there, also of a link; folders on the way are made. */
+  write(path: string, content: Uint8Array, mode: number): Promise<void>;
+}
+
 /** A running machine: what a backend gives and a bottle is built on. Disposing ends everything in it. */
 export interface Machine extends AsyncDisposable {
   exec(request: ExecRequest): Promise<Exec>;
@@ -87,6 +95,8 @@ export interface Machine extends AsyncDisposable {
   copyIn(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
   /** Copies a file or directory out to a path of the host that does not exist; what is inside never becomes a host path. */
   copyOut(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
+  /** Reads and writes single files inside for as long as `use` runs, where that is quicker than a copy of each. */
+  withFiles?(use: (files: MachineFiles) => Promise<void>, signal?: AbortSignal): Promise<void>;
   /** What was written above the image, as an uncompressed OCI layer (tar with whiteouts, ids as the image sees them). */
   exportChanges(signal?: AbortSignal): NodeJS.ReadableStream;
   /** Host process ids and kernel objects for the self-probe, the audit and statistics. */

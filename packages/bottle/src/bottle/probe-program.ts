@@ -1,20 +1,32 @@
 /**
- * Tries connections from inside a network namespace and says what became of them. Arguments are probes, one each:
+ * Tries connections from inside a network namespace and says what became of them. It enters the namespace as root and
+ * gives all rights up before it tries anything. Arguments: the namespace's path, and probes, one each:
  *
- *     tcp NAME ADDRESS PORT LIMIT_MS              connects
+ *     tcp NAME ADDRESS PORT LIMIT_MS -            connects
  *     ask NAME ADDRESS PORT LIMIT_MS HEX          connects, sends the bytes, and reads the first line of the answer
- *     dns NAME ADDRESS PORT LIMIT_MS HEX          sends a datagram and reads the answer's fourth byte
+ *     dns NAME ADDRESS PORT LIMIT_MS HEX          sends a datagram and reads the answer's header
  *
- * Each gives a line `NAME OUTCOME MS DETAIL`, OUTCOME being `connected`, `answered`, `failed` (DETAIL: the errno's name or
- * number) or `slow`; DETAIL is hexadecimal for `answered`. All of them run at the same time.
+ * Each gives a line `NAME OUTCOME MS DETAIL`, OUTCOME being `connected`, `answered` (DETAIL in hexadecimal), `failed`
+ * (DETAIL: the errno's name or number, or EOF) or `slow`. All of them run at the same time.
  */
 export const PROBE_PROGRAM = String.raw`
 use strict; use warnings; no warnings 'exec';
-use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6 IPPROTO_TCP);
+use Socket qw(:DEFAULT inet_pton pack_sockaddr_in6);
 use Errno (); use Fcntl; use POSIX ();
+my ($setns, $prctl) = (POSIX::uname())[4] eq 'aarch64' ? (268, 167) : (308, 157);
 my $ticks = POSIX::sysconf(POSIX::_SC_CLK_TCK());
+sub now { return (POSIX::times())[0] * 1000 / $ticks }
 
-sub now { return (POSIX::times())[0] / $ticks }
+my $path = shift @ARGV;
+open(my $ns, '<', $path) or die "$path: $!\n";
+syscall($setns, fileno $ns, 0x40000000) == 0 or die "setns: $!\n";
+close $ns;
+my $nobody = 65534;
+syscall($prctl, 38, 1, 0, 0, 0) == 0 or die "no_new_privs: $!\n";
+$) = "$nobody $nobody";
+POSIX::setgid($nobody) && POSIX::setuid($nobody) or die "setuid: $!\n";
+die "root is still there\n" if POSIX::setuid(0) || $) ne "$nobody $nobody";
+
 sub named {
   my $n = $_[0] + 0;
   for my $name (qw(ECONNREFUSED ENETUNREACH EHOSTUNREACH EAFNOSUPPORT EADDRNOTAVAIL EACCES EPERM ETIMEDOUT ECONNRESET)) {
@@ -22,55 +34,68 @@ sub named {
   }
   return $n;
 }
-sub wait_for {
-  my ($socket, $writing, $until) = @_;
-  my $left = $until - now();
-  return 0 if $left <= 0;
-  my $set = ''; vec($set, fileno $socket, 1) = 1;
-  my ($r, $w) = $writing ? (undef, $set) : ($set, undef);
-  return select($r, $w, undef, $left) > 0;
+my %running;
+sub finish {
+  my ($probe, $outcome, $detail) = @_;
+  syswrite STDOUT, join(' ', $probe->{name}, $outcome, int(now() - $probe->{began}), $detail) . "\n";
+  delete $running{$probe->{name}};
 }
-sub probe {
-  my ($kind, $address, $port, $limit, $hex) = @_;
-  my $until = now() + $limit / 1000;
-  my $six = index($address, ':') >= 0;
-  my $family = $six ? AF_INET6 : AF_INET;
-  my $packed = inet_pton($family, $address);
-  return ('failed', 'EINVAL') unless defined $packed;
-  my $to = $six ? pack_sockaddr_in6($port, $packed) : pack_sockaddr_in($port, $packed);
-  socket(my $s, $family, $kind eq 'dns' ? SOCK_DGRAM : SOCK_STREAM, 0) or return ('failed', named($!));
-  fcntl $s, F_SETFL, O_RDWR | O_NONBLOCK;
-  if (!connect $s, $to) {
-    return ('failed', named($!)) unless $!{EINPROGRESS};
-    return ('slow', '-') unless wait_for($s, 1, $until);
-    my $error = unpack 'i', getsockopt($s, SOL_SOCKET, SO_ERROR);
-    return ('failed', named($error)) if $error;
-  }
-  return ('connected', '-') if $kind eq 'tcp';
-  defined syswrite $s, pack 'H*', $hex or return ('failed', named($!));
-  my $answer = '';
-  while (1) {
-    return ('slow', '-') unless wait_for($s, 0, $until);
-    my $n = sysread $s, $answer, 4096, length $answer;
-    next if !defined $n && ($!{EAGAIN} || $!{EINTR});
-    return ('failed', named($!)) unless defined $n;
-    return ('failed', 'EOF') if !$n && $answer eq '';
-    last if !$n || $kind eq 'dns' || length $answer > 4096 || index($answer, "\n") >= 0;
-  }
-  if ($kind eq 'ask') { $answer =~ s/\r?\n.*//s; $answer = substr $answer, 0, 200 }
-  else { $answer = substr $answer, 0, 12 }
-  return ('answered', unpack('H*', $answer) || '-');
+sub connected {
+  my ($probe) = @_;
+  return finish($probe, 'connected', '-') if $probe->{kind} eq 'tcp';
+  $probe->{state} = 'reading';
+  my $bytes = pack 'H*', $probe->{hex};
+  my $sent = syswrite $probe->{socket}, $bytes;
+  finish($probe, 'failed', defined $sent ? 'EAGAIN' : named($!)) if !defined $sent || $sent < length $bytes;
 }
-my @children;
+sub answered {
+  my ($probe) = @_;
+  my $n = sysread $probe->{socket}, $probe->{answer}, 4096, length $probe->{answer};
+  return if !defined $n && ($!{EAGAIN} || $!{EINTR});
+  return finish($probe, 'failed', named($!)) unless defined $n;
+  my $answer = $probe->{answer};
+  return finish($probe, 'failed', 'EOF') if !$n && $answer eq '';
+  if ($probe->{kind} eq 'dns') { $answer = substr $answer, 0, 12 }
+  else {
+    return if $n && length $answer <= 4096 && index($answer, "\n") < 0;
+    $answer =~ s/\r?\n.*//s;
+    $answer = substr $answer, 0, 200;
+  }
+  finish($probe, 'answered', unpack('H*', $answer) || '-');
+}
 for (@ARGV) {
-  my ($kind, $name, $address, $port, $limit, $hex) = split / /;
-  my $pid = fork;
-  defined $pid or die "fork: $!\n";
-  push @children, $pid and next if $pid;
-  my $began = now();
-  my ($outcome, $detail) = probe($kind, $address, $port, $limit, $hex);
-  syswrite STDOUT, join(' ', $name, $outcome, int((now() - $began) * 1000), $detail) . "\n";
-  POSIX::_exit(0);
+  my %probe = (answer => '', state => 'connecting', began => now());
+  @probe{qw(kind name address port limit hex)} = split / /;
+  my $probe = $running{$probe{name}} = \%probe;
+  my $six = index($probe{address}, ':') >= 0;
+  my $family = $six ? AF_INET6 : AF_INET;
+  my $packed = inet_pton($family, $probe{address});
+  if (!defined $packed) { finish($probe, 'failed', 'EINVAL'); next }
+  my $to = $six ? pack_sockaddr_in6($probe{port}, $packed) : pack_sockaddr_in($probe{port}, $packed);
+  if (!socket $probe->{socket}, $family, $probe{kind} eq 'dns' ? SOCK_DGRAM : SOCK_STREAM, 0) {
+    finish($probe, 'failed', named($!));
+    next;
+  }
+  fcntl $probe->{socket}, F_SETFL, O_RDWR | O_NONBLOCK;
+  if (connect $probe->{socket}, $to) { connected($probe) }
+  elsif (!$!{EINPROGRESS}) { finish($probe, 'failed', named($!)) }
 }
-waitpid $_, 0 for @children;
+while (%running) {
+  my ($reading, $writing, $wait) = ('', '', 60_000);
+  for my $probe (values %running) {
+    my $left = $probe->{began} + $probe->{limit} - now();
+    if ($left <= 0) { finish($probe, 'slow', '-'); next }
+    $wait = $left if $left < $wait;
+    vec($probe->{state} eq 'reading' ? $reading : $writing, fileno $probe->{socket}, 1) = 1;
+  }
+  last unless %running;
+  select($reading, $writing, undef, $wait / 1000 + 0.01) > 0 or next;
+  for my $probe (values %running) {
+    my $fd = fileno $probe->{socket};
+    if ($probe->{state} eq 'reading') { answered($probe) if vec($reading, $fd, 1); next }
+    next unless vec($writing, $fd, 1);
+    my $error = unpack 'i', getsockopt($probe->{socket}, SOL_SOCKET, SO_ERROR);
+    if ($error) { finish($probe, 'failed', named($error)) } else { connected($probe) }
+  }
+}
 `;

@@ -8,7 +8,7 @@ import type { EgressPolicy } from '../net/policy.ts';
 import { selfProbe } from './self-probe.ts';
 
 const available =
-  process.platform === 'linux' && process.geteuid?.() === 0 && (await findProgram('nsenter')) !== undefined;
+  process.platform === 'linux' && process.geteuid?.() === 0 && (await findProgram('perl')) !== undefined;
 const nothing: EgressPolicy = { routes: [], deny: [] };
 const route = {
   id: 'r',

@@ -45,7 +45,6 @@ const DENIED_WITHIN_MS = 3000;
 const ALLOWED_WITHIN_MS = 15_000;
 const MOST_ALLOWED = 4;
 const MOST_HOST_ADDRESSES = 4;
-const NOBODY = '65534';
 /** Addresses for documentation (RFC 5737, RFC 3849): nobody has them, and only a test's policy could allow them. */
 const ADDRESSES = ['192.0.2.1', '198.51.100.1', '203.0.113.1'];
 const ADDRESSES_6 = ['2001:db8::1', '2001:db8:ffff::1'];
@@ -163,28 +162,12 @@ async function attempt(
   const args = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
     [kind, name, address, port, limitMs, bytes === undefined ? '-' : Buffer.from(bytes).toString('hex')].join(' '),
   );
-  const asNobody = ['setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups', '--no-new-privs'];
-  const { stdout } = await run(
-    'nsenter',
-    [
-      `--net=${networkNamespace}`,
-      '--',
-      ...asNobody,
-      '--bounding-set',
-      '-all',
-      '--',
-      'perl',
-      '-e',
-      PROBE_PROGRAM,
-      '--',
-    ].concat(args),
-    {
-      cwd: '/',
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
-      timeoutMs: ALLOWED_WITHIN_MS + DENIED_WITHIN_MS,
-      signal,
-    },
-  ).catch((error: unknown) => {
+  const { stdout } = await run('perl', ['-e', PROBE_PROGRAM, '--', networkNamespace, ...args], {
+    cwd: '/',
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+    timeoutMs: ALLOWED_WITHIN_MS + DENIED_WITHIN_MS,
+    signal,
+  }).catch((error: unknown) => {
     signal?.throwIfAborted();
     if (!isDecantError(error)) throw error;
     throw new DecantError('BOTTLE_PROBE_FAILED', `The fence could not be tried from inside: ${error.message}`, {

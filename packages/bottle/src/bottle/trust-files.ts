@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { isDecantError, MIB } from '@decant/core';
 
-import type { CopyLimits, Machine } from '../backends/backend.ts';
+import type { CopyLimits, Machine, MachineFiles } from '../backends/backend.ts';
 import type { Fence, TrustFile } from '../fence/fence.ts';
 
 /** A bundle of authorities is a quarter of a mebibyte. */
@@ -26,39 +26,53 @@ export interface TrustFilesOptions {
  * Nothing of the image has run yet: what is read is the image's own.
  */
 export async function putTrustFiles(options: TrustFilesOptions): Promise<void> {
-  const { fence, machine, stateDirectory, signal } = options;
+  const { machine, signal } = options;
+  if (machine.withFiles !== undefined) await machine.withFiles((files) => exchange(files, options), signal);
+  else await withCopies(options, (files) => exchange(files, options));
+}
+
+async function exchange(files: MachineFiles, { fence, imageKey }: TrustFilesOptions): Promise<void> {
+  const bundles = bundlesOf(imageKey);
+  const wanted = await fence.trustFiles(async (path) => {
+    if (!bundles.has(path)) bundles.set(path, await files.read(path));
+    return bundles.get(path);
+  });
+  const put = ({ path, content, mode }: TrustFile) => files.write(path, content, mode);
+  const [first, ...others] = wanted;
+  // It makes the folder that others share.
+  if (first !== undefined) await put(first);
+  await allSettled(others.map(put));
+}
+
+/** Files by a copy of each, through a folder of the host. */
+async function withCopies(
+  { machine, stateDirectory, signal }: TrustFilesOptions,
+  use: (files: MachineFiles) => Promise<void>,
+): Promise<void> {
   const folder = await mkdtemp(join(stateDirectory, 'trust', 'files-'));
+  let number = 0;
   try {
-    const bundles = bundlesOf(options.imageKey);
-    let number = 0;
-    const files = await fence.trustFiles(async (path) => {
-      if (!bundles.has(path)) bundles.set(path, await readInside(path, join(folder, `read-${++number}`), options));
-      return bundles.get(path);
+    await use({
+      async read(path) {
+        const copy = join(folder, `${++number}`);
+        try {
+          await machine.copyOut(path, copy, LARGEST, signal);
+        } catch (error) {
+          signal.throwIfAborted();
+          if (isDecantError(error) && NO_BUNDLE.has(error.code)) return undefined;
+          throw error;
+        }
+        return (await stat(copy)).isFile() ? await readFile(copy) : undefined;
+      },
+      async write(path, content, mode) {
+        const copy = join(folder, `${++number}`);
+        await writeFile(copy, content, { mode });
+        await machine.copyIn(copy, path, LARGEST, signal);
+      },
     });
-    const put = async ({ path, content, mode }: TrustFile) => {
-      const copy = join(folder, `write-${++number}`);
-      await writeFile(copy, content, { mode });
-      await machine.copyIn(copy, path, LARGEST, signal);
-    };
-    await allSettled(files.map(put));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-}
-
-async function readInside(
-  path: string,
-  copy: string,
-  { machine, signal }: TrustFilesOptions,
-): Promise<Uint8Array | undefined> {
-  try {
-    await machine.copyOut(path, copy, LARGEST, signal);
-  } catch (error) {
-    signal.throwIfAborted();
-    if (isDecantError(error) && NO_BUNDLE.has(error.code)) return undefined;
-    throw error;
-  }
-  return (await stat(copy)).isFile() ? await readFile(copy) : undefined;
 }
 
 /** All of them have ended when this settles. */

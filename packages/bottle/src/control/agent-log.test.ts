@@ -16,7 +16,7 @@ afterEach(() => rm(directory, { recursive: true, force: true }));
 async function read(log: AgentLog, options?: ReadLogOptions): Promise<string> {
   let text = '';
   for await (const { stream, bytes } of log.read(options))
-    text += stream === 'stdout' ? bytes.toString() : `[${bytes}]`;
+    text += stream === 'stdout' ? bytes.toString() : `[${bytes.toString()}]`;
   return text;
 }
 

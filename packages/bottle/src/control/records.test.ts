@@ -43,5 +43,5 @@ it('keeps a hundred', async () => {
   for (let i = 0; i < 103; i++) await openRecord(records, record('many', i));
   const names = await readdir(records);
   expect(names).toHaveLength(100);
-  expect(names.sort()[0]).toBe(`many.${1_700_000_003_000}`);
+  expect(names.sort()[0]).toBe('many.1700000003000');
 });

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import { ChunkedBody } from '../net/chunked-body.ts';
 import type { Field } from '../net/http-fields.ts';
 import type { ResponseFraming } from './response-head.ts';
-import { ConnectionFault, drained, writeTo, type StreamReader } from './stream-reader.ts';
+import { ConnectionFault, writeAll, type StreamReader } from './stream-reader.ts';
 
 export interface BodyRelay {
   readonly from: StreamReader;
@@ -26,16 +26,22 @@ export async function relayBody(relay: BodyRelay): Promise<void> {
 
 async function relayLength({ from, to, idleTimeMs, onBytes }: BodyRelay, bytes: number): Promise<void> {
   for (let left = bytes; left > 0;) {
-    const piece = await from.read(idleTimeMs);
-    if (piece === undefined) {
+    const pieces = await from.readAll(idleTimeMs);
+    if (pieces === undefined) {
       if (left === Infinity) return;
       throw new ConnectionFault('broken', 'a body ended before its length', from.stream);
     }
-    const taken = piece.length <= left ? piece : piece.subarray(0, left);
-    if (taken.length < piece.length) from.unread(piece.subarray(taken.length));
-    left -= taken.length;
-    onBytes(taken.length);
-    await writeTo(to, taken, idleTimeMs);
+    const taken: Buffer[] = [];
+    const rest: Buffer[] = [];
+    for (const piece of pieces) {
+      const mine = piece.length <= left ? piece : piece.subarray(0, left);
+      if (mine.length > 0) taken.push(mine);
+      if (mine.length < piece.length) rest.push(piece.subarray(mine.length));
+      left -= mine.length;
+    }
+    if (rest.length > 0) from.unread(Buffer.concat(rest));
+    onBytes(sizeOf(taken));
+    await writeAll(to, taken, idleTimeMs);
   }
 }
 
@@ -43,37 +49,31 @@ async function relayLength({ from, to, idleTimeMs, onBytes }: BodyRelay, bytes: 
 async function relayChunked({ from, to, chunksOut, idleTimeMs, onBytes }: BodyRelay): Promise<void> {
   const parser = new ChunkedBody();
   for (;;) {
-    const piece = await from.read(idleTimeMs);
-    if (piece === undefined) throw new ConnectionFault('broken', 'a chunked body ended early', from.stream);
-    const step = parser.push(piece);
-    if (step.type === 'refused') throw new ConnectionFault('invalid', step.reason, from.stream);
-    const size = step.data.reduce((sum, part) => sum + part.length, 0);
+    const pieces = await from.readAll(idleTimeMs);
+    if (pieces === undefined) throw new ConnectionFault('broken', 'a chunked body ended early', from.stream);
+    const parts: Uint8Array[] = [];
+    let trailers: readonly Field[] | undefined;
+    for (const [i, piece] of pieces.entries()) {
+      const step = parser.push(piece);
+      if (step.type === 'refused') throw new ConnectionFault('invalid', step.reason, from.stream);
+      parts.push(...step.data);
+      if (!step.done) continue;
+      from.unread(Buffer.concat([piece.subarray(step.consumed), ...pieces.slice(i + 1)]));
+      ({ trailers } = step);
+      break;
+    }
+    const size = sizeOf(parts);
     onBytes(size);
-    if (size > 0) await writeParts(to, step.data, size, chunksOut, idleTimeMs);
-    if (!step.done) continue;
-    if (step.consumed < piece.length) from.unread(piece.subarray(step.consumed));
-    if (chunksOut) await writeTo(to, `0\r\n${fieldLines(step.trailers)}\r\n`, idleTimeMs);
-    return;
+    const framed = chunksOut && size > 0;
+    const out: (Uint8Array | string)[] = framed ? [`${size.toString(16)}\r\n`, ...parts, '\r\n'] : parts;
+    if (trailers !== undefined && chunksOut) out.push(`0\r\n${fieldLines(trailers)}\r\n`);
+    await writeAll(to, out, idleTimeMs);
+    if (trailers !== undefined) return;
   }
 }
 
-async function writeParts(
-  to: Duplex,
-  parts: readonly Uint8Array[],
-  size: number,
-  chunksOut: boolean,
-  idleTimeMs: number,
-): Promise<void> {
-  if (to.destroyed || to.writableEnded) throw new ConnectionFault('broken', 'the connection was closed', to);
-  to.cork();
-  try {
-    if (chunksOut) to.write(`${size.toString(16)}\r\n`, 'latin1');
-    for (const part of parts) to.write(part);
-    if (chunksOut) to.write('\r\n', 'latin1');
-  } finally {
-    to.uncork();
-  }
-  if (to.writableNeedDrain) await drained(to, idleTimeMs);
+function sizeOf(pieces: readonly Uint8Array[]): number {
+  return pieces.reduce((sum, piece) => sum + piece.length, 0);
 }
 
 export function fieldLines(fields: readonly Field[]): string {

@@ -3,6 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { MIB } from '@decant/core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { Internet, route } from '../testing/internet.ts';
@@ -243,19 +244,18 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
     expect((await internet.seen()).forbidden.connections).toBe(0);
   });
 
-  test('100 MiB stream each way while the sidecar stays small', async () => {
+  test('a large body streams each way while the sidecar stays small', { timeout: 300_000 }, async () => {
+    // 1,024 in the long form.
+    const mib = Number(process.env['DECANT_STREAM_MIB'] ?? 100);
+    const timeoutMs = 120_000;
     const before = await memoryOf(internet.fence.processId);
-    const down = await curl(['-o', '/dev/null', '-w', '%{size_download}', 'https://api.example.com/big?mib=100'], {
-      timeoutMs: 60_000,
-    });
-    expect(down.stdout.toString('utf8')).toBe(String(100 * 1024 * 1024));
-    const source = [
-      'sh',
-      '-c',
-      `head -c 104857600 /dev/zero | ${CURL.join(' ').replace('10', '60')} -T - https://api.example.com/up`,
-    ];
-    expect(json((await internet.inside(source, { timeoutMs: 60_000 })).stdout).bytes).toBe(100 * 1024 * 1024);
-    expect((await memoryOf(internet.fence.processId)) - before).toBeLessThan(100 * 1024 * 1024);
+    const slow = ['curl', '--silent', '--show-error', '--max-time', '120'];
+    const get = [...slow, '-o', '/dev/null', '-w', '%{size_download}', `https://api.example.com/big?mib=${mib}`];
+    const down = await internet.inside(get, { timeoutMs });
+    expect(down.stdout.toString('utf8')).toBe(String(mib * MIB));
+    const put = `head -c ${mib * MIB} /dev/zero | ${slow.join(' ')} -T - https://api.example.com/up`;
+    expect(json((await internet.inside(['sh', '-c', put], { timeoutMs })).stdout).bytes).toBe(mib * MIB);
+    expect((await memoryOf(internet.fence.processId)) - before).toBeLessThan(100 * MIB);
   });
 });
 

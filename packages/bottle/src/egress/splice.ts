@@ -1,4 +1,4 @@
-import { ConnectionFault, writeTo, type StreamReader } from './stream-reader.ts';
+import { ConnectionFault, writeAll, type StreamReader } from './stream-reader.ts';
 
 export interface SpliceEnd {
   readonly sentBytes: number;
@@ -19,19 +19,19 @@ export async function splice(
   let lastMoved = Date.now();
   const pump = async (from: StreamReader, to: StreamReader, count: (bytes: number) => void) => {
     for (;;) {
-      let piece: Buffer | undefined;
+      let pieces: readonly Buffer[] | undefined;
       try {
-        piece = await from.read(idleTimeMs);
+        pieces = await from.readAll(idleTimeMs);
       } catch (error) {
         // One direction may rest as long as the other moves.
         const rests = error instanceof ConnectionFault && error.kind === 'slow' && Date.now() - lastMoved < idleTimeMs;
         if (rests) continue;
         throw error;
       }
-      if (piece === undefined) break;
+      if (pieces === undefined) break;
       lastMoved = Date.now();
-      count(piece.length);
-      await writeTo(to.stream, piece, idleTimeMs);
+      count(pieces.reduce((sum, piece) => sum + piece.length, 0));
+      await writeAll(to.stream, pieces, idleTimeMs);
       lastMoved = Date.now();
     }
     to.stream.end();

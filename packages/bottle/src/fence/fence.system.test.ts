@@ -382,7 +382,10 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
       ];
       await writeFile(program, source.join('\n'));
       await chmod(closed, 0o700);
-      const { sidecar, certificatePem } = await startSidecar({ network: 'new', sidecarUrl: pathToFileURL(program) }, [80]);
+      const { sidecar, certificatePem } = await startSidecar(
+        { network: 'new', sidecarUrl: pathToFileURL(program) },
+        [80],
+      );
       await sidecar.close();
       expect(JSON.parse(certificatePem)).toEqual([['package'], false, true]);
       // Only the sidecar saw the stand-in.

@@ -126,7 +126,9 @@ describe('openStack', () => {
     const backends = [backendOf('native', reap)];
     expect((await collectBottles({ directory, backends })).failed).toMatchObject([{ slug: 'agent' }]);
     stays = false;
-    expect((await collectBottles({ directory, backends })).collected).toEqual([{ slug: 'agent', kinds: ['container'] }]);
+    expect((await collectBottles({ directory, backends })).collected).toEqual([
+      { slug: 'agent', kinds: ['container'] },
+    ]);
     expect(await readdir(directory)).toEqual([]);
   });
 });

@@ -144,6 +144,11 @@ export class Internet implements AsyncDisposable {
     });
   }
 
+  /** Runs a program on the other side of the fence, beside the servers: what there is to compare with. */
+  async outside(argv: readonly string[], timeoutMs = 30_000): Promise<RunResult> {
+    return await run('nsenter', [`--net=/proc/${this.#child.pid}/ns/net`, ...argv], { timeoutMs });
+  }
+
   /** Sends bytes to an address behind the fence, and gives all that comes back until the other side closes. */
   async raw(address: string, port: number, bytes: string | Uint8Array, timeoutMs = 5000): Promise<Buffer> {
     const program = [
@@ -179,7 +184,7 @@ export class Internet implements AsyncDisposable {
   #ask<T>(order: Order): Promise<T> {
     const id = this.#next++;
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(id, { resolve: resolve as (value: never) => void, reject });
+      this.#waiting.set(id, { resolve, reject });
       this.#child.send({ id, order });
     }).finally(() => this.#waiting.delete(id));
   }

@@ -5,20 +5,25 @@ import { DecantError, errnoOf, quote } from '@decant/core';
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
 import { printable, say, stderr } from '../render/terminal.ts';
+import { foreground } from './agent-terminal.ts';
 
 export interface RunOptions extends CommonOptions {
   readonly statsFile?: string;
   readonly trustFilesystem?: boolean;
+  readonly allow?: readonly string[];
 }
 
 export function runAction(ref: string, rest: readonly string[], options: RunOptions): Promise<void> {
   return invokeWired({ ...options, transient: true }, async ({ decant, progress, signal }) => {
     const command = commandOf(ref, rest);
-    const { statsFile, trustFilesystem } = options;
-    const { exitCode, notRun, stats } = await decant.images.run(
-      { ref, command, trustFilesystem },
-      { onEvent: progress.onEvent, signal },
-    );
+    const { statsFile, trustFilesystem, allow } = options;
+    const work = { onEvent: progress.onEvent, signal };
+    const run = async () => {
+      if (allow === undefined) return decant.images.run({ ref, command, trustFilesystem }, work);
+      await using streams = foreground({ onStart: () => progress.end() });
+      return await decant.images.runFenced({ ref, command, trustFilesystem, allow, ...streams.agent }, work);
+    };
+    const { exitCode, notRun, stats } = await run();
     progress.end();
     if (notRun !== undefined) say(`${stderr.style.red(stderr.style.bold('error:'))} ${printable(notRun)}`);
     if (statsFile !== undefined) await writeStats(statsFile, `${JSON.stringify(stats)}\n`);
@@ -31,11 +36,16 @@ export function runAction(ref: string, rest: readonly string[], options: RunOpti
  * a separator is taken for an option of ours in the wrong place.
  */
 export function commandOf(ref: string, rest: readonly string[]): readonly string[] {
+  return afterSeparator(rest, `decant run ${ref}`, 'image');
+}
+
+/** The same for any command line that names `what` first. @throws USAGE */
+export function afterSeparator(rest: readonly string[], line: string, what = 'bottle'): readonly string[] {
   const [first = ''] = rest;
   if (first === '--') return rest.slice(1);
   if (first.startsWith('-')) {
-    throw new DecantError('USAGE', `The option ${quote(first)} stands after the image.`, {
-      hint: `Options go before the image; what belongs to the command follows a separator: decant run ${ref} -- …`,
+    throw new DecantError('USAGE', `The option ${quote(first)} stands after the ${what}.`, {
+      hint: `Options go before the ${what}; what belongs to the command follows a separator: ${line} -- …`,
     });
   }
   return rest;

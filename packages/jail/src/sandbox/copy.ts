@@ -56,8 +56,9 @@ export async function copyIn(
     signal?.throwIfAborted();
     const [verb, why] = said.trim().split(' ');
     if (verb === 'fail') throw new DecantError('USAGE', `It cannot be copied in: ${quote(unhex(why))}.`);
-    // Having all of it, the other side may end before it was told that there is no more.
-    if (verb !== 'ok') throw failure ?? sandboxGone();
+    // It has all of it, and may have ended before the pipe was closed from here.
+    if (verb === 'ok') return;
+    throw failure ?? sandboxGone();
   });
 }
 
@@ -76,8 +77,8 @@ export async function copyOut(
   });
 }
 
-/** Runs a task of copy-tasks.ts inside; it has ended when this settles. */
-async function withTask(
+/** Runs a task of copy-tasks.ts or file-task.ts inside; it has ended when this settles. */
+export async function withTask(
   program: string,
   entrance: SandboxEntrance,
   {
@@ -110,7 +111,7 @@ async function withTask(
   }
 }
 
-function checkInside(path: string): void {
+export function checkInside(path: string): void {
   if (path.startsWith('/') && !path.includes('\0')) return;
   throw new DecantError('USAGE', `${quote(path)} is not an absolute path inside.`);
 }

@@ -29,8 +29,11 @@ export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void 
   if (texts.some((text) => text.includes('\0'))) {
     throw new DecantError('USAGE', 'A command, environment or working directory cannot hold a NUL character.');
   }
-  if (names.some((name) => name === '' || name.includes('='))) {
-    throw new DecantError('USAGE', 'The name of an environment variable cannot be empty or hold an equals sign.');
+  if (names.some((name) => name === '' || /=|\p{Cc}/u.test(name))) {
+    throw new DecantError(
+      'USAGE',
+      'The name of an environment variable cannot be empty or hold an equals sign or control character.',
+    );
   }
   if (names.length > MOST_VARIABLES) {
     throw new DecantError('LIMIT_EXCEEDED', 'More than 2,000 environment variables.');

@@ -9,6 +9,7 @@ import { seccompFilter } from '../seccomp.ts';
 import { resolveUser } from '../user.ts';
 import { exportChanges } from './changes.ts';
 import { copyIn, copyOut } from './copy.ts';
+import { withFiles } from './files.ts';
 import { converse, hex, unhex, type Conversation } from './conversation.ts';
 import { answer, startCommand } from './exec.ts';
 import { Joiners } from './joiners.ts';
@@ -157,6 +158,7 @@ function own(
     execInherited: (options) => startCommand(entrance, options, 'inherit'),
     copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
     copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
+    withFiles: (use, signal) => withFiles(entrance, use, signal),
     exportChanges: (signal) => exportChanges(entrance, group, signal),
     networkNamespace: `/proc/${entrance.holder}/ns/net`,
     ended,

@@ -140,7 +140,7 @@ async function writeFile(
 }
 
 /** Takes lines and bytes from pieces. */
-class PieceReader {
+export class PieceReader {
   readonly #pieces: AsyncIterator<Uint8Array>;
   #held: Buffer = Buffer.alloc(0);
 

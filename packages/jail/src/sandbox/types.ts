@@ -96,6 +96,14 @@ export interface SandboxCopyLimits {
   readonly bytes: number;
 }
 
+/** Single files inside, of 8 MiB at most. Links on the way to one are followed below the sandbox's root. */
+export interface SandboxFiles {
+  /** Undefined when it is not there, no plain file, or too large. */
+  read(path: string): Promise<Uint8Array | undefined>;
+  /** Takes the place of what was there, also of a link; folders on the way are made. @throws USAGE, LIMIT_EXCEEDED */
+  write(path: string, content: Uint8Array, mode: number): Promise<void>;
+}
+
 /**
  * A root file system with processes, apart from the host: what `openSandbox` gives. Commands join it one by one or
  * many at a time. Everything in it ends when it is disposed and when this process ends, however it ends.
@@ -111,6 +119,11 @@ export interface Sandbox extends AsyncDisposable {
   copyIn(source: string, target: string, limits?: SandboxCopyLimits, signal?: AbortSignal): Promise<void>;
   /** Copies a file or directory to a path of the host that must not exist. Nothing inside becomes a path of the host. */
   copyOut(source: string, target: string, limits?: SandboxCopyLimits, signal?: AbortSignal): Promise<void>;
+  /**
+   * Reads and writes single files inside by one process that joins once, for as long as `use` runs; as root of the image,
+   * whose files they become.
+   */
+  withFiles(use: (files: SandboxFiles) => Promise<void>, signal?: AbortSignal): Promise<void>;
   /** The write layer as an uncompressed OCI layer, ids as they are inside. Processes inside stand still meanwhile. */
   exportChanges(signal?: AbortSignal): Readable;
   /** A path by which processes of this user can enter the network namespace, while the sandbox lives. */

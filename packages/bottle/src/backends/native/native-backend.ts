@@ -17,6 +17,7 @@ export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {})
   let usable: BackendReport | undefined;
   return {
     name: 'native',
+    joinsNetwork: true,
     async probe(signal) {
       if (usable !== undefined) return usable;
       const report = await probeNative(signal);

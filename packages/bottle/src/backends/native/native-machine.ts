@@ -8,6 +8,7 @@ export function machineOf(sandbox: Sandbox, config: BottleImage['config']): Mach
     exec: (request) => exec(sandbox, config, request),
     copyIn: (source, target, limits, signal) => sandbox.copyIn(source, target, limits, signal),
     copyOut: (source, target, limits, signal) => sandbox.copyOut(source, target, limits, signal),
+    withFiles: (use, signal) => sandbox.withFiles(use, signal),
     exportChanges: (signal) => sandbox.exportChanges(signal),
     networkNamespace: sandbox.networkNamespace,
     ended: sandbox.ended,
