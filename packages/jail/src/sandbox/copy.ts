@@ -101,6 +101,8 @@ export async function withTask(
     talk.send('run', 'task', uid, gid, '-', 0, '-', 0, 0, entrance.processes, filter, '-', '-', '-', ...args.map(hex));
     await answer(talk, 'started');
     await use(talk);
+    // What had come before the abort was enough for it, but nobody waits for it any more.
+    signal?.throwIfAborted();
   } catch (error) {
     signal?.throwIfAborted();
     throw error;
