@@ -23,7 +23,7 @@ const get = (host: string, ...more: readonly string[]) =>
 const connect = (target: string, more: Partial<Attempt> = {}): Attempt => ({ do: 'connect', target, ...more });
 const proxied = (url: string): Attempt => ({ do: 'get', url });
 
-/** The checks E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. */
+/** The checks E4 and E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. */
 describe.each(BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, usable) => {
   describe.skipIf(!usable)('what is not allowed', () => {
     const canary = `canary${randomBytes(10).toString('hex')}`;
@@ -294,6 +294,39 @@ describe.each(BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, u
       const [stayed] = await escape.attack([{ ...to(302, 'https://evil.test/'), follow: false }]);
       expect(stayed).toMatchObject({ status: 302 });
       await escape.works([to(302, 'https://other.test/')]);
+    });
+
+    // Last: it uses up what the bottle may ask for.
+    test('E4: names as messages', async () => {
+      const data = Buffer.from(canary).toString('hex');
+      const denied = Array.from({ length: 200 }, (_, i) => `${data.slice(0, 40)}${i}.evil.test`);
+      const [first, ...types] = await escape.attack([
+        { do: 'names', names: denied },
+        ...['TXT', 'NULL', 'MX', 'AAAA', 'ANY', 'HTTPS'].map((kind) => ({
+          do: 'names',
+          names: denied.slice(0, 5),
+          kind,
+        })),
+        { do: 'names', names: denied.slice(0, 20).map((name) => name.replace('evil', 'wild')) },
+      ]);
+      expect(first?.counts).toEqual({ '3/none': 200 });
+      for (const outcome of types) expect(Object.keys(outcome.counts ?? {})).toEqual(['3/none']);
+      await escape.asked(/evil|[0-9a-f]{40}/, 0);
+      await escape.audited(['no-route', 'name-entropy']);
+      const short = Array.from(
+        { length: 300 },
+        (_, i) => `${data.slice((i * 6) % 40, ((i * 6) % 40) + 6)}x${i}.wild.test`,
+      );
+      await escape.attack([{ do: 'names', names: short }]);
+      await escape.audited(['dns-budget']);
+      const asked = (await world.sightings()).names.filter((name) => /x\d+\.wild\.test$/.test(name));
+      expect(new Set(asked).size).toBeLessThanOrEqual(128);
+      expect(new Set(asked).size).toBeGreaterThan(10);
+      const audit = JSON.stringify(await world.audit(escape.opened.slug));
+      expect(audit).not.toContain(data.slice(0, 40));
+      expect(audit).not.toContain(canary);
+      // Names that routes name in full are not below a wildcard.
+      await escape.works([proxied('https://other.test/')]);
     });
   });
 });

@@ -44,7 +44,7 @@ const direct = (url: string): Attempt => ({ do: 'get', url, proxied: false });
 const proxied = (url: string): Attempt => ({ do: 'get', url });
 
 /**
- * The checks E1 to E5, E12 to E16, E22 and E30 that an agent's sandbox must pass, from within a bottle, as its user and as its root. Every attempt must be refused
+ * The checks E1 to E3, E5, E12 to E16, E22 and E30 that an agent's sandbox must pass, from within a bottle, as its user and as its root. Every attempt must be refused
  * within a second and visibly, be in the audit by a rule and without the secret, and bring nothing to a listener that counts; and what is allowed must
  * work in the same bottle.
  */
@@ -370,39 +370,6 @@ describe.each(BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
         expect(environ).not.toMatch(/NODE_OPTIONS=-|own\.js|nowhere|evil/);
       }
       await escape.works([proxied('https://allowed.test/')]);
-    });
-
-    // Last: it uses up what the bottle may ask for.
-    test('E4: names as messages', async () => {
-      const data = Buffer.from(canary).toString('hex');
-      const denied = Array.from({ length: 200 }, (_, i) => `${data.slice(0, 40)}${i}.evil.test`);
-      const [first, ...types] = await escape.attack([
-        { do: 'names', names: denied },
-        ...['TXT', 'NULL', 'MX', 'AAAA', 'ANY', 'HTTPS'].map((kind) => ({
-          do: 'names',
-          names: denied.slice(0, 5),
-          kind,
-        })),
-        { do: 'names', names: denied.slice(0, 20).map((name) => name.replace('evil', 'wild')) },
-      ]);
-      expect(first?.counts).toEqual({ '3/none': 200 });
-      for (const outcome of types) expect(Object.keys(outcome.counts ?? {})).toEqual(['3/none']);
-      await escape.asked(/evil|[0-9a-f]{40}/, 0);
-      await escape.audited(['no-route', 'name-entropy']);
-      const short = Array.from(
-        { length: 300 },
-        (_, i) => `${data.slice((i * 6) % 40, ((i * 6) % 40) + 6)}x${i}.wild.test`,
-      );
-      await escape.attack([{ do: 'names', names: short }]);
-      await escape.audited(['dns-budget']);
-      const asked = (await world.sightings()).names.filter((name) => /x\d+\.wild\.test$/.test(name));
-      expect(new Set(asked).size).toBeLessThanOrEqual(128);
-      expect(new Set(asked).size).toBeGreaterThan(10);
-      const audit = JSON.stringify(await world.audit(escape.opened.slug));
-      expect(audit).not.toContain(data.slice(0, 40));
-      expect(audit).not.toContain(canary);
-      // Names that routes name in full are not below a wildcard.
-      await escape.works([proxied('https://other.test/')]);
     });
 
     test('in all of this nothing reached a listener that counts', async () => {
