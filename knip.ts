@@ -15,10 +15,15 @@ const config: KnipConfig = {
   },
   workspaces: {
     '.': {
-      entry: ['scripts/*.ts', 'bench/run.ts', 'bench/bottle-launcher.ts', 'e2e/**/*.ts', 'fuzz/fuzz-worker.ts'],
+      entry: ['scripts/*.ts', 'bench/run.ts', 'e2e/**/*.ts', 'fuzz/fuzz-worker.ts'],
       project: ['scripts/**/*.ts', 'e2e/**/*.ts', 'fuzz/**/*.ts', '*.ts'],
       // Started by path from scripts/.
       ignoreDependencies: ['@arethetypeswrong/cli', 'turbo'],
+    },
+    bench: {
+      // A program of its own; started by path.
+      entry: ['run.ts', 'bottle-launcher.ts'],
+      project: ['*.ts'],
     },
     'packages/*': {
       entry: ['src/**/contract.ts', 'src/**/*-worker.ts'],

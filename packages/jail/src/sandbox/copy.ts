@@ -56,8 +56,9 @@ export async function copyIn(
     signal?.throwIfAborted();
     const [verb, why] = said.trim().split(' ');
     if (verb === 'fail') throw new DecantError('USAGE', `It cannot be copied in: ${quote(unhex(why))}.`);
-    // Having all of it, the other side may end before it was told that there is no more.
-    if (verb !== 'ok') throw failure ?? sandboxGone();
+    // It has all of it, and may have ended before the pipe was closed from here.
+    if (verb === 'ok') return;
+    throw failure ?? sandboxGone();
   });
 }
 
@@ -100,6 +101,8 @@ export async function withTask(
     talk.send('run', 'task', uid, gid, '-', 0, '-', 0, 0, entrance.processes, filter, '-', '-', '-', ...args.map(hex));
     await answer(talk, 'started');
     await use(talk);
+    // What had come before the abort was enough for it, but nobody waits for it any more.
+    signal?.throwIfAborted();
   } catch (error) {
     signal?.throwIfAborted();
     throw error;

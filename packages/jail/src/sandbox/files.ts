@@ -18,8 +18,8 @@ export async function withFiles(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const task = { args: [String(MOST_BYTES)], user: undefined, signal };
-  await withTask(FILE_PROGRAM, entrance, task, async ({ child }) => {
-    const answers = new PieceReader(child.stdout!);
+  await withTask(FILE_PROGRAM, entrance, task, async ({ child, stdout }) => {
+    const answers = new PieceReader(stdout);
     let before: Promise<unknown> = Promise.resolve();
     /** One question at a time; the answers come in their order. */
     const ask = <T>(question: Uint8Array, read: () => Promise<T>): Promise<T> => {
@@ -62,6 +62,7 @@ export async function withFiles(
     child.stdin!.end();
     child.stdout!.resume();
     await ended;
+    signal?.throwIfAborted();
   });
 }
 

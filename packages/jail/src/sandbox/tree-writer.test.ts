@@ -57,6 +57,7 @@ describe.skipIf(!available)('a tree that comes out', () => {
     ['a negative place', `${dir('.')}file 644 0 ${hex('a')}\ndata -1 1\nxsize 1\n`],
     ['an endless file', `${dir('.')}file 644 0 ${hex('a')}\nsize 99999999999999\n`],
     ['an endless line', `${dir('.')}${'x'.repeat(100_000)}`],
+    ['a path that is too long', Array.from({ length: 20 }, () => dir('n'.repeat(200))).join('')],
     ['no such kind', `${dir('.')}device 644 0 ${hex('a')}\n`],
     ['more bytes than may be', dir('.') + file('a', 'x'.repeat(10_001))],
     [
