@@ -18,13 +18,16 @@ export {
 } from './registry/pull.ts';
 export { pushImage, type PushedImage, type PushImageOptions } from './registry/push.ts';
 export {
+  createRegistry,
   createRegistryHandler,
   DEFAULT_REGISTRY_LIMITS,
+  type Registry,
   type RegistryHandler,
   type RegistryHandlerOptions,
   type RegistryLimits,
   type RegistryVerdict,
 } from './registry-server/handler.ts';
+export type { CollectRegistryOptions, RegistryCollection } from './registry-server/collect.ts';
 export type { RegistryAction } from './registry-server/route.ts';
 export {
   DEFAULT_TAR_LIMITS,
