@@ -57,8 +57,8 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
     ...docker,
   });
   const has = 'dockerRun' in docker;
-  const ratio = (ours: 'cold' | 'warm' | 'exec', theirs: string) =>
-    has ? samples.ratio(ours, theirs as typeof ours) : null;
+  const ratio = (ours: 'cold' | 'warm' | 'exec', theirs: 'dockerRun' | 'dockerExec') =>
+    has ? samples.ratio(ours, theirs) : null;
   return {
     name: 'bottle',
     short,
@@ -78,8 +78,8 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
       snapshot_mb_s: await measureExport(bottle, short ? 16 : 256),
       ...(has
         ? {
-            docker_run_ms: samples.median('dockerRun' as 'cold') * 1000,
-            docker_exec_ms: samples.median('dockerExec' as 'cold') * 1000,
+            docker_run_ms: samples.median('dockerRun') * 1000,
+            docker_exec_ms: samples.median('dockerExec') * 1000,
           }
         : {}),
     },
@@ -129,18 +129,20 @@ async function measureCollection(folder: string, file: string, count: number): P
     await ended;
   }
   const seconds = await wallSecondsOf(async () => {
-    const { collected, failed } = await collectBottles({ directory: join(home, 'bottles'), backends: [nativeBackend()] });
+    const { collected, failed } = await collectBottles({
+      directory: join(home, 'bottles'),
+      backends: [nativeBackend()],
+    });
     if (collected.length !== count || failed.length > 0) throw new Error(`${collected.length} of ${count} collected`);
   });
   return seconds * 1000;
 }
 
 /** Megabytes a second of the layer of what a bottle wrote. */
-async function measureExport(
-  bottle: Awaited<ReturnType<typeof launchBottle>>,
-  megabytes: number,
-): Promise<number> {
-  const writing = await bottle.exec({ argv: ['dd', 'if=/dev/urandom', 'of=/tmp/big', `bs=${MIB}`, `count=${megabytes}`] });
+async function measureExport(bottle: Awaited<ReturnType<typeof launchBottle>>, megabytes: number): Promise<number> {
+  const writing = await bottle.exec({
+    argv: ['dd', 'if=/dev/urandom', 'of=/tmp/big', `bs=${MIB}`, `count=${megabytes}`],
+  });
   writing.stdin.end();
   writing.stdout.resume();
   writing.stderr.resume();

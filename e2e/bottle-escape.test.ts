@@ -262,6 +262,65 @@ describe.each(BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
       );
     });
 
+    test('E8: methods and paths that a route does not name', async () => {
+      const at = (line: string, ...more: readonly string[]) =>
+        connect('api.wild.test:443', {
+          name: 'api.wild.test',
+          send: [`${line} HTTP/1.1`, 'Host: api.wild.test', ...more, '', ''].join('\r\n'),
+        });
+      const paths = [
+        '/',
+        '/publicity',
+        '/PUBLIC',
+        '//public/x',
+        '/public/../x',
+        '/public/%2e%2e/x',
+        '/public%2f..%2fx',
+        '/public/..;/x',
+        '/public/%252e%252e/x',
+        '/public/..%5cx',
+        '/public%00',
+        '/public/%',
+      ];
+      await escape.refuses(
+        [
+          ...paths.map((path) => at(`GET ${path}`)),
+          at('POST /public', 'Content-Length: 0'),
+          at('get /public'),
+          at('GET /public', 'X-HTTP-Method-Override: DELETE'),
+          {
+            do: 'proxy',
+            send: `PUT http://api.wild.test/public HTTP/1.1\r\nHost: api.wild.test\r\nContent-Length: 0\r\n\r\n`,
+          },
+        ],
+        ['no-match', 'bad-path'],
+      );
+      await escape.works([at('GET /public'), at('GET /public/x?y=/../z'), at('GET /%70ublic')]);
+    });
+
+    test('E8: what is for one hop stays on it', async () => {
+      const before = (await world.sightings()).requests.length;
+      const send = [
+        'GET http://allowed.test/hop HTTP/1.1',
+        'Host: allowed.test',
+        'Connection: Upgrade, HTTP2-Settings, X-Own, close',
+        'Upgrade: h2c',
+        'HTTP2-Settings: AAMAAABkAAQAAP__',
+        'X-Own: y',
+        'Proxy-Authorization: Basic eDp5',
+        'X-Kept: z',
+        '',
+        '',
+      ];
+      const [outcome] = await escape.attack([{ do: 'pipeline', send: send.join('\r\n') }]);
+      expect(outcome?.received).not.toMatch(/^HTTP\/1\.1 101/);
+      for (const { headers } of (await world.sightings()).requests.slice(before)) {
+        expect(Object.keys(headers)).not.toEqual(expect.arrayContaining(['http2-settings']));
+        for (const name of ['upgrade', 'x-own', 'proxy-authorization']) expect(headers).not.toHaveProperty(name);
+      }
+      await escape.nothingCameOut();
+    });
+
     test('E9: hosts in disguise', async () => {
       const targets = [
         'evil.test\0.allowed.test',

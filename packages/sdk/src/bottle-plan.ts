@@ -14,9 +14,8 @@ import {
   type BottlePlan,
   type ManifestInput,
 } from '@decant/bottle';
-import { isDecantError } from '@decant/core';
+import { DecantError, isDecantError } from '@decant/core';
 
-import { bottlesDirectory } from './bottle-directories.ts';
 import type { Session, WorkOptions } from './session.ts';
 
 /** A bottle as it is asked for: a manifest of the operator, or an image; what is said here goes before the manifest. */
@@ -76,13 +75,18 @@ export async function planFor(
   return { plan, files: loaded?.files ?? [], environment: environmentOf(environment), backend };
 }
 
-export function backendOf(session: Session, _name: Backend['name']): Backend {
-  return nativeBackend({ hiddenFolders: [session.paths.home, session.paths.scratch, bottlesDirectory(session.paths)] });
+/** @throws JAIL_UNAVAILABLE for a backend that is not there */
+export function backendOf(session: Session, name: Backend['name']): Backend {
+  const backend = allBackends(session).find((one) => one.name === name);
+  if (backend !== undefined) return backend;
+  throw new DecantError('JAIL_UNAVAILABLE', `There is no backend ${name} in this version of decant.`, {
+    hint: 'Use --backend native, or leave it out.',
+  });
 }
 
 /** All backends, for what killed bottles of any of them left. */
-export function allBackends(session: Session): readonly Backend[] {
-  return [backendOf(session, 'native')];
+export function allBackends({ paths }: Session): readonly Backend[] {
+  return [nativeBackend({ hiddenFolders: [paths.home, paths.scratch] })];
 }
 
 function inputOf({ image, backend, allow, command, environment, user, workingDir, mounts, limits }: BottleRequest) {

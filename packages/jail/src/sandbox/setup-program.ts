@@ -51,6 +51,7 @@ sub fail {
   report('fail', hexed($step), hexed($why));
   quit(125);
 }
+$SIG{__DIE__} = sub { fail('program', $_[0]) };
 sub start {
   my @command = @_;
   my $pid = fork;
