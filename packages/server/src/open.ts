@@ -20,6 +20,7 @@ import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
 import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import { startRegistryMaintenance } from './registry/maintain.ts';
 import { createRegistry } from './registry/registry.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { createSnapshotRegistrar } from './snapshots/register.ts';
@@ -96,7 +97,9 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
-  const registry = createLocalRegistry(createRegistry({ metadata, store }));
+  const mounted = createRegistry({ metadata, store }, { onError });
+  scope.use(startRegistryMaintenance({ metadata, store, registry: mounted, onError }));
+  const registry = createLocalRegistry(mounted);
   const http = createNodeFetch();
   scope.defer(() => http.close());
   const sources = createImageSources({
@@ -129,6 +132,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     }),
   );
   const services: Services = {
+    registry: mounted,
     builder,
     registrar,
     metadata,

@@ -114,7 +114,9 @@ describe('a submission', { timeout: 30_000 }, () => {
         await read(new Uint8Array(bytes), headers).then(
           ({ fields }) => expect(fields.image_name).not.toBe(''),
           (error: unknown) =>
-            expect(error).toMatchObject({ code: expect.stringMatching(/^(USAGE|NAME_INVALID|BUILD_CONTEXT_INVALID)$/) }),
+            expect(error).toMatchObject({
+              code: expect.stringMatching(/^(USAGE|NAME_INVALID|BUILD_CONTEXT_INVALID)$/),
+            }),
         );
       }),
       { numRuns: 200 },
