@@ -5,7 +5,7 @@ export type { HistoryEntry, ImageDocument, OciImage, OpenImageOptions } from './
 export type { LayerBlob } from './layer.ts';
 export type { ImageTree } from './image-tree.ts';
 export { openOciLayout, openOciLayoutTree } from './layout.ts';
-export { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
+export { DEFAULT_OCI_LIMITS, limitError, type OciLimits } from './limits.ts';
 export { formatPlatform, hostPlatform, type Platform } from './platform.ts';
 export { readPlainArchive } from './plain-archive.ts';
 export { formatReference, parseReference, type ImageReference } from './reference.ts';

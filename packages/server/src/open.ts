@@ -22,6 +22,7 @@ import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import { startRegistryMaintenance } from './registry/maintain.ts';
 import { createRegistry } from './registry/registry.ts';
+import type { RegistryOptions } from './registry/registry-settings.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { createSnapshotRegistrar } from './snapshots/register.ts';
 import { startWorker } from './worker.ts';
@@ -31,6 +32,8 @@ export interface OpenOptions {
   readonly dataDirectory: string;
   readonly onError?: ((error: DecantError) => void) | undefined;
   readonly builder?: BuilderOptions | undefined;
+  /** Bounds on what clients may send to the registry, and how long what nothing needs stays there. */
+  readonly registry?: RegistryOptions | undefined;
   /** Origins of web pages that may call this server with a key, such as `https://app.example`; default none. */
   readonly allowOrigins?: readonly string[] | undefined;
   /**
@@ -97,8 +100,9 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
-  const mounted = createRegistry({ metadata, store }, { onError });
-  scope.use(startRegistryMaintenance({ metadata, store, registry: mounted, onError }));
+  const mounted = createRegistry({ metadata, store }, { limits: options.registry?.limits, onError });
+  const { graceMs } = options.registry ?? {};
+  scope.use(startRegistryMaintenance({ metadata, store, registry: mounted, graceMs, onError }));
   const registry = createLocalRegistry(mounted);
   const http = createNodeFetch();
   scope.defer(() => http.close());

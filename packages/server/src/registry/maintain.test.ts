@@ -87,3 +87,13 @@ it('reports what fails, and tries again', async () => {
   vi.setSystemTime(Date.now() + 20);
   await settled(async () => expect(await keysWith('/_unneeded/')).toHaveLength(1));
 });
+
+it('waits as long as it is told, and the registry keeps its limits', async () => {
+  await pushBlob('one');
+  await using _ = startRegistryMaintenance({ metadata, store, registry, everyMs: 20, graceMs: 1000 });
+  await settled(async () => expect(await keysWith('/_unneeded/')).toHaveLength(1));
+  vi.setSystemTime(Date.now() + 1000);
+  await settled(async () => expect(await keysWith('/_blobs/')).toEqual([]));
+  registry = createRegistry({ metadata, store }, { limits: { blobBytes: 2 } });
+  await expect(pushBlob('two')).rejects.toThrow('413');
+});

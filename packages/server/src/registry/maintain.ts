@@ -9,6 +9,8 @@ export interface MaintenanceOptions {
   readonly registry: MountedRegistry;
   /** Milliseconds between two collections of one data directory, whoever runs them; default an hour. */
   readonly everyMs?: number | undefined;
+  /** How long nothing must have needed a blob before it goes, in milliseconds; default a day. */
+  readonly graceMs?: number | undefined;
   readonly onError?: ((error: DecantError) => void) | undefined;
 }
 
@@ -46,12 +48,12 @@ export function startRegistryMaintenance(options: MaintenanceOptions): AsyncDisp
 }
 
 async function collectIfDue(options: MaintenanceOptions, everyMs: number, signal: AbortSignal): Promise<void> {
-  const { metadata, store, registry } = options;
+  const { metadata, store, registry, graceMs } = options;
   const age = Date.now() - (await lastBegun(store, signal));
   // The timer may be a little early. A time to come is one of a clock that was set back.
   if (age >= 0 && age < everyMs * 0.9) return;
   await store.put(LAST_KEY, new TextEncoder().encode(String(Date.now())), { signal });
-  for (const namespace of await metadata.keys.namespaces()) await registry.collect(namespace, { signal });
+  for (const namespace of await metadata.keys.namespaces()) await registry.collect(namespace, { graceMs, signal });
 }
 
 async function lastBegun(store: ObjectStore, signal: AbortSignal): Promise<number> {

@@ -5,6 +5,7 @@ import {
   type CollectRegistryOptions,
   type Registry,
   type RegistryCollection,
+  type RegistryLimits,
 } from '@decant/oci';
 
 import type { OPERATOR } from '../auth.ts';
@@ -19,6 +20,7 @@ export interface MountedRegistry {
 }
 
 export interface RegistryMountOptions {
+  readonly limits?: Partial<RegistryLimits> | undefined;
   readonly onError?: ((error: DecantError, request: Request) => void) | undefined;
 }
 
@@ -29,7 +31,7 @@ export interface RegistryMountOptions {
  */
 export function createRegistry(
   services: Pick<Services, 'metadata' | 'store'>,
-  { onError }: RegistryMountOptions = {},
+  { limits, onError }: RegistryMountOptions = {},
 ): MountedRegistry {
   const { metadata, store } = services;
   // Kept, because a registry knows which uploads and blobs are in use.
@@ -45,6 +47,7 @@ export function createRegistry(
         prefix: `${namespacePrefix(namespace)}registry/`,
         authorize: async (_, repository) =>
           repository === undefined || repository.startsWith(`${namespace}/`) ? 'allow' : 'hide',
+        limits,
         onError: report,
       });
       registries.set(namespace, registry);
