@@ -10,16 +10,20 @@ import { header, LayoutMaker, makeTar } from '../packages/oci/src/testing/index.
 import { list } from '../packages/rootfs/src/flatten-fixtures.ts';
 import { createScratch, flattenImage, planErofs } from '../packages/rootfs/src/index.ts';
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 
 import { decant, failure, type DecantOptions } from './support/decant.ts';
-import { hostileCases, type Verdict } from './support/hostile-cases.ts';
+import { loadedTree, removeLoaded } from './support/docker-load.ts';
+import { differencesFromDocker } from './support/docker-verdicts.ts';
+import { hostileCases, type HostileCase, type Verdict } from './support/hostile-cases.ts';
 import { layoutOfTars } from './support/layout-of-tars.ts';
 import { have, isRoot, output, tool } from './support/programs.ts';
 import { listTree } from './support/tree-listing.ts';
 
 /** The versions whose verdicts the cases hold; of others only the trees are compared. */
-const MEASURED = { umoci: /version 0\.4\./, buildah: /version 1\.28\./ };
+const MEASURED = { umoci: /version 0\.4\./, buildah: /version 1\.28\./, docker: /^28\.2\./ };
+/** Images that docker loads at a time: it mostly waits for the disk. */
+const LOADS_AT_ONCE = 4;
 const MOST_EXTRA_MB = 100;
 const VICTIM = 'not to be touched\n';
 // In lower case: buildah makes an image name of the path of a layout.
@@ -135,6 +139,35 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
     }
     expect(await listTree(OUTSIDE)).toEqual(before);
   });
+
+  test.skipIf(inject('dockerHost') === null || !have('docker'))(
+    '[backend:docker] docker loads and refuses the same, with the same trees, but for the differences that have a reason',
+    async () => {
+      const version = await output('docker', ['version', '--format', '{{.Server.Version}}']);
+      const differences = differencesFromDocker(OUTSIDE);
+      expect(Object.keys(differences).filter((name) => CASES.every((each) => each.name !== name))).toEqual([]);
+      const nameOf = (index: number) => `decant-hostile-${process.pid}-${index}`;
+      const found: Record<string, unknown> = {};
+      const expected: Record<string, unknown> = {};
+      const load = async (queue: Iterator<[number, HostileCase]>) => {
+        for (let next = queue.next(); next.done !== true; next = queue.next()) {
+          const [index, { name, layers, expected: ours }] = next.value;
+          const tars = layers.map((layer) => (layer instanceof Uint8Array ? layer : makeTar(layer)));
+          found[name] = await loadedTree(tars, { name: nameOf(index), folder: folder.path });
+          const same = typeof ours === 'string' ? 'reject' : ours;
+          expected[name] = differences[name]?.docker ?? same;
+          if (name in differences) expect(differences[name]?.docker, `${name} is no difference`).not.toEqual(same);
+        }
+      };
+      const queue = CASES.entries();
+      const loads = await Promise.allSettled(Array.from({ length: LOADS_AT_ONCE }, () => load(queue)));
+      await removeLoaded(CASES.map((_, index) => nameOf(index)));
+      for (const each of loads) if (each.status === 'rejected') throw each.reason;
+      if (MEASURED.docker.test(version)) expect(found).toEqual(expected);
+      expect(Object.values(found).filter((tree) => tree !== 'reject').length).toBeGreaterThan(25);
+      expect(await listTree(OUTSIDE)).toEqual(before);
+    },
+  );
 
   /** Directories that no entry describes have the time of unpacking at umoci, and a fixed one here. */
   function withoutFolderTimes(lines: readonly string[]): string[] {

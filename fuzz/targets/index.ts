@@ -8,7 +8,7 @@ import { locatorTarget } from './locator.ts';
 import { manifestTarget } from './manifest.ts';
 import { ociConfigTarget, ociIndexTarget, ociManifestTarget } from './oci-json.ts';
 import { packTarget } from './pack.ts';
-import { tarTarget } from './tar.ts';
+import { paxTarget, tarTarget } from './tar.ts';
 import { zstdTarget } from './zstd.ts';
 
 /** Every parser that is fuzzed. To add one, write its target beside these and list it. */
@@ -18,6 +18,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   locatorTarget,
   zstdTarget,
   tarTarget,
+  paxTarget,
   layerGzipTarget,
   layerZstdTarget,
   ociIndexTarget,
@@ -30,6 +31,18 @@ export const TARGETS: readonly FuzzTarget[] = [
   clientHelloTarget,
   dnsTarget,
   bottleManifestTarget,
+];
+
+/** What an image of others is read with: archives, their metadata and compression, the documents around them. */
+export const IMAGE_TARGETS: readonly FuzzTarget[] = [
+  tarTarget,
+  paxTarget,
+  layerGzipTarget,
+  layerZstdTarget,
+  ociIndexTarget,
+  ociManifestTarget,
+  ociConfigTarget,
+  dockerArchiveTarget,
 ];
 
 /** @throws RangeError when there is none of that name. */

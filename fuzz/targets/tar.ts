@@ -103,3 +103,27 @@ export const tarTarget: FuzzTarget = {
   repair: signHeaders,
   check,
 };
+
+const PAX_KEYS = [
+  ...['path', 'linkpath', 'size', 'uid', 'gid', 'mtime', 'atime', 'uname', 'comment', 'SCHILY.xattr.user.a'],
+  ...['SCHILY.xattr.security.capability', 'GNU.sparse.size', 'GNU.sparse.name', 'GNU.sparse.map', 'LIBARCHIVE.xattr.a'],
+] as const;
+const PAX_VALUES = ['', '0', '1', '-1', '3', '0.5', '18446744073709551616', '1e3', '0,1,2,1', '/', '..', 'a\0b', 'é'];
+
+/** Entries with records of any key and value, now and then global ones, so that what changes is mostly in records. */
+function generatePax(random: Random): Uint8Array {
+  const specs = Array.from({ length: 1 + random.below(4) }, (): TarSpec => {
+    const data = random.bytes(random.below(40));
+    const pax = Array.from({ length: random.below(8) }, (): [string, string | Uint8Array] => {
+      if (random.chance(0.5)) return [`SCHILY.xattr.user.${text(random, 8)}`, random.bytes(random.below(60))];
+      return [random.pick(PAX_KEYS), random.chance(0.5) ? random.pick(PAX_VALUES) : String(random.u32())];
+    });
+    const record = `${13 + random.below(2)} comment=ab\n`;
+    if (random.chance(0.1)) return { path: 'g', type: random.pick(['g', 'x']), data: record.repeat(random.below(4)) };
+    return { path: text(random, 20), data, pax };
+  });
+  return Uint8Array.from(makeTar(specs));
+}
+
+/** The records of extended headers, which decide names, sizes and attributes. */
+export const paxTarget: FuzzTarget = { ...tarTarget, name: 'pax', generate: generatePax };

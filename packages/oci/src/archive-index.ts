@@ -5,7 +5,7 @@ import { DecantError, quote } from '@decant/core';
 import { tooLarge, type ReadOptions } from './blob-source.ts';
 import { detectCompression, type Compression } from './decompress.ts';
 import { FileCursor, readRange } from './file-range.ts';
-import type { OciLimits } from './limits.ts';
+import { limitError, type OciLimits } from './limits.ts';
 import { readTarCursor } from './tar-reader.ts';
 
 const MAX_LINKS = 8;
@@ -40,9 +40,10 @@ export class ArchiveIndex {
     let count = 0;
     for await (const entry of readTarCursor(new FileCursor(file, sizeBytes), { signal })) {
       if (++count > limits.archiveMembers) {
-        throw new DecantError('LIMIT_EXCEEDED', `The archive has more than ${limits.archiveMembers} members.`, {
-          hint: 'An archive of an image has a few files per layer. For a plain root filesystem use another kind of source.',
-        });
+        throw limitError(
+          `The archive has more than ${limits.archiveMembers} members; one of an image has a few for each layer.`,
+          { name: 'archiveMembers', value: limits.archiveMembers },
+        );
       }
       const path = resolveName('', fromBytes(entry.path));
       if (path === undefined) continue;

@@ -1,6 +1,7 @@
 import { DecantError } from '@decant/core';
 
 import { checked } from './digest.ts';
+import { limitError } from './limits.ts';
 import type { Descriptor } from './documents.ts';
 
 export interface ReadOptions {
@@ -53,8 +54,8 @@ export async function expectBlob(source: BlobSource, descriptor: BlobName, what:
   }
 }
 
+/** A document over `documentBytes`. */
 export function tooLarge(what: string, sizeBytes: number, limitBytes: number): DecantError {
-  return new DecantError('LIMIT_EXCEEDED', `${what} has ${sizeBytes} bytes, the limit is ${limitBytes}.`, {
-    details: { sizeBytes, limit: limitBytes },
-  });
+  const limit = { name: 'documentBytes', value: limitBytes };
+  return limitError(`${what} has ${sizeBytes} bytes, the limit is ${limitBytes}.`, limit, { sizeBytes });
 }

@@ -4,7 +4,7 @@ import { expectBlob, readChecked, type BlobSource } from './blob-source.ts';
 import { checked, sha256 } from './digest.ts';
 import { indexSchema, manifestSchema, parseDocument, type Descriptor } from './documents.ts';
 import { parseConfig, platformOf, type ImageDocument, type OpenImageOptions } from './image.ts';
-import type { OciLimits } from './limits.ts';
+import { limitError, type OciLimits } from './limits.ts';
 import { isConfigType, isForeignType, isIndexType, isManifestType, OCI_INDEX } from './media-types.ts';
 import type { Platform } from './platform.ts';
 import { chooseEntries, expectMediaType, MAX_DEPTH, MAX_DOCUMENTS } from './select.ts';
@@ -106,10 +106,10 @@ class Collector {
     expectMediaType(manifest.mediaType, mediaType, what);
     const { layers, config } = manifest;
     if (layers.length > this.#limits.layers) {
-      throw new DecantError(
-        'LIMIT_EXCEEDED',
-        `${what} has ${layers.length} layers, the limit is ${this.#limits.layers}.`,
-      );
+      throw limitError(`${what} has ${layers.length} layers, the limit is ${this.#limits.layers}.`, {
+        name: 'layers',
+        value: this.#limits.layers,
+      });
     }
     for (const [i, layer] of layers.entries()) {
       // Its bytes lie elsewhere by agreement, and nobody expects them to be copied.

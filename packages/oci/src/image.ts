@@ -2,7 +2,7 @@ import { DecantError, type ImageConfig } from '@decant/core';
 
 import { configSchema, parseDocument, type ConfigDocument } from './documents.ts';
 import type { LayerBlob } from './layer.ts';
-import type { OciLimits } from './limits.ts';
+import { limitError, type OciLimits } from './limits.ts';
 import type { Platform } from './platform.ts';
 
 export interface HistoryEntry {
@@ -67,8 +67,9 @@ export function diffIdsOf(config: ConfigDocument, layers: number, limits: OciLim
     throw new DecantError('OCI_INVALID', `The image has ${layers} layers and ${diffIds.length} diff ids.`);
   }
   if (layers > limits.layers) {
-    throw new DecantError('LIMIT_EXCEEDED', `The image has ${layers} layers, the limit is ${limits.layers}.`, {
-      details: { limit: limits.layers },
+    throw limitError(`The image has ${layers} layers, the limit is ${limits.layers}.`, {
+      name: 'layers',
+      value: limits.layers,
     });
   }
   return diffIds;

@@ -5,7 +5,7 @@ export type { HistoryEntry, ImageDocument, OciImage, OpenImageOptions } from './
 export type { LayerBlob } from './layer.ts';
 export type { ImageTree } from './image-tree.ts';
 export { openOciLayout, openOciLayoutTree } from './layout.ts';
-export { DEFAULT_OCI_LIMITS, type OciLimits } from './limits.ts';
+export { DEFAULT_OCI_LIMITS, limitError, type OciLimits } from './limits.ts';
 export { formatPlatform, hostPlatform, type Platform } from './platform.ts';
 export { readPlainArchive } from './plain-archive.ts';
 export { formatReference, parseReference, type ImageReference } from './reference.ts';
@@ -18,13 +18,16 @@ export {
 } from './registry/pull.ts';
 export { pushImage, type PushedImage, type PushImageOptions } from './registry/push.ts';
 export {
+  createRegistry,
   createRegistryHandler,
   DEFAULT_REGISTRY_LIMITS,
+  type Registry,
   type RegistryHandler,
   type RegistryHandlerOptions,
   type RegistryLimits,
   type RegistryVerdict,
 } from './registry-server/handler.ts';
+export type { CollectRegistryOptions, RegistryCollection } from './registry-server/collect.ts';
 export type { RegistryAction } from './registry-server/route.ts';
 export {
   DEFAULT_TAR_LIMITS,

@@ -3,7 +3,7 @@ import { DecantError, formatBytes, isDecantError } from '@decant/core';
 import type { ReadOptions } from './blob-source.ts';
 import { decompress, detectCompression, type Compression } from './decompress.ts';
 import { checked, digestHex } from './digest.ts';
-import { RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
+import { limitError, RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
 
 /** One layer of an image: a tar archive of changes. */
 export interface LayerBlob {
@@ -75,14 +75,17 @@ async function* openLayer(
   const stored = () => storedBytes(source, options);
   const capBytes = Math.min(limits.layerBytes, Math.max(RATIO_FLOOR_BYTES, limits.layerRatio * sizeBytes));
   if (compression === 'none') {
-    if (sizeBytes > limits.layerBytes) throw tooMuch(digest, limits.layerBytes);
+    if (sizeBytes > limits.layerBytes) throw tooMuch(digest, limits.layerBytes, limits);
     yield* stored();
     return;
   }
   const { lend, signal } = options;
   const plain = decompressAs(stored(), { zstdWindowBytes: limits.zstdWindowBytes, lend, signal });
   try {
-    yield* checked(capped(plain, capBytes, digest), { digest: diffId, what: `The unpacked layer ${digest}` });
+    yield* checked(capped(plain, capBytes, { digest, limits }), {
+      digest: diffId,
+      what: `The unpacked layer ${digest}`,
+    });
   } catch (error) {
     // Damage in the stored bytes mostly shows as broken compression first; the digest tells which it is.
     if (isDecantError(error, 'LAYER_INVALID')) await exhaust(stored());
@@ -121,12 +124,12 @@ async function* decompressAs(
 async function* capped(
   source: AsyncIterable<Uint8Array>,
   capBytes: number,
-  digest: string,
+  { digest, limits }: { readonly digest: string; readonly limits: OciLimits },
 ): AsyncGenerator<Uint8Array> {
   let total = 0;
   for await (const piece of source) {
     total += piece.length;
-    if (total > capBytes) throw tooMuch(digest, capBytes);
+    if (total > capBytes) throw tooMuch(digest, capBytes, limits);
     yield piece;
   }
 }
@@ -135,9 +138,9 @@ async function exhaust(source: AsyncIterable<Uint8Array>): Promise<void> {
   for await (const _ of source) continue;
 }
 
-function tooMuch(digest: string, limit: number): DecantError {
-  return new DecantError('LIMIT_EXCEEDED', `The layer ${digest} unpacks to more than ${formatBytes(limit)}.`, {
-    details: { digest, limit },
-    hint: 'A layer of this size or compression ratio is refused as a decompression bomb unless the limits are raised.',
-  });
+function tooMuch(digest: string, capBytes: number, { layerBytes, layerRatio }: OciLimits): DecantError {
+  const limit =
+    capBytes === layerBytes ? { name: 'layerBytes', value: layerBytes } : { name: 'layerRatio', value: layerRatio };
+  const why = capBytes === layerBytes ? '' : ` and to more than ${layerRatio} times its size`;
+  return limitError(`The layer ${digest} unpacks to more than ${formatBytes(capBytes)}${why}.`, limit, { digest });
 }

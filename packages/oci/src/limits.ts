@@ -1,4 +1,4 @@
-import { GIB, MIB } from '@decant/core';
+import { DecantError, GIB, MIB } from '@decant/core';
 
 /** Bounds on what an image may make its reader do; every excess is a LIMIT_EXCEEDED. */
 export interface OciLimits {
@@ -24,6 +24,21 @@ export const DEFAULT_OCI_LIMITS: OciLimits = {
   zstdWindowBytes: 128 * MIB,
   archiveMembers: 20_000,
 };
+
+/**
+ * The error for what goes beyond a limit that a caller can set: its name and value are in the details and in the hint. The message
+ * ends with a full stop.
+ */
+export function limitError(
+  message: string,
+  limit: { readonly name: string; readonly value: number },
+  details: Readonly<Record<string, unknown>> = {},
+): DecantError {
+  return new DecantError('LIMIT_EXCEEDED', message, {
+    details: { ...details, limit: limit.value, limitName: limit.name },
+    hint: `If the image is to be trusted, raise the limit: --limit ${limit.name}=NUMBER, or \`limits.${limit.name}\`; it is ${limit.value}.`,
+  });
+}
 
 /** Below this many unpacked bytes the ratio does not matter: small layers of zeros are common. */
 export const RATIO_FLOOR_BYTES = 256 * MIB;

@@ -6,7 +6,7 @@ import { DecantError, errnoOf, formatBytes, quote } from '@decant/core';
 import type { ReadOptions } from './blob-source.ts';
 import { decompress, detectCompression } from './decompress.ts';
 import { readRange } from './file-range.ts';
-import { DEFAULT_OCI_LIMITS, RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
+import { DEFAULT_OCI_LIMITS, limitError, RATIO_FLOOR_BYTES, type OciLimits } from './limits.ts';
 
 /**
  * The plain bytes of a tar archive in a file, which may be compressed with gzip or zstd.
@@ -33,9 +33,10 @@ export async function* readPlainArchive(
     })) {
       total += piece.length;
       if (total > cap) {
-        throw new DecantError('LIMIT_EXCEEDED', `${quote(path)} unpacks to more than ${formatBytes(cap)}.`, {
-          details: { limit: cap },
-        });
+        throw limitError(
+          `${quote(path)} unpacks to more than ${formatBytes(cap)}.`,
+          cap === layerBytes ? { name: 'layerBytes', value: layerBytes } : { name: 'layerRatio', value: layerRatio },
+        );
       }
       yield piece;
     }

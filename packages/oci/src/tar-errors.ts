@@ -1,6 +1,7 @@
 import { DecantError } from '@decant/core';
 
-import type { ByteString } from './tar-entry.ts';
+import { limitError } from './limits.ts';
+import type { ByteString, TarLimits } from './tar-entry.ts';
 
 /** A byte string for people: read as UTF-8, control characters escaped, cut at 200 characters. */
 export function showBytes(name: ByteString): string {
@@ -16,17 +17,15 @@ export function tarError(what: string, offset: number, entry?: ByteString): Deca
   });
 }
 
-export function tarLimitError(what: string, offset: number, limit: number, entry?: ByteString): DecantError {
+export function tarLimitError(
+  what: string,
+  offset: number,
+  limit: { readonly name: keyof TarLimits; readonly value: number },
+  entry?: ByteString,
+): DecantError {
   const where = entry === undefined ? '' : ` (entry ${showBytes(entry)})`;
-  return new DecantError(
-    'LIMIT_EXCEEDED',
-    `The archive has ${what} at byte ${offset}, the limit is ${limit}${where}.`,
-    {
-      details: {
-        offset,
-        limit,
-        ...(entry === undefined ? {} : { entry: Buffer.from(entry, 'latin1').toString('utf8') }),
-      },
-    },
-  );
+  return limitError(`The archive has ${what} at byte ${offset}, the limit is ${limit.value}${where}.`, limit, {
+    offset,
+    ...(entry === undefined ? {} : { entry: Buffer.from(entry, 'latin1').toString('utf8') }),
+  });
 }

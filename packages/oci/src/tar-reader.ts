@@ -111,7 +111,10 @@ async function gatherMetadata(
     if (!'xXgLK'.includes(header.type)) return { header, headerBlock, headerOffset, own, longName, longLink };
     metadataBytes += BLOCK_BYTES + header.size;
     if (metadataBytes > limits.metadataBytes) {
-      throw tarLimitError(`${metadataBytes} bytes of metadata before an entry`, headerOffset, limits.metadataBytes);
+      throw tarLimitError(`${metadataBytes} bytes of metadata before an entry`, headerOffset, {
+        name: 'metadataBytes',
+        value: limits.metadataBytes,
+      });
     }
     const bodyOffset = cursor.offset;
     const body = await takeBody(cursor, header.size);

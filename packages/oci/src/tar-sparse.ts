@@ -25,7 +25,7 @@ export async function readGnuSparse(
     const next = parseGnuSparseBlock(block, offset, name);
     if (next.more && next.runs.length === 0) throw tarError('a block of sparse runs is empty', offset, name);
     for (const value of next.runs) runs.push(value);
-    if (runs.length / 2 > limit) throw tarLimitError('too many sparse runs', offset, limit, name);
+    if (runs.length / 2 > limit) throw tarLimitError('too many sparse runs', offset, sparseRuns(limit), name);
     more = next.more;
   }
   return { runs, realSize: first.realSize };
@@ -66,7 +66,7 @@ export async function readPaxSparseMap(
         runs.push(value);
         continue;
       }
-      if (value > limit) throw tarLimitError(`${value} sparse runs`, start, limit, name);
+      if (value > limit) throw tarLimitError(`${value} sparse runs`, start, sparseRuns(limit), name);
       expected = value;
     }
   }
@@ -82,7 +82,7 @@ export function checkSparse(
   name: ByteString,
   limit: number,
 ): SparseFile {
-  if (pairs.length / 2 > limit) throw tarLimitError(`${pairs.length / 2} sparse runs`, offset, limit, name);
+  if (pairs.length / 2 > limit) throw tarLimitError(`${pairs.length / 2} sparse runs`, offset, sparseRuns(limit), name);
   const runs: SparseRun[] = [];
   let end = 0;
   let total = 0;
@@ -100,4 +100,8 @@ export function checkSparse(
     throw tarError(`sparse runs have ${total} bytes and the archive stores ${storedBytes}`, offset, name);
   }
   return { realSize, runs };
+}
+
+function sparseRuns(value: number) {
+  return { name: 'sparseRuns', value } as const;
 }

@@ -1,6 +1,7 @@
 import { DecantError, formatBytes } from '@decant/core';
 
 import type { StreamCursor } from './byte-cursor.ts';
+import { limitError } from './limits.ts';
 
 /*
  * The outer structure of zstd (RFC 8878): frames, one after the other, of two kinds.
@@ -47,10 +48,10 @@ export async function* zstdFrames(
     if (magic !== MAGIC) throw broken('a zstd frame does not begin where it should', offset);
     const header = await readFrameHeader(cursor, offset);
     if (header.windowBytes > windowLimit) {
-      throw new DecantError(
-        'LIMIT_EXCEEDED',
+      throw limitError(
         `A zstd frame needs a window of ${formatBytes(header.windowBytes)}, the limit is ${formatBytes(windowLimit)}.`,
-        { hint: 'Compress the layer without a long window.', details: { offset, limit: windowLimit } },
+        { name: 'zstdWindowBytes', value: windowLimit },
+        { offset },
       );
     }
     yield { windowBytes: header.windowBytes, bytes: frameBytes(cursor, header.bytes, header.checksum) };

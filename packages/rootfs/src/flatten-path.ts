@@ -1,5 +1,5 @@
 import { DecantError } from '@decant/core';
-import { showBytes } from '@decant/oci';
+import { limitError, showBytes } from '@decant/oci';
 
 import type { FlattenLimits } from './flatten-limits.ts';
 import type { ByteString } from './tree.ts';
@@ -27,9 +27,8 @@ export function entryLimitError(
   limitName: keyof FlattenLimits,
 ): DecantError {
   const limit = limits[limitName];
-  return new DecantError('LIMIT_EXCEEDED', `The entry ${showBytes(place.path)} ${what}; the limit is ${limit}.`, {
-    details: { ...details(place), limit, limitName },
-  });
+  const message = `The entry ${showBytes(place.path)} ${what}; the limit is ${limit}.`;
+  return limitError(message, { name: limitName, value: limit }, details(place));
 }
 
 function details(place: Place) {

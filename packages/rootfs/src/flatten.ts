@@ -1,5 +1,5 @@
 import { DecantError, formatBytes, isDecantError, stage, type OnEvent } from '@decant/core';
-import { readTar, showBytes, type OciImage, type TarEntry } from '@decant/oci';
+import { limitError, readTar, showBytes, type OciImage, type TarEntry } from '@decant/oci';
 
 import { applyLayer, planEntry } from './flatten-layer.ts';
 import { DEFAULT_FLATTEN_LIMITS, type FlattenLimits } from './flatten-limits.ts';
@@ -147,8 +147,9 @@ async function addLayer(input: LayerArchive, done: number, state: State): Promis
 
 function countEntry(state: State): void {
   if (++state.entries > state.limits.entries) {
-    throw new DecantError('LIMIT_EXCEEDED', `The layers have more than ${state.limits.entries} entries.`, {
-      details: { limit: state.limits.entries, limitName: 'entries' },
+    throw limitError(`The layers have more than ${state.limits.entries} entries.`, {
+      name: 'entries',
+      value: state.limits.entries,
     });
   }
 }
@@ -161,8 +162,9 @@ function countMetadata(entry: TarEntry, state: State): void {
   state.metadataBytes += bytes;
   const limit = state.limits.totalMetadataBytes;
   if (state.metadataBytes > limit) {
-    throw new DecantError('LIMIT_EXCEEDED', `The names and attributes in the layers have more than ${limit} bytes.`, {
-      details: { limit, limitName: 'totalMetadataBytes' },
+    throw limitError(`The names and attributes in the layers have more than ${limit} bytes.`, {
+      name: 'totalMetadataBytes',
+      value: limit,
     });
   }
 }
@@ -175,8 +177,9 @@ async function* keep(source: AsyncIterable<Uint8Array>, done: number, state: Sta
     options.signal?.throwIfAborted();
     state.bytes += piece.length;
     if (state.bytes > limits.layerBytes) {
-      throw new DecantError('LIMIT_EXCEEDED', `The layers unpack to more than ${formatBytes(limits.layerBytes)}.`, {
-        details: { limit: limits.layerBytes, limitName: 'layerBytes' },
+      throw limitError(`The layers unpack to more than ${formatBytes(limits.layerBytes)}.`, {
+        name: 'layerBytes',
+        value: limits.layerBytes,
       });
     }
     await options.scratch.append(piece);

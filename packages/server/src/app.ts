@@ -9,7 +9,6 @@ import { builderRoutes } from './builder/routes.ts';
 import { contextFileRoutes } from './builder/context-files-routes.ts';
 import type { ServerEnv } from './http.ts';
 import { credentialRoutes } from './registry/credentials.ts';
-import { createRegistry } from './registry/registry.ts';
 import { blobSignRoutes } from './routes/blob-sign.ts';
 import { imageRoutes } from './routes/images.ts';
 import { keyRoutes } from './routes/keys.ts';
@@ -58,9 +57,9 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   app.all(`${OBJECTS_PATH}/*`, (c) => services.gateway(c.req.raw));
 
   // Docker's clients prove who they are in their own way, and want errors in their own form.
-  const registry = createRegistry(services, { onError: options.onError });
-  app.all('/v2', (c) => registry(c.req.raw, c.env?.operator));
-  app.all('/v2/*', (c) => registry(c.req.raw, c.env?.operator));
+  const { registry } = services;
+  app.all('/v2', (c) => registry.handle(c.req.raw, c.env?.operator));
+  app.all('/v2/*', (c) => registry.handle(c.req.raw, c.env?.operator));
 
   app.use('*', async (c, next) => {
     c.set('services', services);

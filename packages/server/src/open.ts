@@ -20,7 +20,9 @@ import { DEFAULT_NAMESPACE, OPERATOR } from './auth.ts';
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
 import type { BuildTrust } from './metadata/image-build-store.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import { startRegistryMaintenance } from './registry/maintain.ts';
 import { createRegistry } from './registry/registry.ts';
+import type { RegistryOptions } from './registry/registry-settings.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { createSnapshotRegistrar } from './snapshots/register.ts';
 import { startWorker } from './worker.ts';
@@ -30,6 +32,8 @@ export interface OpenOptions {
   readonly dataDirectory: string;
   readonly onError?: ((error: DecantError) => void) | undefined;
   readonly builder?: BuilderOptions | undefined;
+  /** Bounds on what clients may send to the registry, and how long what nothing needs stays there. */
+  readonly registry?: RegistryOptions | undefined;
   /** Origins of web pages that may call this server with a key, such as `https://app.example`; default none. */
   readonly allowOrigins?: readonly string[] | undefined;
   /**
@@ -96,7 +100,10 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       onError,
     }),
   );
-  const registry = createLocalRegistry(createRegistry({ metadata, store }));
+  const mounted = createRegistry({ metadata, store }, { limits: options.registry?.limits, onError });
+  const { graceMs } = options.registry ?? {};
+  scope.use(startRegistryMaintenance({ metadata, store, registry: mounted, graceMs, onError }));
+  const registry = createLocalRegistry(mounted);
   const http = createNodeFetch();
   scope.defer(() => http.close());
   const sources = createImageSources({
@@ -129,6 +136,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     }),
   );
   const services: Services = {
+    registry: mounted,
     builder,
     registrar,
     metadata,

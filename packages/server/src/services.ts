@@ -3,6 +3,7 @@ import type { ObjectStore } from '@decant/core';
 
 import type { ImageBuilder } from './builder/image-builder.ts';
 import type { MetadataStore } from './metadata/store.ts';
+import type { MountedRegistry } from './registry/registry.ts';
 import type { SnapshotRegistrar } from './snapshots/register.ts';
 
 /** What the routes work on. */
@@ -15,6 +16,7 @@ export interface Services {
   readonly publicOrigin: string | undefined;
   /** Serves the signed URLs of a store that has no HTTP of its own. */
   readonly gateway: (request: Request) => Promise<Response>;
+  readonly registry: MountedRegistry;
   readonly builder: ImageBuilder;
   readonly registrar: SnapshotRegistrar;
   /** Wakes the worker: there is a new job. */

@@ -3,7 +3,7 @@ import { resolve } from 'node:path';
 
 import { DecantError, quote } from '@decant/core';
 import { decantPaths } from '@decant/sdk';
-import { listen, parseBuilderLimits } from '@decant/server';
+import { listen, parseBuilderLimits, parseRegistryLimits } from '@decant/server';
 
 import { invoke } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
@@ -14,6 +14,7 @@ export interface ServeOptions extends CommonOptions {
   readonly port: string;
   readonly data?: string;
   readonly buildLimit: readonly string[];
+  readonly registryLimit: readonly string[];
   readonly baseRegistry: readonly string[];
   readonly allowOrigin?: readonly string[];
   readonly publicUrl?: string;
@@ -28,6 +29,7 @@ export function serveAction(options: ServeOptions): Promise<void> {
       host,
       port: portOf(options.port),
       builder: { limits, ...(baseRegistry.length === 0 ? {} : { baseRegistries: baseRegistry }) },
+      registry: parseRegistryLimits(options.registryLimit),
       allowOrigins: originsOf(options.allowOrigin),
       publicUrl: options.publicUrl,
       onError: (error) => say(`${error.code}: ${error.message}`),

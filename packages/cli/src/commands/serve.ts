@@ -14,6 +14,12 @@ export function addServeCommand(program: Command): void {
       [],
     )
     .option(
+      '--registry-limit <name=value>',
+      'limit of the registry, such as blob=10G, uploads=100, or grace=86400 for deleted bytes; may repeat',
+      gather,
+      [],
+    )
+    .option(
       '--base-registry <host>',
       'registry that builds may take base images from, instead of the well-known; may repeat',
       gather,

@@ -1,15 +1,31 @@
 import type { ByteRange, ObjectStore } from '@decant/core';
 
 import { RegistryProblem } from './answers.ts';
+import type { DigestUse } from './digest-use.ts';
 import type { RegistryKeys } from './keys.ts';
 
 export interface BlobPlace {
   readonly store: ObjectStore;
   readonly keys: RegistryKeys;
+  readonly use: DigestUse;
 }
 
 /** A blob or a range of it, if the repository has it. */
 export async function getBlob(
+  place: BlobPlace,
+  repository: string,
+  digest: string,
+  request: Request,
+): Promise<Response> {
+  if (request.method !== 'HEAD') return answerBlob(place, repository, digest, request);
+  // A client that asks whether a blob is there will not send it, and name it in a manifest next.
+  return place.use.using(digest, async () => {
+    await needBlob(place.store, place.keys, repository, digest, request.signal);
+    return answerBlob(place, repository, digest, request);
+  });
+}
+
+async function answerBlob(
   { store, keys }: BlobPlace,
   repository: string,
   digest: string,
@@ -37,6 +53,18 @@ export async function getBlob(
   }
   const body = lengthBytes === 0 ? null : streamOf(store.stream(keys.blob(digest), { range, signal }));
   return new Response(body, { status: range === undefined ? 200 : 206, headers });
+}
+
+/** Takes back that a collection found a blob unneeded; the caller holds it with `DigestUse.using`. */
+export async function needBlob(
+  store: ObjectStore,
+  keys: RegistryKeys,
+  repository: string,
+  digest: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await store.delete(keys.linkMark(repository, digest), { signal });
+  await store.delete(keys.blobMark(digest), { signal });
 }
 
 /** One range of bytes (RFC 9110, section 14.2); several, or other units, get the whole. */

@@ -2,7 +2,9 @@ import { GIB, isDecantError, MIB, type ObjectStore } from '@decant/core';
 
 import { isRepositoryName } from '../reference.ts';
 import { errorResponse, jsonResponse, RegistryProblem } from './answers.ts';
-import { getBlob, type BlobPlace } from './blobs.ts';
+import { getBlob, needBlob, type BlobPlace } from './blobs.ts';
+import { RegistryCollector, type CollectRegistryOptions, type RegistryCollection } from './collect.ts';
+import { DigestUse } from './digest-use.ts';
 import { RegistryKeys } from './keys.ts';
 import { checkDigest, Manifests } from './manifests.ts';
 import { actionOf, parseRoute, type RegistryAction } from './route.ts';
@@ -50,6 +52,17 @@ export interface RegistryHandlerOptions {
 
 export type RegistryHandler = (request: Request) => Promise<Response>;
 
+/** A registry: what answers its clients, and what removes the bytes nothing needs any more. */
+export interface Registry {
+  readonly handle: RegistryHandler;
+  /**
+   * Takes blobs that no manifest names out of their repositories, and removes the bytes of those that no repository has,
+   * once both was so for the grace period. Pushes may go on meanwhile: through this very registry they lose nothing, and
+   * the grace period keeps those through others apart. Also removes uploads that were given up.
+   */
+  collect(options?: CollectRegistryOptions): Promise<RegistryCollection>;
+}
+
 interface Call {
   readonly request: Request;
   readonly url: URL;
@@ -65,14 +78,16 @@ const API_VERSION = { 'docker-distribution-api-version': 'registry/2.0' };
  * A registry on an object store, as a handler of web requests below `/v2/`: pull, push, uploads in chunks,
  * mounting blobs from another repository, tags, referrers and deleting, as in the OCI distribution specification
  * 1.1; there is no catalogue. A blob can be read once its digest has been checked, a manifest once everything it
- * names is there. Deleting takes things out of a repository; the bytes of blobs stay in the store.
+ * names is there. Deleting takes things out of a repository; the bytes of blobs go with a collection.
  */
-export function createRegistryHandler(options: RegistryHandlerOptions): RegistryHandler {
+export function createRegistry(options: RegistryHandlerOptions): Registry {
   const limits = { ...DEFAULT_REGISTRY_LIMITS, ...options.limits };
   const keys = new RegistryKeys(options.prefix ?? 'registry/');
-  const place: BlobPlace = { store: options.store, keys };
-  const uploads = new Uploads(options.store, keys, limits);
+  const use = new DigestUse();
+  const place: BlobPlace = { store: options.store, keys, use };
+  const uploads = new Uploads(options.store, keys, limits, use);
   const manifests = new Manifests(options.store, keys);
+  const collector = new RegistryCollector({ store: options.store, keys, manifests, uploads, use });
 
   const verdictOn = async (request: Request, repository: string | undefined, action: RegistryAction) =>
     (await options.authorize?.(request, repository, action)) ?? 'allow';
@@ -129,13 +144,20 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
     return new Response(null, { status: 202 });
   };
 
+  const mountBlob = (from: string, digest: string, repository: string, signal: AbortSignal) =>
+    use.using(digest, async () => {
+      const known = await options.store.head(keys.link(from, digest), { signal });
+      if (known === undefined || (await options.store.head(keys.blob(digest), { signal })) === undefined) return false;
+      await options.store.put(keys.link(repository, digest), new Uint8Array(), { signal });
+      await needBlob(options.store, keys, repository, digest, signal);
+      return true;
+    });
+
   const beginUpload = async ({ request, url, repository, signal }: Call): Promise<Response> => {
     const [mount, from, digest] = ['mount', 'from', 'digest'].map((name) => url.searchParams.get(name));
     // Whoever may not read there gets what a repository without the blob gives: an upload.
     if (mount && from && isRepositoryName(from) && (await verdictOn(request, from, 'pull')) === 'allow') {
-      const known = await options.store.head(keys.link(from, checkDigest(mount)), { signal });
-      if (known !== undefined && (await options.store.head(keys.blob(mount), { signal })) !== undefined) {
-        await options.store.put(keys.link(repository, mount), new Uint8Array(), { signal });
+      if (await mountBlob(from, checkDigest(mount), repository, signal)) {
         return created(`/v2/${repository}/blobs/${mount}`, mount);
       }
     }
@@ -223,7 +245,7 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
     }
   };
 
-  return async (request) => {
+  const handle: RegistryHandler = async (request) => {
     let response: Response;
     try {
       response = await dispatch(request);
@@ -235,6 +257,12 @@ export function createRegistryHandler(options: RegistryHandlerOptions): Registry
     for (const [name, value] of Object.entries(API_VERSION)) response.headers.set(name, value);
     return response;
   };
+  return { handle, collect: (collection) => collector.collect(collection) };
+}
+
+/** The answering half of {@link createRegistry}. */
+export function createRegistryHandler(options: RegistryHandlerOptions): RegistryHandler {
+  return createRegistry(options).handle;
 }
 
 function failureResponse(error: unknown): Response {

@@ -5,7 +5,9 @@ import { digestHex } from '../digest.ts';
  * it; that a repository has it is an object of its own. No part of a repository's name begins with "_".
  *
  *     blobs/sha256/HEX                          bytes
+ *     unneeded/sha256/HEX                       since when no repository has the blob, in milliseconds of Unix time
  *     repositories/NAME/_blobs/HEX              empty: the repository has this blob
+ *     repositories/NAME/_unneeded/HEX           since when no manifest of the repository names the blob, in the same form
  *     repositories/NAME/_manifests/HEX          media type, line end, bytes of the manifest
  *     repositories/NAME/_tags/TAG               digest
  *     repositories/NAME/_referrers/HEX/HEX      descriptor of the second manifest, whose subject is the first
@@ -20,16 +22,44 @@ export class RegistryKeys {
     this.#prefix = prefix;
   }
 
+  blobs(): string {
+    return `${this.#prefix}blobs/sha256/`;
+  }
+
   blob(digest: string): string {
-    return `${this.#prefix}blobs/sha256/${digestHex(digest)}`;
+    return `${this.blobs()}${digestHex(digest)}`;
+  }
+
+  blobMarks(): string {
+    return `${this.#prefix}unneeded/sha256/`;
+  }
+
+  blobMark(digest: string): string {
+    return `${this.blobMarks()}${digestHex(digest)}`;
+  }
+
+  links(repository: string): string {
+    return `${this.#of(repository)}_blobs/`;
   }
 
   link(repository: string, digest: string): string {
-    return `${this.#of(repository)}_blobs/${digestHex(digest)}`;
+    return `${this.links(repository)}${digestHex(digest)}`;
+  }
+
+  linkMarks(repository: string): string {
+    return `${this.#of(repository)}_unneeded/`;
+  }
+
+  linkMark(repository: string, digest: string): string {
+    return `${this.linkMarks(repository)}${digestHex(digest)}`;
+  }
+
+  manifests(repository: string): string {
+    return `${this.#of(repository)}_manifests/`;
   }
 
   manifest(repository: string, digest: string): string {
-    return `${this.#of(repository)}_manifests/${digestHex(digest)}`;
+    return `${this.manifests(repository)}${digestHex(digest)}`;
   }
 
   tags(repository: string): string {
@@ -52,7 +82,17 @@ export class RegistryKeys {
     return `${this.uploads(repository)}${id}/`;
   }
 
+  repositories(): string {
+    return `${this.#prefix}repositories/`;
+  }
+
+  /** The repository that an object belongs to. */
+  repositoryOf(key: string): string | undefined {
+    const [, name] = /^(.+?)\/_[a-z]+\//.exec(key.slice(this.repositories().length)) ?? [];
+    return name;
+  }
+
   #of(repository: string): string {
-    return `${this.#prefix}repositories/${repository}/`;
+    return `${this.repositories()}${repository}/`;
   }
 }

@@ -67,6 +67,8 @@ export class Manifests {
     await this.#expectParts(repository, document, signal);
     const head = new TextEncoder().encode(`${mediaType}\n`);
     await this.#store.put(this.#keys.manifest(repository, digest), Buffer.concat([head, bytes]), { signal });
+    // A collection that did not see the manifest yet may have taken a part away in between. It sees it now.
+    await this.#expectParts(repository, document, signal);
     const subject = document.subject?.digest;
     if (subject !== undefined) {
       const descriptor = {
@@ -104,6 +106,23 @@ export class Manifests {
       await this.#store.delete(`${this.#keys.referrers(repository, subject.digest)}${digestHex(digest)}`, { signal });
     }
     await this.#store.delete(this.#keys.manifest(repository, digest), { signal });
+  }
+
+  /** Adds the digests of the blobs that the manifests of a repository name; reads only manifests that it has not `seen`. */
+  async addNamedBlobs(
+    repository: string,
+    { named, seen }: { readonly named: Set<string>; readonly seen: Set<string> },
+    signal: AbortSignal,
+  ): Promise<void> {
+    for await (const { key } of this.#store.list(this.#keys.manifests(repository), { signal })) {
+      if (seen.has(key)) continue;
+      const stored = await this.#read(key, signal);
+      if (stored === undefined) continue;
+      const end = stored.indexOf(LINE_END);
+      const document = parse(stored.subarray(end + 1), new TextDecoder().decode(stored.subarray(0, end)));
+      for (const { digest } of [document.config ?? [], document.layers ?? []].flat()) named.add(digest);
+      seen.add(key);
+    }
   }
 
   /** In byte order. */

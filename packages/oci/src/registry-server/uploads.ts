@@ -4,6 +4,8 @@ import { concatBytes, isDecantError, type ObjectStore } from '@decant/core';
 
 import { checked } from '../digest.ts';
 import { RegistryProblem } from './answers.ts';
+import { needBlob } from './blobs.ts';
+import type { DigestUse } from './digest-use.ts';
 import type { RegistryKeys } from './keys.ts';
 import type { RegistryLimits } from './handler.ts';
 
@@ -18,17 +20,22 @@ export class Uploads {
   readonly #store: ObjectStore;
   readonly #keys: RegistryKeys;
   readonly #limits: RegistryLimits;
+  readonly #use: DigestUse;
   readonly #busy = new Set<string>();
 
-  constructor(store: ObjectStore, keys: RegistryKeys, limits: RegistryLimits) {
+  constructor(store: ObjectStore, keys: RegistryKeys, limits: RegistryLimits, use: DigestUse) {
     this.#store = store;
     this.#keys = keys;
     this.#limits = limits;
+    this.#use = use;
   }
 
   /** Begins an upload and returns its id, which begins with the time. Old ones of the repository go. */
   async begin(repository: string, signal: AbortSignal): Promise<string> {
-    await this.#sweep(repository, signal);
+    const open = await this.removeOld(repository, signal);
+    if (open >= this.#limits.openUploads) {
+      throw new RegistryProblem('TOOMANYREQUESTS', `The repository has ${open} uploads that are not finished.`);
+    }
     const time = Date.now().toString(16).padStart(12, '0');
     const id = `${time}-${randomBytes(16).toString('hex')}`;
     await this.#store.put(`${this.#keys.upload(repository, id)}${BEGUN}`, new Uint8Array(), { signal });
@@ -61,8 +68,11 @@ export class Uploads {
   finish(repository: string, id: string, body: Body, digest: string, signal: AbortSignal): Promise<void> {
     return this.#alone(id, async () => {
       const parts = await this.#parts(repository, id, signal);
-      await this.#store.put(this.#keys.blob(digest), this.#verified(parts, body, digest, signal), { signal });
-      await this.#store.put(this.#keys.link(repository, digest), new Uint8Array(), { signal });
+      await this.#use.using(digest, async () => {
+        await this.#store.put(this.#keys.blob(digest), this.#verified(parts, body, digest, signal), { signal });
+        await this.#store.put(this.#keys.link(repository, digest), new Uint8Array(), { signal });
+        await needBlob(this.#store, this.#keys, repository, digest, signal);
+      });
       await this.#remove(repository, id, signal);
     });
   }
@@ -122,7 +132,8 @@ export class Uploads {
     for (const key of keys) await this.#store.delete(key, { signal });
   }
 
-  async #sweep(repository: string, signal: AbortSignal): Promise<void> {
+  /** Removes uploads that were begun too long ago; returns how many others are not finished. */
+  async removeOld(repository: string, signal: AbortSignal): Promise<number> {
     const oldest = Date.now() - this.#limits.uploadAgeMs;
     const prefix = this.#keys.uploads(repository);
     const open = new Set<string>();
@@ -132,9 +143,7 @@ export class Uploads {
       if (ID.test(id)) (Number.parseInt(id.slice(0, 12), 16) < oldest ? old : open).add(id);
     }
     for (const id of old) if (!this.#busy.has(id)) await this.#remove(repository, id, signal);
-    if (open.size >= this.#limits.openUploads) {
-      throw new RegistryProblem('TOOMANYREQUESTS', `The repository has ${open.size} uploads that are not finished.`);
-    }
+    return open.size;
   }
 
   async #alone<T>(id: string, action: () => Promise<T>): Promise<T> {

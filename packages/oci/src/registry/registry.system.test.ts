@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { Scope } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
@@ -11,7 +12,7 @@ import { dockerCredentials } from '../docker-config.ts';
 import { openOciLayout } from '../layout.ts';
 import type { OciImage } from '../image.ts';
 import { parseReference } from '../reference.ts';
-import { createRegistryHandler } from '../registry-server/handler.ts';
+import { createRegistry, type Registry } from '../registry-server/handler.ts';
 import { startDockerRegistry } from '../testing/docker-registry.ts';
 import { digestOf, LayoutMaker } from '../testing/make-layout.ts';
 import { makeTar } from '../testing/make-tar.ts';
@@ -92,10 +93,13 @@ describe.skipIf(registry === undefined)('[backend:docker-registry] the client an
 describe('our registry and other clients', () => {
   let server: TestServer;
   let store: MemoryStore;
+  let ours: Registry;
   beforeEach(async () => {
     store = new MemoryStore();
-    server = await serveHandler(createRegistryHandler({ store }));
+    ours = createRegistry({ store });
+    server = await serveHandler(ours.handle);
   });
+  const storedBlobs = () => [...store.objects.keys()].filter((key) => key.startsWith('registry/blobs/')).length;
   afterEach(() => server[Symbol.asyncDispose]());
   const open = (name: string) => openRegistryImage(parseReference(`${server.host}/${name}`), { fetch: http.fetch });
 
@@ -126,6 +130,18 @@ describe('our registry and other clients', () => {
         expect(JSON.parse(stdout.toString())).toMatchObject({ Tags: ['v1'] });
         await tool('delete', '--tls-verify=false', `docker://${server.host}/sk/app:v1`);
         expect(await failure(open('sk/app:v1'))).toBe('NOT_FOUND');
+        // The other repositories have the same blobs.
+        const before = storedBlobs();
+        expect(await ours.collect({ graceMs: 0 })).toMatchObject({ unlinked: 3, removed: 0 });
+        expect(storedBlobs()).toBe(before);
+        for (const name of ['sk/two', 'ours/app']) {
+          await tool('delete', '--tls-verify=false', `docker://${server.host}/${name}:v1`);
+        }
+        expect(await ours.collect({ graceMs: 0 })).toMatchObject({ removed: before });
+        expect(storedBlobs()).toBe(0);
+        await tool('copy', '--dest-tls-verify=false', `oci:${layout}:v1`, `docker://${server.host}/sk/app:v1`);
+        await using again = await open('sk/app:v1');
+        await expectLayers(again);
       },
       TIMEOUT,
     );
@@ -165,14 +181,26 @@ describe('our registry and other clients', () => {
         try {
           await tool('pull', `${server.host}/app:v1`);
           await tool('tag', `${server.host}/app:v1`, `${server.host}/again/app:v2`);
-          await tool('push', `${server.host}/again/app:v2`);
+          // Docker asks for what is there and sends the rest, while collections go on.
+          const push = tool('push', `${server.host}/again/app:v2`);
+          const pushed = () => Promise.race([push.then(() => true), sleep(10).then(() => false)]);
+          while (!(await pushed())) await ours.collect({ graceMs: 10_000 });
         } finally {
           await run('docker', ['image', 'rm', `${server.host}/app:v1`, `${server.host}/again/app:v2`], {
             okCodes: [0, 1],
           });
         }
-        await using image = await open('again/app:v2');
-        await expectLayers(image);
+        const remove = async (name: string, digest: string | undefined) =>
+          http.fetch(`http://${server.host}/v2/${name}/manifests/${digest}`, { method: 'DELETE' });
+        await remove('app', source.manifestDigest);
+        await ours.collect({ graceMs: 0 });
+        {
+          await using image = await open('again/app:v2');
+          await expectLayers(image);
+          await remove('again/app', image.manifestDigest);
+        }
+        await ours.collect({ graceMs: 0 });
+        expect(storedBlobs()).toBe(0);
       },
       TIMEOUT,
     );

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
+import { parseRegistryLimits } from '../registry/registry-settings.ts';
 import { parseBuilderLimits } from './limit-settings.ts';
 
 describe('limits as operators write them', () => {
@@ -13,6 +14,13 @@ describe('limits as operators write them', () => {
       logBytes: 65_536,
     });
     expect(parseBuilderLimits([])).toEqual({});
+  });
+
+  it('are of the registry, too', () => {
+    const texts = ['blob=10G', 'uploads=5', 'grace=60', 'upload-age=3600'];
+    const limits = { blobBytes: 10 * 1024 ** 3, openUploads: 5, uploadAgeMs: 3_600_000 };
+    expect(parseRegistryLimits(texts)).toEqual({ limits, graceMs: 60_000 });
+    expect(() => parseRegistryLimits(['memory=1G'])).toThrow('Not a limit of the registry');
   });
 
   it('are refused by the text at fault', () => {

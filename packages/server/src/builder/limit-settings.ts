@@ -24,18 +24,29 @@ const SETTINGS = {
   keep: ['keepMs', 'seconds'],
 } as const satisfies Record<string, readonly [keyof BuilderLimits, 'bytes' | 'seconds' | 'number']>;
 
+type Settings<Member extends string> = Readonly<Record<string, readonly [Member, 'bytes' | 'seconds' | 'number']>>;
+
 /**
  * Reads `NAME=VALUE` settings such as `memory=2G`, `time=3600` (seconds) or `running=4`; a later one wins.
  * @throws USAGE naming the setting.
  */
 export function parseBuilderLimits(texts: readonly string[]): Partial<BuilderLimits> {
-  const limits: Partial<Record<keyof BuilderLimits, number>> = {};
+  return parseSettings(texts, SETTINGS, 'builds');
+}
+
+/** The same for any settings; `what` is what they are limits of. Seconds become milliseconds. @throws USAGE */
+export function parseSettings<Member extends string>(
+  texts: readonly string[],
+  settings: Settings<Member>,
+  what: string,
+): Partial<Record<Member, number>> {
+  const limits: Partial<Record<Member, number>> = {};
   for (const text of texts) {
     const [, name = '', value = ''] = /^([a-z-]+)=(.+)$/.exec(text) ?? [];
-    const setting = Object.hasOwn(SETTINGS, name) ? SETTINGS[name as keyof typeof SETTINGS] : undefined;
+    const setting = Object.hasOwn(settings, name) ? settings[name] : undefined;
     if (setting === undefined) {
-      throw new DecantError('USAGE', `Not a limit of builds: ${quote(text)}.`, {
-        hint: `Write NAME=VALUE with one of: ${Object.keys(SETTINGS).join(', ')}.`,
+      throw new DecantError('USAGE', `Not a limit of ${what}: ${quote(text)}.`, {
+        hint: `Write NAME=VALUE with one of: ${Object.keys(settings).join(', ')}.`,
       });
     }
     const [member, unit] = setting;

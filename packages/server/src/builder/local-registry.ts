@@ -9,7 +9,7 @@ import {
 } from '@decant/oci';
 
 import { OPERATOR } from '../auth.ts';
-import type { createRegistry } from '../registry/registry.ts';
+import type { MountedRegistry } from '../registry/registry.ts';
 import { EMBEDDED_HOST } from '../services.ts';
 
 /** The registry beside the services, for the services themselves. */
@@ -31,8 +31,8 @@ export interface RepositoryPlace {
   readonly digest: string | undefined;
 }
 
-export function createLocalRegistry(registry: ReturnType<typeof createRegistry>): LocalRegistry {
-  const fetch: Fetch = (input, init) => registry(new Request(input, init), OPERATOR);
+export function createLocalRegistry(registry: MountedRegistry): LocalRegistry {
+  const fetch: Fetch = (input, init) => registry.handle(new Request(input, init), OPERATOR);
   const reference = (namespace: Namespace, { name, tag, digest }: RepositoryPlace): ImageReference => ({
     registry: EMBEDDED_HOST,
     repository: `${namespace}/${name}`,

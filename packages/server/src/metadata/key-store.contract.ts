@@ -23,6 +23,7 @@ export function keyStoreContract(open: () => Promise<MetadataStoreFixture>): voi
       expect(row).toMatchObject({ id: 'aaaaaaaaaaaa', namespace: 'brand-new', revokedAt: null });
       expect(await on.second.keys.find('aaaaaaaaaaaa')).toEqual({ ...row, secretHash: 'ff00' });
       expect(await on.second.keys.list()).toEqual([row]);
+      expect(await on.second.keys.namespaces()).toContain('brand-new');
       const revoked = await on.second.keys.revoke('aaaaaaaaaaaa');
       expect(revoked?.revokedAt).toBeGreaterThanOrEqual(row.createdAt);
       expect(await on.store.keys.revoke('aaaaaaaaaaaa')).toEqual(revoked);

@@ -1,4 +1,4 @@
-import type { Namespace } from '@decant/core';
+import { parseNamespace, type Namespace } from '@decant/core';
 
 import { credentialOf, keyOf } from './sqlite-rows.ts';
 import { NOW, type SqliteDatabase } from './sqlite.ts';
@@ -17,6 +17,10 @@ export class SqliteKeys implements KeyStore {
       `INSERT INTO namespaces (name, created_at) VALUES (?, ${NOW}) ON CONFLICT (name) DO NOTHING`,
       namespace,
     );
+  }
+
+  async namespaces(): Promise<readonly Namespace[]> {
+    return this.#db.all('SELECT name FROM namespaces ORDER BY name').map((row) => parseNamespace(String(row['name'])));
   }
 
   async create(id: string, namespace: Namespace, secretHash: string): Promise<KeyRow> {

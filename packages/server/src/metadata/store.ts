@@ -93,6 +93,8 @@ export interface NewRegistryCredential extends Pick<RegistryCredentialRow, 'id' 
 
 export interface KeyStore {
   ensureNamespace(namespace: Namespace): Promise<void>;
+  /** All namespaces, by name. */
+  namespaces(): Promise<readonly Namespace[]>;
   create(id: string, namespace: Namespace, secretHash: string): Promise<KeyRow>;
   /** The key and the hash of its secret, revoked or not. */
   find(id: string): Promise<(KeyRow & { readonly secretHash: string }) | undefined>;

@@ -105,7 +105,7 @@ describe('the mounted registry', () => {
     expect((await v2(own, keyOf(one), { method: 'POST' })).status).toBe(201);
     const keys = [];
     const store = createFileObjectStore({ directory: join(test.directory, 'objects'), fsync: 'never' });
-    for await (const { key } of store.list('')) keys.push(key);
+    for await (const { key } of store.list('ns/')) keys.push(key);
     expect(keys.filter((key) => key.includes('blobs/sha256'))).toHaveLength(2);
     expect(keys.every((key) => key.startsWith('ns/one/registry/') || key.startsWith('ns/two/registry/'))).toBe(true);
   });

@@ -1,12 +1,26 @@
 import { parseNamespace, toDecantError, type DecantError, type Namespace } from '@decant/core';
 import { namespacePrefix } from '@decant/ingest';
-import { createRegistryHandler, type RegistryHandler } from '@decant/oci';
+import {
+  createRegistry as createOciRegistry,
+  type CollectRegistryOptions,
+  type Registry,
+  type RegistryCollection,
+  type RegistryLimits,
+} from '@decant/oci';
 
 import type { OPERATOR } from '../auth.ts';
 import type { Services } from '../services.ts';
 import { authenticateRegistry } from './credentials.ts';
 
+/** The registry of all namespaces. One for each process: it knows which blobs are in use while a collection runs. */
+export interface MountedRegistry {
+  handle(request: Request, operator?: typeof OPERATOR): Promise<Response>;
+  /** Reclaims the bytes that nothing in a namespace needs any more. */
+  collect(namespace: Namespace, options?: CollectRegistryOptions): Promise<RegistryCollection>;
+}
+
 export interface RegistryMountOptions {
+  readonly limits?: Partial<RegistryLimits> | undefined;
   readonly onError?: ((error: DecantError, request: Request) => void) | undefined;
 }
 
@@ -17,33 +31,37 @@ export interface RegistryMountOptions {
  */
 export function createRegistry(
   services: Pick<Services, 'metadata' | 'store'>,
-  { onError }: RegistryMountOptions = {},
-): (request: Request, operator?: typeof OPERATOR) => Promise<Response> {
+  { limits, onError }: RegistryMountOptions = {},
+): MountedRegistry {
   const { metadata, store } = services;
-  // Kept, because a handler knows which uploads are being written to.
-  const handlers = new Map<Namespace, RegistryHandler>();
+  // Kept, because a registry knows which uploads and blobs are in use.
+  const registries = new Map<Namespace, Registry>();
   const report = (error: unknown, request: Request) => onError?.(toDecantError(error), request);
-  const closed = createRegistryHandler({ store, authorize: async () => 'unauthenticated' });
+  const closed = createOciRegistry({ store, authorize: async () => 'unauthenticated' });
 
-  const handlerOf = (namespace: Namespace): RegistryHandler => {
-    let handler = handlers.get(namespace);
-    if (handler === undefined) {
-      handler = createRegistryHandler({
+  const registryOf = (namespace: Namespace): Registry => {
+    let registry = registries.get(namespace);
+    if (registry === undefined) {
+      registry = createOciRegistry({
         store,
         prefix: `${namespacePrefix(namespace)}registry/`,
         authorize: async (_, repository) =>
           repository === undefined || repository.startsWith(`${namespace}/`) ? 'allow' : 'hide',
+        limits,
         onError: report,
       });
-      handlers.set(namespace, handler);
+      registries.set(namespace, registry);
     }
-    return handler;
+    return registry;
   };
 
-  return async (request, operator) => {
-    if (operator !== undefined) return handlerOf(namespaceIn(request) ?? operator.namespace)(request);
-    const principal = await authenticateRegistry(metadata, request.headers.get('authorization'));
-    return (principal === undefined ? closed : handlerOf(principal.namespace))(request);
+  return {
+    async handle(request, operator) {
+      if (operator !== undefined) return registryOf(namespaceIn(request) ?? operator.namespace).handle(request);
+      const principal = await authenticateRegistry(metadata, request.headers.get('authorization'));
+      return (principal === undefined ? closed : registryOf(principal.namespace)).handle(request);
+    },
+    collect: (namespace, options) => registryOf(namespace).collect(options),
   };
 }
 
