@@ -4,6 +4,7 @@ import {
   environmentOf,
   loadManifest,
   mergeManifests,
+  dockerBackend,
   nativeBackend,
   operatorDirectory,
   planBottle,
@@ -76,13 +77,14 @@ export async function planFor(
   return { plan, files: loaded?.files ?? [], environment: environmentOf(environment), backend };
 }
 
-export function backendOf(session: Session, _name: Backend['name']): Backend {
-  return nativeBackend({ hiddenFolders: [session.paths.home, session.paths.scratch, bottlesDirectory(session.paths)] });
+export function backendOf(session: Session, name: Backend['name']): Backend {
+  const hiddenFolders = [session.paths.home, session.paths.scratch, bottlesDirectory(session.paths)];
+  return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 
 /** All backends, for what killed bottles of any of them left. */
 export function allBackends(session: Session): readonly Backend[] {
-  return [backendOf(session, 'native')];
+  return [backendOf(session, 'native'), backendOf(session, 'docker')];
 }
 
 function inputOf({ image, backend, allow, command, environment, user, workingDir, mounts, limits }: BottleRequest) {

@@ -8,7 +8,7 @@ import { answer, type SandboxEntrance } from './exec.ts';
 /** See Sandbox.exportChanges. */
 export function exportChanges(
   { holder, userNamespace, base, ids, filter }: SandboxEntrance,
-  group: ControlGroup | undefined,
+  group: Pick<ControlGroup, 'freezer'> | undefined,
   signal: AbortSignal | undefined,
 ): Readable {
   const output = new PassThrough();
