@@ -84,9 +84,9 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
       snapshot_mb_s: await measureExport(bottle, short ? 16 : 256),
       ...(has
         ? {
-            docker_run_ms: samples.median('dockerRun' as 'cold') * 1000,
-            docker_exec_ms: samples.median('dockerExec' as 'cold') * 1000,
-            docker_backend_ms: samples.median('dockerBackend' as 'cold') * 1000,
+            docker_run_ms: samples.median('dockerRun') * 1000,
+            docker_exec_ms: samples.median('dockerExec') * 1000,
+            docker_backend_ms: samples.median('dockerBackend') * 1000,
           }
         : {}),
     },
