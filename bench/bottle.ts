@@ -4,7 +4,7 @@ import { copyFile, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { collectBottles, nativeBackend, openFencePool } from '@decant/bottle';
+import { collectBottles, dockerBackend, nativeBackend, openFencePool, type Backend } from '@decant/bottle';
 import { MIB, Scope } from '@decant/core';
 import { run } from '@decant/core/node';
 import { startDockerd, whyNoDockerd } from '@decant/testkit';
@@ -18,6 +18,7 @@ import type { BenchResult, Goal } from './report.ts';
 const GOALS: Readonly<Record<string, Goal>> = {
   native_cold_vs_docker_run: { most: 0.7 },
   native_warm_vs_docker_run: { most: 0.2 },
+  docker_backend_vs_docker_run: { most: 2 },
   exec_vs_docker_exec: { most: 0.3 },
 };
 
@@ -34,19 +35,23 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
   const folder = await mkdtemp(join(tmpdir(), 'decant-bench-bottle-'));
   scope.defer(() => rm(folder, { recursive: true, force: true }));
   const { file, tree } = await busyboxImage(folder);
-  const docker = await startPeer(scope, tree);
+  const peer = await startPeer(scope, tree);
+  const dockered = peer === undefined ? undefined : dockerBackend({ host: peer.host });
   const pool = scope.use(openFencePool({ size: 2 }));
   const bottle = scope.use(await launchBottle(folder, file));
   const teardown: number[] = [];
   /** The launch and its first command; what follows is not part of it. */
-  const launch = async (warm: boolean): Promise<number> => {
+  const launch = async (warm: boolean, backend?: Backend): Promise<number> => {
     if (warm) await pool.filled();
     await using own = new Scope();
     const seconds = await wallSecondsOf(async () => {
-      const launched = own.use(await launchBottle(folder, file, warm ? { pool } : {}));
+      const launched = own.use(
+        await launchBottle(folder, file, { ...(warm ? { pool } : {}), ...(backend && { backend }) }),
+      );
       await runTrue(launched);
     });
-    teardown.push(await wallSecondsOf(() => own[Symbol.asyncDispose]()));
+    const ending = await wallSecondsOf(() => own[Symbol.asyncDispose]());
+    if (backend === undefined) teardown.push(ending);
     return seconds;
   };
   const rounds = short ? { least: 1, most: 1 } : { least: 15, most: 40, untilMs: 90_000, warmUp: 2 };
@@ -54,11 +59,11 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
     cold: () => launch(false),
     warm: () => launch(true),
     exec: () => wallSecondsOf(() => runTrue(bottle)),
-    ...docker,
+    ...(dockered === undefined ? {} : { ...peer?.tasks, dockerBackend: () => launch(false, dockered) }),
   });
-  const has = 'dockerRun' in docker;
-  const ratio = (ours: 'cold' | 'warm' | 'exec', theirs: 'dockerRun' | 'dockerExec') =>
-    has ? samples.ratio(ours, theirs) : null;
+  const has = dockered !== undefined;
+  const ratio = (ours: 'cold' | 'warm' | 'exec' | 'dockerBackend', theirs: string) =>
+    has ? samples.ratio(ours, theirs as typeof ours) : null;
   return {
     name: 'bottle',
     short,
@@ -66,6 +71,7 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
     fields: {
       native_cold_vs_docker_run: ratio('cold', 'dockerRun'),
       native_warm_vs_docker_run: ratio('warm', 'dockerRun'),
+      docker_backend_vs_docker_run: ratio('dockerBackend', 'dockerRun'),
       exec_vs_docker_exec: ratio('exec', 'dockerExec'),
     },
     goals: GOALS,
@@ -80,6 +86,7 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
         ? {
             docker_run_ms: samples.median('dockerRun') * 1000,
             docker_exec_ms: samples.median('dockerExec') * 1000,
+            docker_backend_ms: samples.median('dockerBackend') * 1000,
           }
         : {}),
     },
@@ -101,7 +108,7 @@ async function startPeer(scope: Scope, tree: string) {
   const why = await whyNoDockerd();
   if (why !== undefined) {
     console.log(`no Docker to compare with: ${why}`);
-    return {};
+    return undefined;
   }
   const { host } = scope.use(await startDockerd());
   const docker = async (...args: string[]) =>
@@ -110,8 +117,11 @@ async function startPeer(scope: Scope, tree: string) {
   const id = (await docker('run', '-d', '--network', 'none', IMAGE, '/bin/sleep', '3600')).toString().trim();
   scope.defer(() => docker('rm', '-f', id));
   return {
-    dockerRun: () => wallSecondsOf(() => docker('run', '--rm', '--network', 'none', IMAGE, '/bin/true')),
-    dockerExec: () => wallSecondsOf(() => docker('exec', id, '/bin/true')),
+    host,
+    tasks: {
+      dockerRun: () => wallSecondsOf(() => docker('run', '--rm', '--network', 'none', IMAGE, '/bin/true')),
+      dockerExec: () => wallSecondsOf(() => docker('exec', id, '/bin/true')),
+    },
   };
 }
 

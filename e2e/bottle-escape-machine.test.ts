@@ -15,19 +15,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { canMakeAttackImage, makeAttackImage } from './support/bottle/attack-image.ts';
+import { makeAttackImage } from './support/bottle/attack-image.ts';
 import { refusalOf, type Attempt, type Outcome } from './support/bottle/escape-case.ts';
+import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
 import { Escape } from './support/bottle/escape.ts';
 import { POLICY } from './support/bottle/policy.ts';
 import { startWorld, type World } from './support/bottle/start-world.ts';
-import { have, isRoot } from './support/programs.ts';
 
-const BACKENDS = [
-  [
-    'native',
-    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
-  ],
-] as const;
 const CONTROL: Attempt = { do: 'get', url: 'https://allowed.test/control' };
 const MIB = 2 ** 20;
 /** System calls of x86-64. */
@@ -48,8 +42,8 @@ const NEW_USER = 0x1000_0000;
 const TIOCSTI = 0x5412;
 const TIOCLINUX = 0x541c;
 
-/** The checks E6, E25 to E28 and E32 to E34: what a bottle is made of, tried from within. */
-describe.each(BACKENDS)('[backend:%s] a bottle holds', (backend, usable) => {
+/** The checks E6, E25 to E28 and E32 to E34: what a bottle is made of, tried from within; as [backend:native] and as [backend:docker]. */
+describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) => {
   describe.skipIf(!usable)('what runs in it', () => {
     const canary = `canary${randomBytes(10).toString('hex')}`;
     let folder: TemporaryDirectory;

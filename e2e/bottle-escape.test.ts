@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { canMakeAttackImage, makeAttackImage } from './support/bottle/attack-image.ts';
+import { makeAttackImage } from './support/bottle/attack-image.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
+import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
 import { Escape } from './support/bottle/escape.ts';
 import {
   ABSTRACT_SOCKET,
@@ -23,14 +24,7 @@ import {
 } from './support/bottle/internet.ts';
 import { POLICY } from './support/bottle/policy.ts';
 import { startWorld, type World } from './support/bottle/start-world.ts';
-import { have, isRoot } from './support/programs.ts';
 
-const BACKENDS = [
-  [
-    'native',
-    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
-  ],
-] as const;
 const get = (host: string, ...more: readonly string[]) =>
   [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
 const connect = (target: string, more: Partial<Attempt> = {}): Attempt => ({ do: 'connect', target, ...more });
@@ -46,9 +40,9 @@ const proxied = (url: string): Attempt => ({ do: 'get', url });
 /**
  * The checks E1 to E3, E5, E12 to E16, E22 and E30 that an agent's sandbox must pass, from within a bottle, as its user and as its root. Every attempt must be refused
  * within a second and visibly, be in the audit by a rule and without the secret, and bring nothing to a listener that counts; and what is allowed must
- * work in the same bottle.
+ * work in the same bottle. Its groups are [backend:native] and [backend:docker].
  */
-describe.each(BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
+describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
   describe.skipIf(!usable)('what is not allowed', () => {
     const canary = `canary${randomBytes(10).toString('hex')}`;
     let folder: TemporaryDirectory;

@@ -4,12 +4,12 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest';
 
 import { decant, decantJson, failure, startDecant, succeed, type MadeImage } from './support/decant.ts';
 import { smallImage } from './support/images.ts';
 import { lastingTraces } from './support/leftovers.ts';
-import { have, isRoot } from './support/programs.ts';
+import { have, isRoot, output } from './support/programs.ts';
 
 const available = isRoot && have('bwrap', 'busybox', 'nbdfuse', 'fusermount3');
 
@@ -271,6 +271,38 @@ describe.skipIf(!available)('[backend:bubblewrap] decant bottle', () => {
     await succeed(['bottle', 'stop', '--grace', '0', 'other'], { home });
     await nothingLeft();
   });
+
+  test.skipIf(inject('dockerHost') === null || !have('docker'))(
+    '[backend:docker] the same in a container, also after the supervisor was killed',
+    async () => {
+      const containers = async () =>
+        (await output('docker', ['ps', '-a', '-q', '--filter', 'label=dev.decant.bottle=boxed'])).trim();
+      const image = ['--image', 'agent', '--backend', 'docker', '--allow', '203.0.113.10'];
+      expect((await bottle(['plan', ...image])).stdout).toMatch(/weaker[^]*Docker daemon/);
+      const start = ['bottle', 'run', ...image, '-d', 'boxed', '--', 'sh', '-c', 'echo of-a-box > made; sleep 4715.5'];
+      expect(await decant(start, { home, through })).toMatchObject({ status: 0, stdout: 'boxed\n' });
+      expect(await containers()).toMatch(/^[0-9a-f]{12}$/);
+      expect(await bottle(['exec', '-i', 'boxed', '--', 'sh', '-c', 'id -u; cat made; cat; exit 7'], 'typed')).toEqual({
+        ...{ status: 7, stdout: '1000\nof-a-box\ntyped', stderr: '' },
+      });
+      await succeed(['bottle', 'cp', 'boxed:/work/made', join(folder.path, 'unboxed')], { home });
+      expect(await readFile(join(folder.path, 'unboxed'), 'utf8')).toBe('of-a-box\n');
+      const made = await decantJson<MadeImage>(['bottle', 'snapshot', 'boxed', 'agent:boxed'], { home });
+      expect(made.chunks!.reused).toBeGreaterThan(10);
+      const restored = await bottle(['run', '--image', 'agent:boxed', '--backend', 'docker', '--', 'cat', 'made']);
+      expect(restored).toMatchObject({ status: 0, stdout: 'of-a-box\n' });
+
+      process.kill((await list())[0]!.info!.pid, 'SIGKILL');
+      await expect.poll(() => lastingTraces('4715.5'), { timeout: 10_000 }).toEqual([]);
+      expect(await decantJson(['bottle', 'gc'], { home })).toMatchObject({ collected: [{ slug: 'boxed' }] });
+      expect(await containers()).toBe('');
+      const nowhere = { home, env: { DOCKER_HOST: 'tcp://127.0.0.1:2375' } };
+      expect(await failure(['bottle', 'run', ...image, '--', 'true'], nowhere)).toMatchObject({
+        code: 'JAIL_UNAVAILABLE',
+      });
+      await nothingLeft();
+    },
+  );
 
   test('what is wrong is said before anything runs', async () => {
     expect(await failure(['bottle', 'run', 'nobody'], { home })).toMatchObject({ status: 4, code: 'NOT_FOUND' });

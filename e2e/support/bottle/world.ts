@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
 import {
+  dockerBackend,
   nativeBackend,
   openBottle,
   planBottle,
@@ -82,8 +83,8 @@ function net(): Internet {
 }
 
 function backendOf(name: Backend['name'], directory: string): Backend {
-  if (name === 'native') return nativeBackend({ hiddenFolders: [directory] });
-  throw new Error(`the suite cannot run on ${name} yet`);
+  const hiddenFolders = [directory];
+  return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 
 const calls: WorldCalls = {

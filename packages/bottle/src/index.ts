@@ -34,6 +34,7 @@ export { DetachKeys } from './control/detach-keys.ts';
 export type { BottleInfo } from './control/messages.ts';
 export { findRecord, listRecords, type BottleRecord } from './control/records.ts';
 export { requestManifest, type ManifestInput } from './control/request-manifest.ts';
+export { dockerBackend, type DockerBackendOptions } from './backends/docker/docker-backend.ts';
 export { nativeBackend, type NativeBackendOptions } from './backends/native/native-backend.ts';
 export {
   superviseBottle,

@@ -7,12 +7,15 @@ export {
 } from './build-cell.ts';
 export { CELL_USER_NAMESPACE_FD } from './cell-program.ts';
 export { removeControlGroups, type GroupLimits } from './cgroup.ts';
+export { controlGroupOf } from './cgroup-of.ts';
 export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
+export { checkMounts } from './sandbox/mounts.ts';
 export { openSandbox } from './sandbox/open-sandbox.ts';
 export type {
   Sandbox,
+  SandboxContainer,
   SandboxCopyLimits,
   SandboxDisk,
   SandboxExec,

@@ -4,6 +4,7 @@ import {
   environmentOf,
   loadManifest,
   mergeManifests,
+  dockerBackend,
   nativeBackend,
   operatorDirectory,
   planBottle,
@@ -14,7 +15,7 @@ import {
   type BottlePlan,
   type ManifestInput,
 } from '@decant/bottle';
-import { DecantError, isDecantError } from '@decant/core';
+import { isDecantError } from '@decant/core';
 
 import type { Session, WorkOptions } from './session.ts';
 
@@ -75,18 +76,14 @@ export async function planFor(
   return { plan, files: loaded?.files ?? [], environment: environmentOf(environment), backend };
 }
 
-/** @throws JAIL_UNAVAILABLE for a backend that is not there */
 export function backendOf(session: Session, name: Backend['name']): Backend {
-  const backend = allBackends(session).find((one) => one.name === name);
-  if (backend !== undefined) return backend;
-  throw new DecantError('JAIL_UNAVAILABLE', `There is no backend ${name} in this version of decant.`, {
-    hint: 'Use --backend native, or leave it out.',
-  });
+  const hiddenFolders = [session.paths.home, session.paths.scratch];
+  return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 
 /** All backends, for what killed bottles of any of them left. */
-export function allBackends({ paths }: Session): readonly Backend[] {
-  return [nativeBackend({ hiddenFolders: [paths.home, paths.scratch] })];
+export function allBackends(session: Session): readonly Backend[] {
+  return [backendOf(session, 'native'), backendOf(session, 'docker')];
 }
 
 function inputOf({ image, backend, allow, command, environment, user, workingDir, mounts, limits }: BottleRequest) {

@@ -1,5 +1,6 @@
 import { access, constants, mkdir, statfs } from 'node:fs/promises';
 
+import { dockerBackend } from '@decant/bottle';
 import { chooseBuilder, detectBuilders, type BuilderDriver, type DetectedBuilder } from '@decant/builder-local';
 import { errnoOf, formatBytes, isDecantError } from '@decant/core';
 import { findProgram } from '@decant/core/node';
@@ -24,9 +25,10 @@ export async function diagnose(options: {
   readonly signal?: AbortSignal | undefined;
 }): Promise<Diagnosis> {
   const { paths, signal } = options;
-  const [builders, jail, kvm, home] = await Promise.all([
+  const [builders, jail, docker, kvm, home] = await Promise.all([
     detectBuilders({ signal }),
     probeJail({ signal }),
+    dockerBackend().probe(signal),
     device('/dev/kvm', 'Enable virtualisation for this machine, or use emulation, which is slow.'),
     dataDirectory(paths.home),
   ]);
@@ -34,6 +36,10 @@ export async function diagnose(options: {
     sections: [
       { title: 'building images', checks: [createCheck(builders), ...builders.map(engineCheck)] },
       { title: 'running images', checks: jail.checks },
+      {
+        title: 'bottles in Docker',
+        checks: [{ name: '--backend docker', ok: docker.usable, why: docker.reasons.join(' ') || undefined }],
+      },
       {
         title: 'making and checking filesystems',
         checks: await Promise.all([

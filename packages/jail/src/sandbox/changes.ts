@@ -9,7 +9,7 @@ import type { SandboxEntrance } from './entrance.ts';
 /** See Sandbox.exportChanges. */
 export function exportChanges(
   { holder, userNamespace, base, ids, filter }: SandboxEntrance,
-  group: ControlGroup | undefined,
+  group: Pick<ControlGroup, 'freezer'> | undefined,
   signal: AbortSignal | undefined,
 ): Readable {
   const output = new PassThrough();

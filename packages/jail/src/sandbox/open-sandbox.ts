@@ -33,7 +33,7 @@ const KILL_AFTER_MS = 2000;
  * @throws JAIL_UNAVAILABLE when this machine or user cannot do it, JAIL_FAILED when it cannot be set up, USAGE.
  */
 export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
-  const { signal, writeLayer, limits } = options;
+  const { signal, writeLayer, limits, container } = options;
   signal?.throwIfAborted();
   checkSandbox(options);
   const [mounts] = await Promise.all([
@@ -44,7 +44,8 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   const filter = seccompFilter(process.arch, { setId: shared.length === 0 });
   await using scope = new Scope();
   const folder = scope.use(await openScratchDirectory(options.stateDirectory));
-  const group = limits === undefined ? undefined : scope.use(await openControlGroup(limits));
+  const own = limits === undefined || container !== undefined ? undefined : scope.use(await openControlGroup(limits));
+  const group = container?.group ?? own;
   const base = FIRST_HOST_ID + randomInt(HOST_ID_SLOTS) * IDS;
   const groupFiles = group?.joinFiles ?? [];
   const facts: [string, string | number][] = [
@@ -64,6 +65,7 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   ];
   if (options.networkNamespace !== undefined) facts.push(['net', options.networkNamespace]);
   if (mounts.length > 0) facts.push(['ask', 1]);
+  if (container !== undefined) facts.push(['container', `${container.pid} ${container.start}`]);
 
   const talk = converse(SETUP_PROGRAM, ['ignore', 'ignore', 'pipe']);
   scope.defer(() => stop(talk));
@@ -74,7 +76,7 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
     processes: limits?.processes ?? MOST_PROCESSES,
   };
   joiners.open(entrance);
-  return own(talk, { entrance, group, joiners, shared, scope: scope.move() }, options);
+  return sandboxOf(talk, { entrance, group, joiners, shared, scope: scope.move() }, options);
 }
 
 function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
@@ -131,13 +133,13 @@ async function stop(talk: Conversation): Promise<void> {
 
 interface Owned {
   readonly entrance: SandboxEntrance;
-  readonly group: ControlGroup | undefined;
+  readonly group: Pick<ControlGroup, 'freezer'> | undefined;
   readonly joiners: Joiners;
   readonly shared: readonly string[];
   readonly scope: Scope;
 }
 
-function own(
+function sandboxOf(
   talk: Conversation,
   { entrance, group, joiners, shared, scope }: Owned,
   { user, signal: endSignal }: SandboxOptions,

@@ -16,13 +16,16 @@ export const SANDBOX_FDS = {
 /** Size of /dev/shm, and most terminals at a time. */
 const SHM_BYTES = 64 * 1024 * 1024;
 const MOST_TERMINALS = 256;
+/** How long what was killed in a container may take to be gone, in seconds. */
+const END_CONTAINER_S = 5;
 
 /**
  * Builds a sandbox, started as root. Three processes: one in the process namespace of the host that waits; process 1
  * of a private mount and process namespace, which mounts, holds what the sandbox is made of and gives it up as
  * soon as the launcher is gone; and process 1 of the guest's process namespace, which has no right at all and only
  * takes up orphans. When the second ends, for whatever reason, the kernel ends every process and mount of the sandbox.
- * Nothing of the image runs here.
+ * Nothing of the image runs here. In a container, whose first process and process namespace are there already, the third
+ * one only mounts, the second one waits in the process namespace of the host, and it kills the container in the end.
  *
  * The conversation (see perl-conversation.ts), where WORDs are KEY=HEX:
  *
@@ -36,7 +39,8 @@ const MOST_TERMINALS = 256;
  * End of file on 3 at any time ends the sandbox.
  */
 export const SETUP_PROGRAM = String.raw`
-sub gone { quit(125) }
+my $container;
+sub gone { end_container(); quit(125) }
 ${PERL_MOUNTS}
 ${PERL_CONVERSATION}
 my $log;
@@ -52,11 +56,20 @@ sub fail {
   quit(125);
 }
 $SIG{__DIE__} = sub { fail('program', $_[0]) };
+# Everything in the container ends with its first process, before a descriptor of that one tells that it has ended.
+sub end_container {
+  return if !defined $container;
+  syscall(424, $container + 0, 9, 0, 0);
+  my $bits = '';
+  vec($bits, $container, 1) = 1;
+  select $bits, undef, undef, ${END_CONTAINER_S};
+}
 sub start {
   my @command = @_;
   my $pid = fork;
   fail('fork', "$!") unless defined $pid;
   return $pid if $pid;
+  die_with_parent();
   new_session();
   open STDIN, '<', '/dev/null';
   open STDOUT, '>&', $log;
@@ -93,8 +106,21 @@ my ($dir, $base) = ($o{dir}, $o{base} + 0);
 my ($host_net, @group_files);
 if (defined $o{net}) { open($host_net, '<', $o{net}) or fail('network namespace', "$o{net}: $!") }
 for my $file (@groups) { open(my $fh, '>', $file) or fail('control group', "$!"); push @group_files, $fh }
+my %theirs;
+if (defined $o{container}) {
+  my ($pid, $start) = split / /, $o{container};
+  my $process = syscall(434, $pid + 0, 0);
+  fail('container', "its first process: $!") if $process < 0;
+  for my $kind (qw(pid ipc uts)) { open($theirs{$kind}, '<', "/proc/$pid/ns/$kind") or fail('container', "$kind: $!") }
+  # The number has meant the same process all the while.
+  open(my $file, '<', "/proc/$pid/stat") or fail('container', "$!");
+  sysread $file, my $stat, 4096;
+  fail('container', 'its first process has ended') if (split / /, substr $stat, rindex($stat, ')') + 2)[19] ne $start;
+  $container = $process;
+}
 
-leave_namespaces($NEWNS | $NEWPID) or fail('namespaces', "$!");
+# A process namespace of our own would hide those of a container.
+leave_namespaces($NEWNS | (%theirs ? 0 : $NEWPID)) or fail('namespaces', "$!");
 my $inner = fork;
 fail('fork', "$!") unless defined $inner;
 if ($inner) {
@@ -271,7 +297,10 @@ else {
   socket($socket, 2, 2, 0) && ioctl($socket, 0x8914, $up) or fail('loopback', "$!");
   write_file('/proc/sys/net/ipv4/ip_unprivileged_port_start', '0');
 }
-leave_namespaces($NEWIPC | $NEWUTS | $NEWPID) or fail('namespaces', "$!");
+if (%theirs) {
+  enter_namespace(fileno($theirs{ipc}), $NEWIPC) && enter_namespace(fileno($theirs{uts}), $NEWUTS)
+    && enter_namespace(fileno($theirs{pid}), $NEWPID) or fail('namespaces of the container', "$!");
+} else { leave_namespaces($NEWIPC | $NEWUTS | $NEWPID) or fail('namespaces', "$!") }
 set_hostname($o{hostname}) or fail('host name', "$!");
 pipe my $ready_r, my $ready_w or fail('pipe', "$!");
 pipe my $go_r, my $go_w or fail('pipe', "$!");
@@ -302,6 +331,8 @@ if ($guest == 0) {
   syswrite $ready_w, 'ok';
   sysread $go_r, my $word, 1;
   quit(1) if ($word || '') ne 'g';
+  # A container has a first process already.
+  quit(0) if defined $container;
   move_fd(fileno($alive_w), 0) or quit(1);
   enter_namespace(fileno($user_ns), $NEWUSER) or quit(1);
   close_from(1);
@@ -324,16 +355,19 @@ keep($upper, ${SANDBOX_FDS.upper});
 syswrite $go_w, 'g';
 close $alive_w;
 close $go_w;
+waitpid $guest, 0 if defined $container;
+my $first = defined $container ? $container : fileno $alive_r;
 report('ready', readlink '/proc/self/fd/${SANDBOX_FDS.user}');
 while (1) {
   my $bits = '';
   vec($bits, 3, 1) = 1;
-  vec($bits, fileno($_), 1) = 1 for $alive_r, $server ? $disk_r : ();
+  vec($bits, $_, 1) = 1 for $first, $server ? fileno $disk_r : ();
   next if select(my $set = $bits, undef, undef, undef) < 0;
   hear(1) if vec($set, 3, 1);
-  my $lost = vec($set, fileno($alive_r), 1) ? 'its first process was killed'
+  my $lost = vec($set, $first, 1) ? (defined $container ? 'its container has ended' : 'its first process was killed')
     : $server && vec($set, fileno($disk_r), 1) ? 'its disk is gone' : next;
   report('ended', hexed($lost));
+  end_container();
   quit(0);
 }
 `;

@@ -1,6 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
 
-import type { GroupLimits } from '../cgroup.ts';
+import type { ControlGroup, GroupLimits } from '../cgroup.ts';
 
 /** A file system to run: an NBD export on a Unix socket (`exportName` defaults to the empty name), or an image file. */
 export type SandboxDisk =
@@ -18,6 +18,15 @@ export type SandboxMount =
       readonly target: string;
     }
   | { readonly type: 'tmpfs'; readonly target: string; readonly sizeBytes: number };
+
+/** A container of another program on this machine, of which nothing but its first process is there. */
+export interface SandboxContainer {
+  /** Its first process, which takes up orphans, as the host counts it; and when it started (see processStart). */
+  readonly pid: number;
+  readonly start: string;
+  /** The groups that bound it (see controlGroupOf). */
+  readonly group: Pick<ControlGroup, 'joinFiles' | 'freezer'>;
+}
 
 export interface SandboxOptions {
   readonly disk: SandboxDisk;
@@ -38,6 +47,11 @@ export interface SandboxOptions {
   readonly hiddenFolders?: readonly string[] | undefined;
   /** Control groups around everything in the sandbox; left out: only the number of processes of one user is bounded. */
   readonly limits?: GroupLimits | undefined;
+  /**
+   * The sandbox is in this container's process, IPC and host name namespaces and in its control groups instead of its own;
+   * of `limits` only the number of processes counts. It is killed when the sandbox ends, and the sandbox ends with it.
+   */
+  readonly container?: SandboxContainer | undefined;
   /** Where the sandbox has its (empty) folder, and what killed ones left of theirs is removed. */
   readonly stateDirectory: string;
   /** Ends the set-up, and later the sandbox. */

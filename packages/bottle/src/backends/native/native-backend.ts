@@ -1,7 +1,7 @@
 import { openSandbox, probeJail, removeControlGroups } from '@decant/jail';
 
 import type { Backend, BackendReport, MachineRequest, PreparedMachine, ResourceStack } from '../backend.ts';
-import { machineOf } from './native-machine.ts';
+import { machineOf } from '../sandbox-machine.ts';
 
 export interface NativeBackendOptions {
   /** Folders that no mount may show: where decant keeps its images, keys and bottles. */

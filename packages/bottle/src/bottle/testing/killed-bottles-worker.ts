@@ -4,17 +4,17 @@ import { fileURLToPath } from 'node:url';
 
 import { Semaphore, sleep } from '@decant/core';
 
-import { nativeBackend } from '../../backends/native/native-backend.ts';
 import { collectBottles } from '../../stack/gc.ts';
 import type { FaultPoint } from '../../stack/fault-points.ts';
-import { openRealBottle, outputOf } from './real-bottle.ts';
+import { backendNamed, openRealBottle, outputOf } from './real-bottle.ts';
 
 /*
  * Kills bottles at every acquisition, collects what they left, and prints a report: node killed-bottles-worker.ts DIRECTORY
- * IMAGE. It must be a child subreaper, so that what outlives its parents becomes its child and is seen.
+ * IMAGE [BACKEND [KINDS]], of acquisitions whose kind matches KINDS where it is given. It must be a child subreaper, so that what outlives its parents becomes its child and is seen.
  */
 
-const [directory = '', image = ''] = process.argv.slice(2);
+const [directory = '', image = '', backendName, kinds = ''] = process.argv.slice(2);
+const backend = backendNamed(backendName);
 const GONE_WITHIN_MS = 5000;
 
 /** Processes that were left to this one, but for those that have ended. */
@@ -42,11 +42,12 @@ const points: FaultPoint[] = [];
 const live = await openRealBottle(
   directory,
   image,
-  { name: 'live' },
+  { name: 'live', backend: backend.name },
   { faultHook: (point) => void points.push(point) },
 );
 const ofLive = await childrenNow();
-const killAt = points.filter((point) => /^(acquire|acquired):/.test(point));
+const wanted = new RegExp(`^(acquire|acquired):.*(${kinds})`);
+const killAt = points.filter((point) => wanted.test(point));
 const worker = fileURLToPath(new URL('killed-bottle-worker.ts', import.meta.url));
 const atOnce = new Semaphore(3);
 const outcomes = await Promise.all(
@@ -54,7 +55,7 @@ const outcomes = await Promise.all(
     atOnce.run(
       () =>
         new Promise<string>((resolve) => {
-          const child = spawn(process.execPath, [...process.execArgv, worker, directory, image, point], {
+          const child = spawn(process.execPath, [...process.execArgv, worker, directory, image, point, backend.name], {
             stdio: ['ignore', 'ignore', 'pipe'],
           });
           let text = '';
@@ -67,9 +68,9 @@ const outcomes = await Promise.all(
 );
 const before = (await readdir(directory)).filter((name) => name.endsWith('.jsonl')).length;
 const started = performance.now();
-const first = await collectBottles({ directory, backends: [nativeBackend()] });
+const first = await collectBottles({ directory, backends: [backend] });
 const collectMs = performance.now() - started;
-const second = await collectBottles({ directory, backends: [nativeBackend()] });
+const second = await collectBottles({ directory, backends: [backend] });
 const deadline = performance.now() + GONE_WITHIN_MS;
 while ((await leftChildren(ofLive)).length > 0 && performance.now() < deadline) await sleep(20);
 const report = {

@@ -1,19 +1,26 @@
+import type { Backend } from '../../backends/backend.ts';
 import type { Bottle } from '../bottle.ts';
 import type { OpenBottleDeps } from '../deps.ts';
 import { openBottle } from '../open-bottle.ts';
+import { dockerBackend } from '../../backends/docker/docker-backend.ts';
 import { nativeBackend } from '../../backends/native/native-backend.ts';
 import type { Manifest } from '../../manifest/schema.ts';
 import { environmentOf, specOf } from '../../manifest/spec.ts';
 import { planBottle } from '../../plan/plan-bottle.ts';
 
-/** A bottle on an erofs image file, with everything real. */
+/** A backend by its name; of docker, the daemon that DOCKER_HOST names. */
+export function backendNamed(name: string | undefined): Backend {
+  return name === 'docker' ? dockerBackend() : nativeBackend();
+}
+
+/** A bottle on an erofs image file, with everything real; native where the manifest names no backend. */
 export async function openRealBottle(
   directory: string,
   imageFile: string,
   manifest: Omit<Manifest, 'image'> = {},
   deps: Partial<OpenBottleDeps> = {},
 ): Promise<Bottle> {
-  const backend = nativeBackend();
+  const backend = backendNamed(manifest.backend);
   const small = { memory: 268_435_456, processes: 64, disk: 16_777_216, cpus: 1 };
   const { spec, environment } = specOf({
     name: 'agent',

@@ -1,6 +1,6 @@
 import type { Sandbox } from '@decant/jail';
 
-import type { BottleImage, Exec, ExecRequest, Machine } from '../backend.ts';
+import type { BottleImage, Exec, ExecRequest, Machine } from './backend.ts';
 
 /** A sandbox with what the image says of how commands run in it. */
 export function machineOf(sandbox: Sandbox, config: BottleImage['config']): Machine {
