@@ -1,6 +1,8 @@
+import { createWriteStream } from 'node:fs';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 
 import { createMemoryRandomAccess, type HashProvider } from '@decant/cas';
 import { loadNodeHashProvider } from '@decant/cas/node';
@@ -122,15 +124,16 @@ async function measureAll(
  * Peak memory of `decant image import tar:FILE --streaming`, for an archive with a file that is nearly all hole, zeros that
  * are stored, and bytes that do not compress; in units of 10^6 bytes.
  */
-async function importPeakMb(sizes: {
-  readonly holeBytes: number;
-  readonly zeroBytes: number;
-  readonly noiseBytes: number;
-}) {
+function importPeakMb(sizes: { readonly holeBytes: number; readonly zeroBytes: number; readonly noiseBytes: number }) {
+  return importUsage((path) => writeLargeArchive(path, sizes));
+}
+
+/** What the whole command takes, from the archive to the admitted image, in a home of its own. */
+async function importUsage(write: (path: string) => Promise<void>) {
   const folder = await mkdtemp(join(tmpdir(), 'decant-linear-'));
   try {
     const path = join(folder, 'root.tar');
-    await writeLargeArchive(path, sizes);
+    await write(path);
     const command = [process.execPath, '--conditions=@decant/source', join(ROOT, 'packages/cli/src/main.ts')];
     const { peakMb, cpuSeconds } = await usageOf(
       [...command, 'image', 'import', `tar:${path}`, '--streaming', '-n', 'large', '--json'],
@@ -140,6 +143,45 @@ async function importPeakMb(sizes: {
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+/**
+ * CPU seconds of whole imports against entries and bytes, each without what the import of an empty archive takes: starting
+ * is the same for all, and would hide how the rest grows.
+ */
+export async function measureImports(
+  counts: readonly number[],
+  sizes: readonly number[],
+): Promise<{ readonly entries: Series; readonly bytes: Series }> {
+  const cpuOf = async (archive: Iterable<Uint8Array>) => {
+    const { cpuSeconds } = await importUsage(async (path) => {
+      await pipeline(inBatches(archive), createWriteStream(path));
+    });
+    return cpuSeconds;
+  };
+  const none: number[] = [];
+  for (let round = 0; round <= ROUNDS; round++) none.push(await cpuOf(manyEntries(0)));
+  // The first has filled the cache of compiled code.
+  const base = median(none.slice(1));
+  const entries: [number, number][] = [];
+  for (const count of counts) entries.push([count, (await cpuOf(manyEntries(count))) - base]);
+  const bytes: [number, number][] = [];
+  for (const size of sizes) bytes.push([size, (await cpuOf(manyBytes(size))) - base]);
+  return { entries, bytes };
+}
+
+/** Blocks of an archive in pieces of about a mebibyte. */
+function* inBatches(blocks: Iterable<Uint8Array>): Generator<Uint8Array> {
+  let batch: Uint8Array[] = [];
+  let length = 0;
+  for (const block of blocks) {
+    batch.push(block);
+    length += block.length;
+    if (length < MIB) continue;
+    yield Buffer.concat(batch);
+    [batch, length] = [[], 0];
+  }
+  yield Buffer.concat(batch);
 }
 
 async function writeLargeArchive(
@@ -186,6 +228,12 @@ export async function benchRootfsLinear({ short }: { readonly short: boolean }):
   };
   report('entries', await measureEntries(counts), (count) => `${count}_entries`);
   report('bytes', await measureBytes(sizes), (size) => `${size / MIB}_mib`);
+  const imports = await measureImports(
+    short ? [4000, 16_000, 64_000] : [10_000, 100_000, 1_000_000],
+    (short ? [16, 64, 256] : [64, 256, 1024]).map((size) => size * MIB),
+  );
+  report('entries', { import: imports.entries }, (count) => `${count}_entries`);
+  report('bytes', { import: imports.bytes }, (size) => `${size / MIB}_mib`);
   const [one, ten] = [
     { holeBytes: 512 * MIB, zeroBytes: 256 * MIB, noiseBytes: 256 * MIB },
     { holeBytes: 7 * GIB, zeroBytes: 2 * GIB, noiseBytes: GIB },

@@ -77,6 +77,7 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
       if (!isDecantError(error)) throw error;
       // A refusal names the entry, or the byte where the archive is broken.
       expect(error.details).toSatisfy((details: Record<string, unknown>) => 'entry' in details || 'offset' in details);
+      if (error.code === 'LIMIT_EXCEEDED') expect(error.details).toHaveProperty('limitName');
       return error.code;
     }
   }
