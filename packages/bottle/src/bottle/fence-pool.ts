@@ -75,6 +75,7 @@ class Pool implements FencePool {
     const ready = fits ? this.#ready.shift() : undefined;
     if (ready === undefined) return await this.#parts.openFence(options);
     try {
+      options.onNamespace?.(ready.networkNamespace);
       return await ready.configure(options, options.signal);
     } catch (error) {
       await ready[Symbol.asyncDispose]();
