@@ -4,7 +4,7 @@ import { copyFile, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { collectBottles, nativeBackend, openFencePool } from '@decant/bottle';
+import { collectBottles, nativeBackend, openFencePool, SandboxReserve } from '@decant/bottle';
 import { MIB, Scope } from '@decant/core';
 import { run } from '@decant/core/node';
 import { startDockerd, whyNoDockerd } from '@decant/testkit';
@@ -29,7 +29,7 @@ const TIMEOUT_MS = 120_000;
 
 /**
  * Bottles of the native backend against a Docker daemon of its own, each from the call to the end of the first command:
- * cold with everything, warm with a fence from a pool. Both sides are long-lived programs: the daemon and this process were
+ * cold with everything, warm with a fence from a pool and the programs that set up a sandbox in reserve. Both sides are long-lived programs: the daemon and this process were
  * started, have looked at what the machine can do, and have the image at hand, before any round. Docker's times include
  * its client program, which is how one asks it; ours is the library, called in this process. What the proxy costs is
  * measured by the benchmark `bottle-proxy`, and is among the fields.
@@ -43,18 +43,27 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
   // The sidecar that is measured is the one of these sources.
   await run('pnpm', ['--filter', '@decant/bottle', 'build'], { cwd: ROOT, timeoutMs: TIMEOUT_MS });
   const backend = nativeBackend();
+  const reserve = scope.use(new SandboxReserve({ size: 1 }));
+  const ready = nativeBackend({ reserve });
+  await ready.probe();
   const pool = scope.use(openFencePool({ size: 2, sidecarUrl: SIDECAR_URL }));
   const bottle = scope.use(await launchBottle(folder, file, { backend }));
   const teardown: number[] = [];
+  const prepareWarm = async () => {
+    reserve.fill();
+    await pool.filled();
+  };
   /** The launch and its first command; what follows is not part of it. */
   const launch = async (warm: boolean): Promise<number> => {
-    if (warm) await pool.filled();
+    if (warm) await prepareWarm();
     await using own = new Scope();
     const seconds = await wallSecondsOf(async () => {
-      const launched = own.use(await launchBottle(folder, file, { backend, pool: warm ? pool : undefined }));
+      const launched = own.use(await launchBottle(folder, file, warm ? { backend: ready, pool } : { backend }));
       await runTrue(launched);
     });
     teardown.push(await wallSecondsOf(() => own[Symbol.asyncDispose]()));
+    // What is made for the next one takes nothing from what is measured next.
+    if (warm) await prepareWarm();
     return seconds;
   };
   const rounds = short ? { least: 1, most: 1 } : { least: 15, most: 40, untilMs: 90_000, warmUp: 2 };

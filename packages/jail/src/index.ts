@@ -11,6 +11,7 @@ export { runConfinedTool, type ConfinedToolOptions } from './confined-tool.ts';
 export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
 export { openSandbox } from './sandbox/open-sandbox.ts';
+export { SandboxReserve, type SandboxReserveOptions } from './sandbox/reserve.ts';
 export type {
   Sandbox,
   SandboxCopyLimits,

@@ -31,6 +31,8 @@ export interface FencePoolParts {
 }
 
 const MOST = 64;
+/** By then a launch has what it needs of the processor. */
+const REFILL_AFTER_MS = 500;
 
 /** @throws RangeError for a size that is none; CONFIG_INVALID for the ports. */
 export function openFencePool(
@@ -82,7 +84,7 @@ class Pool implements FencePool {
       throw error;
     } finally {
       // The next one is opened when this launch no longer needs the processor.
-      setTimeout(() => this.#fill(), 100).unref();
+      setTimeout(() => this.#fill(), REFILL_AFTER_MS).unref();
     }
   };
 
