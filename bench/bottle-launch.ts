@@ -1,17 +1,25 @@
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 
 import {
   nativeBackend,
   openBottle,
+  openFence,
   planBottle,
   type Backend,
   type Bottle,
   type BottleImage,
+  type FenceOptions,
   type FencePool,
 } from '@decant/bottle';
 import { MIB } from '@decant/core';
 
+import { ROOT } from '../scripts/workspace.ts';
+
 const LIMITS = { cpus: 2, memoryBytes: 256 * MIB, processes: 256, diskBytes: 512 * MIB, wallTimeMs: 600_000 };
+
+/** The sidecar as it is published, one file; from sources Node would compile a hundred at every launch. */
+export const SIDECAR_URL = pathToFileURL(join(ROOT, 'packages/bottle/dist/sidecar.mjs'));
 
 /** A bottle from plan to self-probe, as the command line launches one, on an image that is ready; it may reach nothing. */
 export async function launchBottle(
@@ -44,7 +52,7 @@ export async function launchBottle(
     directory: join(folder, 'bottles'),
     backend,
     resolveImage: async () => ({ image, [Symbol.asyncDispose]: async () => {} }),
-    ...(pool === undefined ? {} : { openFence: pool.openFence }),
+    openFence: pool?.openFence ?? ((options: FenceOptions) => openFence({ ...options, sidecarUrl: SIDECAR_URL })),
   });
 }
 

@@ -16,6 +16,7 @@ export type {
   ResourceStack,
 } from './backends/backend.ts';
 export type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle/bottle.ts';
+export { SandboxReserve, type SandboxReserveOptions } from '@decant/jail';
 export { openFencePool, type FencePool, type FencePoolOptions } from './bottle/fence-pool.ts';
 export { openBottle } from './bottle/open-bottle.ts';
 export type { BottleEvent, ImageRequest, OpenBottleDeps, ResolvedImage } from './bottle/deps.ts';

@@ -13,6 +13,7 @@ export { probeJail, type JailCheck, type JailReport } from './probe.ts';
 export { runImage, type GuestStreams, type RunImageOptions, type RunImageResult } from './run-image.ts';
 export { checkMounts } from './sandbox/mounts.ts';
 export { openSandbox } from './sandbox/open-sandbox.ts';
+export { SandboxReserve, type SandboxReserveOptions } from './sandbox/reserve.ts';
 export type {
   Sandbox,
   SandboxContainer,

@@ -51,7 +51,11 @@ describe('openFencePool', () => {
     await opened.filled();
     expect(opened.ready).toBe(2);
     const names = [];
-    for (let index = 0; index < 3; index++) names.push((await opened.openFence(asked())).networkNamespace);
+    const told: string[] = [];
+    const onNamespace = (path: string) => void told.push(path);
+    for (let index = 0; index < 3; index++)
+      names.push((await opened.openFence(asked({ onNamespace }))).networkNamespace);
+    expect(told).toEqual(['/ready/0', '/ready/1']);
     expect(names).toEqual(['/ready/0', '/ready/1', '/new']);
     await expect.poll(() => opened.ready).toBe(2);
     await opened[Symbol.asyncDispose]();

@@ -31,6 +31,8 @@ export interface FencePoolParts {
 }
 
 const MOST = 64;
+/** By then a launch has what it needs of the processor. */
+const REFILL_AFTER_MS = 500;
 
 /** @throws RangeError for a size that is none; CONFIG_INVALID for the ports. */
 export function openFencePool(
@@ -75,13 +77,14 @@ class Pool implements FencePool {
     const ready = fits ? this.#ready.shift() : undefined;
     if (ready === undefined) return await this.#parts.openFence(options);
     try {
+      options.onNamespace?.(ready.networkNamespace);
       return await ready.configure(options, options.signal);
     } catch (error) {
       await ready[Symbol.asyncDispose]();
       throw error;
     } finally {
       // The next one is opened when this launch no longer needs the processor.
-      setTimeout(() => this.#fill(), 100).unref();
+      setTimeout(() => this.#fill(), REFILL_AFTER_MS).unref();
     }
   };
 

@@ -145,6 +145,9 @@ function fakes(failAt?: string) {
     selfProbe: async () => {
       step('probe');
     },
+    requireSameNetwork: async () => {
+      step('same network');
+    },
   };
   const deps: OpenBottleDeps = {
     directory,
@@ -217,13 +220,41 @@ describe('launch', () => {
     expect(log.indexOf('fence')).toBeLessThan(log.indexOf('prepared'));
     await bottle.stop();
     await expectNothingLeft();
-    for (const step of ['image', 'fence', 'prepared']) {
+    for (const step of ['image', 'fence', 'prepared', 'machine', 'probe', 'same network']) {
       const { deps, parts, backend } = fakes(step);
       await expect(launch(await planOf(), { ...deps, backend: joining(backend) }, parts)).rejects.toThrow(
         `${step} fails`,
       );
       await expectNothingLeft();
     }
+  });
+
+  it('starts a machine that joins the fence when the namespace is there, and undoes it when the fence fails then', async () => {
+    const run = async (fails: boolean) => {
+      const { deps, parts, backend } = fakes();
+      const started = () => expect.poll(() => log, { timeout: 5000 }).toContain('machine');
+      const openFence: LaunchParts['openFence'] = async (options) => {
+        options.onNamespace?.('/proc/1/fd/9');
+        await started();
+        if (fails) throw new Error('no sidecar');
+        return await parts.openFence(options);
+      };
+      return await launch(
+        await planOf(),
+        { ...deps, backend: { ...backend, joinsNetwork: true } },
+        { ...parts, openFence },
+      );
+    };
+    const bottle = await run(false);
+    expect(log.indexOf('fence')).toBeLessThan(log.indexOf('probe'));
+    expect(log.indexOf('probe')).toBeLessThan(log.indexOf('provision'));
+    await bottle.stop();
+    await expectNothingLeft();
+    log = [];
+    await expect(run(true)).rejects.toThrow('no sidecar');
+    expect(log).toContain('machine gone');
+    expect(log).not.toContain('provision');
+    await expectNothingLeft();
   });
 
   it.each(['image', 'group', 'prepared', 'fence', 'machine', 'probe', 'provision'])(

@@ -25,6 +25,7 @@ import { putTrustFiles } from './trust-files.ts';
 export interface LaunchParts {
   readonly openFence: (options: FenceOptions) => Promise<Fence>;
   readonly selfProbe: (options: SelfProbeOptions) => Promise<unknown>;
+  readonly requireSameNetwork: (machine: string, fence: string) => Promise<void>;
 }
 
 /** Names of folders of bottles, besides slugs: none of them is a slug. */
@@ -33,8 +34,9 @@ const MOST_CA_BYTES = MIB;
 
 /**
  * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
- * started, trust files and self-probe, provisioning; a fence that needs no prepared machine is opened from the start. What was acquired is let go in reverse order when a step fails, and
- * at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
+ * started, trust files and self-probe, provisioning. Where the machine joins the fence's namespace, the fence is opened from the
+ * start, the machine is started as soon as the namespace is there, and the fence is tried meanwhile. What was acquired is let
+ * go in reverse order when a step fails, and at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
  * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
  */
 export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: LaunchParts): Promise<Bottle> {
@@ -72,6 +74,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       async () => new AuditLog({ path: paths.audit }),
       async (log) => log.close(),
     );
+    const namespace = Promise.withResolvers<string>();
     const openFence = (network: FenceOptions['network']) =>
       enterFence(stack, () =>
         parts.openFence({
@@ -80,24 +83,37 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           policy: plan.egress.policy,
           resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
           upstreamCaPem,
+          onNamespace: namespace.resolve,
           onAudit: (event) => audit.append(event),
           signal: life.signal,
         }),
       );
     const early = backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
+    const probe = (networkNamespace: string) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, signal: life.signal });
+    const tried = early?.then((fence) => probe(fence.networkNamespace));
+    tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
       deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
     );
     done('image');
     const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
     done('prepared');
-    const fence = await (early ?? openFence(prepared.network));
-    void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
-    done('fenced');
-    const machine = await adopt(stack, 'machine', () => prepared.start(fence));
-    void machine.ended.then(({ reason }) => life.end('machine-ended', `Its machine has ended: ${reason}`));
-    done('started');
+    const opening = (early ?? openFence(prepared.network)).then((fence) => {
+      void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
+      done('fenced');
+      return fence;
+    });
+    const opened = opening.then(({ networkNamespace }) => networkNamespace);
+    const enter = async () => {
+      const networkNamespace = await (early === undefined ? opened : Promise.race([namespace.promise, opened]));
+      const machine = await adopt(stack, 'machine', () => prepared.start({ networkNamespace }));
+      void machine.ended.then(({ reason }) => life.end('machine-ended', `Its machine has ended: ${reason}`));
+      done('started');
+      return machine;
+    };
+    const [fence, machine] = await bothEnded(opening, enter(), () => life.end('failed', 'Its launch failed.'));
     await untilAborted(
       Promise.all([
         putTrustFiles({
@@ -107,11 +123,9 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           stateDirectory: paths.state,
           signal: life.signal,
         }),
-        parts.selfProbe({
-          networkNamespace: machine.networkNamespace,
-          policy: plan.egress.policy,
-          signal: life.signal,
-        }),
+        tried ?? probe(machine.networkNamespace),
+        // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
+        tried && parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace),
       ]),
       life.signal,
     );
@@ -149,6 +163,14 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       cause: error,
     });
   }
+}
+
+/** Both have ended when this settles, so that nothing comes into being while the rest is undone. */
+async function bothEnded<A, B>(one: Promise<A>, other: Promise<B>, onFailure: () => void): Promise<[A, B]> {
+  const both = Promise.all([one, other]);
+  both.catch(onFailure);
+  await Promise.allSettled([one, other]);
+  return await both;
 }
 
 /** Puts a resource of this process on the stack; what it holds outside of it, it claims itself. */

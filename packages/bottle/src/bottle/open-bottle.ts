@@ -3,7 +3,7 @@ import type { BottlePlan } from '../plan/plan.ts';
 import type { Bottle } from './bottle.ts';
 import type { OpenBottleDeps } from './deps.ts';
 import { launch } from './launch.ts';
-import { selfProbe } from './self-probe.ts';
+import { requireSameNetwork, selfProbe } from './self-probe.ts';
 
 /**
  * Launches a bottle as its plan has it; see {@link launch} for the order. When it returns, the fence was tried from inside
@@ -12,5 +12,5 @@ import { selfProbe } from './self-probe.ts';
  * what the image and the provisioning throw; an AggregateError when something could not be undone either.
  */
 export async function openBottle(plan: BottlePlan, deps: OpenBottleDeps): Promise<Bottle> {
-  return await launch(plan, deps, { openFence: deps.openFence ?? openFence, selfProbe });
+  return await launch(plan, deps, { openFence: deps.openFence ?? openFence, selfProbe, requireSameNetwork });
 }

@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 
 import { openFence } from '../fence/open-fence.ts';
 import type { EgressPolicy } from '../net/policy.ts';
-import { selfProbe } from './self-probe.ts';
+import { requireSameNetwork, selfProbe } from './self-probe.ts';
 
 const available =
   process.platform === 'linux' && process.geteuid?.() === 0 && (await findProgram('perl')) !== undefined;
@@ -35,6 +35,16 @@ describe.skipIf(!available)('[backend:bubblewrap] the self-probe', () => {
     expect(outcomes.map(({ outcome }) => outcome)).not.toContain('slow');
     expect(outcomes.find(({ name }) => name === 'host-port-127.0.0.1')).toMatchObject({ detail: 'ECONNREFUSED' });
     expect(outcomes.find(({ name }) => name.startsWith('connect-'))?.detail).toMatch(/^HTTP\/1\.1 403/);
+  });
+
+  test('what was proven counts for the namespace it was proven in', async () => {
+    const [one, other] = await Promise.all([fenced(nothing), fenced(nothing)]);
+    await requireSameNetwork(one, one);
+    for (const path of [other, '/proc/self/ns/net', '/proc/self/fd/none']) {
+      await expect(requireSameNetwork(path, one)).rejects.toMatchObject({ code: 'BOTTLE_PROBE_FAILED' });
+    }
+    const gone = '/proc/self/fd/none';
+    await expect(requireSameNetwork(gone, gone)).rejects.toMatchObject({ code: 'BOTTLE_PROBE_FAILED' });
   });
 
   test("the host's own network is no fence", async () => {

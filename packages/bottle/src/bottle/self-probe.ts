@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { createServer, connect, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 
@@ -70,6 +71,23 @@ export async function selfProbe(options: SelfProbeOptions): Promise<readonly Pro
     throw failed(outcomes[probes.indexOf(alternatives[0]!)]!, outcomes);
   }
   return outcomes;
+}
+
+/**
+ * What was proven in the fence's namespace holds for the machine only when it is in that one.
+ * @throws BOTTLE_PROBE_FAILED
+ */
+export async function requireSameNetwork(machine: string, fence: string): Promise<void> {
+  const identity = (path: string) =>
+    stat(path).then(
+      ({ dev, ino }) => `${dev}:${ino}`,
+      () => undefined,
+    );
+  const [ours, theirs] = await Promise.all([identity(fence), identity(machine)]);
+  if (ours !== undefined && ours === theirs) return;
+  throw new DecantError('BOTTLE_PROBE_FAILED', "The machine is not in its fence's network namespace.", {
+    hint: 'The bottle was taken down. This is a fault of decant or of this machine; run: decant doctor',
+  });
 }
 
 function deniedProbes(policy: EgressPolicy, canaryPort: number): Probe[] {

@@ -12,6 +12,11 @@ export interface FenceListenersOptions {
   readonly userId?: number | undefined;
   /** The sidecar's program, when a bundler has moved it; default: beside this module. */
   readonly sidecarUrl?: URL | undefined;
+  /**
+   * Called with the path of the namespace once the listeners in it are open, and before the sidecar runs: a machine can be
+   * set up in it meanwhile. What connects waits, and is refused when the fence cannot be opened.
+   */
+  readonly onNamespace?: ((path: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 

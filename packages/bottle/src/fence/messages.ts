@@ -62,6 +62,8 @@ const eventSchema = z.strictObject({
  * there.
  */
 export const fromSidecarSchema = z.discriminatedUnion('type', [
+  // Of the prologue: the descriptor by which it, and then the sidecar, holds the namespace.
+  z.strictObject({ type: z.literal('opened'), namespace: z.number().int().min(3).max(1023) }),
   z.strictObject({ type: z.literal('listening'), certificatePem: text(8192) }),
   z.strictObject({ type: z.literal('configured') }),
   z.strictObject({ type: z.literal('reloaded') }),

@@ -1,6 +1,5 @@
 import { X509Certificate } from 'node:crypto';
 import { Resolver } from 'node:dns';
-import { readdir, readlink } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
 
@@ -19,7 +18,7 @@ import type {
   TrustFile,
 } from './fence.ts';
 import { checkedPorts, portsOf } from './ports.ts';
-import { startSidecar, type SidecarProcess } from './sidecar-process.ts';
+import { startSidecar, type SidecarProcess, type StartedSidecar } from './sidecar-process.ts';
 
 /**
  * Opens the one way out of a bottle: a network namespace whose every address is local, listeners in it, and the sidecar that judges and
@@ -41,13 +40,7 @@ export async function openFence(options: FenceOptions): Promise<Fence> {
 /** The first half of {@link openFence}, which needs no policy: for launches that must be quick. Nothing passes before `configure`. */
 export async function openFenceListeners(options: FenceListenersOptions): Promise<FenceListeners> {
   const ports = checkedPorts(options.ports ?? []);
-  const { sidecar, certificatePem } = await startSidecar(options, ports);
-  try {
-    return new OpenListeners(sidecar, ports, certificatePem, await namespaceOf(sidecar.pid));
-  } catch (error) {
-    await sidecar.close();
-    throw error;
-  }
+  return new OpenListeners(await startSidecar(options, ports), ports);
 }
 
 class OpenListeners implements FenceListeners {
@@ -59,7 +52,7 @@ class OpenListeners implements FenceListeners {
   readonly #certificatePem: string;
   #taken = false;
 
-  constructor(sidecar: SidecarProcess, ports: readonly number[], certificatePem: string, networkNamespace: string) {
+  constructor({ sidecar, certificatePem, networkNamespace }: StartedSidecar, ports: readonly number[]) {
     this.#sidecar = sidecar;
     this.#certificatePem = certificatePem;
     this.networkNamespace = networkNamespace;
@@ -198,15 +191,4 @@ function checkPem(pem: string): void {
       cause: error,
     });
   }
-}
-
-/** The sidecar holds the namespace open; its own is the host's. */
-async function namespaceOf(pid: number): Promise<string> {
-  const own = await readlink('/proc/self/ns/net');
-  const folder = `/proc/${pid}/fd`;
-  for (const name of await readdir(folder)) {
-    const target = await readlink(`${folder}/${name}`).catch(() => '');
-    if (target.startsWith('net:[') && target !== own) return `${folder}/${name}`;
-  }
-  throw new DecantError('JAIL_FAILED', 'The sidecar holds no network namespace.');
 }

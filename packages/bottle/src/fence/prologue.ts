@@ -11,6 +11,8 @@
  *     uid=N parent=PID              who it becomes, and whose death is its own
  *     reach=PATH                    files below PATH can be read also when a folder above it is closed to others; may be given again
  *
+ * When the listeners are open it says so on Node's channel, with the descriptor of the namespace; all else Node says.
+ *
  * IPv6 questions are answered on ::1 alone: an answer to another address would come from ::1 (every IPv6 source address in the
  * namespace is), and the asker would not take it. To other addresses they are refused at once.
  */
@@ -104,6 +106,9 @@ for my $name (qw(snmp snmp6)) {
 push @open, 'ns/0/' . fileno $inside;
 syscall($number{setns}, fileno($home), $NEWNET) == 0 or fail('back to the network of the host');
 close $home;
+# One line of JSON on Node's channel: whoever waits for the namespace need not wait for Node.
+my $opened = sprintf qq({"type":"opened","namespace":%d}\n), fileno $inside;
+defined $ENV{NODE_CHANNEL_FD} && defined POSIX::write($ENV{NODE_CHANNEL_FD}, $opened, length $opened) or fail('channel');
 
 # Folders that only root may pass (such as /root) get a stand-in that shows nothing but what is needed. Only this process sees it.
 my %closed;

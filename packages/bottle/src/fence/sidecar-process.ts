@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { readlink } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
 
@@ -154,11 +155,17 @@ export class SidecarProcess {
   }
 }
 
+export interface StartedSidecar {
+  readonly sidecar: SidecarProcess;
+  readonly certificatePem: string;
+  readonly networkNamespace: string;
+}
+
 /** Starts the prologue, which becomes the sidecar once the listeners are open. */
 export async function startSidecar(
-  options: Pick<FenceListenersOptions, 'network' | 'userId' | 'sidecarUrl' | 'signal'>,
+  options: Pick<FenceListenersOptions, 'network' | 'userId' | 'sidecarUrl' | 'onNamespace' | 'signal'>,
   ports: readonly number[],
-): Promise<{ readonly sidecar: SidecarProcess; readonly certificatePem: string }> {
+): Promise<StartedSidecar> {
   const { network, signal } = options;
   signal?.throwIfAborted();
   if (process.platform !== 'linux' || process.getuid?.() !== 0) {
@@ -183,11 +190,27 @@ export async function startSidecar(
   });
   const sidecar = new SidecarProcess(child);
   try {
-    const { certificatePem } = await sidecar.expect('listening', START_TIMEOUT_MS, signal);
-    return { sidecar, certificatePem };
+    const opened = sidecar.expect('opened', START_TIMEOUT_MS, signal).then(async ({ namespace }) => {
+      const path = await namespaceAt(sidecar.pid, namespace);
+      options.onNamespace?.(path);
+      return path;
+    });
+    const [networkNamespace, { certificatePem }] = await Promise.all([
+      opened,
+      sidecar.expect('listening', START_TIMEOUT_MS, signal),
+    ]);
+    return { sidecar, certificatePem, networkNamespace };
   } catch (error) {
     sidecar.abandon('it did not start');
     await sidecar.ended;
     throw error;
   }
+}
+
+/** The sidecar holds the namespace open; its own is the host's. */
+async function namespaceAt(pid: number, descriptor: number): Promise<string> {
+  const path = `/proc/${pid}/fd/${descriptor}`;
+  const [own, held] = await Promise.all([readlink('/proc/self/ns/net'), readlink(path).catch(() => '')]);
+  if (held.startsWith('net:[') && held !== own) return path;
+  throw new DecantError('JAIL_FAILED', 'The sidecar holds no network namespace.');
 }

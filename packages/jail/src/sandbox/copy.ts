@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { DecantError, GIB, quote } from '@decant/core';
 
 import { resolveUser } from '../user.ts';
-import { converse, hex, sandboxGone, unhex, type Conversation } from './conversation.ts';
+import { hex, sandboxGone, unhex, type Conversation } from './conversation.ts';
 import { RECEIVE_TASK, SEND_TASK } from './copy-tasks.ts';
 import { answer, usersOf } from './exec.ts';
 import { joinProgram } from './join-program.ts';
@@ -77,6 +77,8 @@ export async function copyOut(
   });
 }
 
+export const TASK_STREAMS = ['pipe', 'pipe', 'ignore'] as const;
+
 /** Runs a task of copy-tasks.ts or file-task.ts inside; it has ended when this settles. */
 export async function withTask(
   program: string,
@@ -89,7 +91,7 @@ export async function withTask(
   use: (talk: Conversation) => Promise<void>,
 ): Promise<void> {
   signal?.throwIfAborted();
-  const talk = converse(program, ['pipe', 'pipe', 'ignore']);
+  const talk = entrance.start(program, TASK_STREAMS);
   talk.child.stdin!.on('error', () => undefined);
   const onAbort = () => talk.end();
   signal?.addEventListener('abort', onAbort, { once: true });

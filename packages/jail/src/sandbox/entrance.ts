@@ -1,3 +1,8 @@
+import type { Conversation } from './conversation.ts';
+
+/** Starts a program in perl, or gives one that was started ahead. */
+export type StartProgram = (program: string, streams: readonly ('ignore' | 'pipe' | 'inherit')[]) => Conversation;
+
 /** What it takes to enter a sandbox. */
 export interface SandboxEntrance {
   /** Host id of the process that holds the namespaces, and what its user namespace is called. */
@@ -9,4 +14,5 @@ export interface SandboxEntrance {
   readonly groupFiles: readonly string[];
   readonly processes: number;
   readonly filter: Uint8Array;
+  readonly start: StartProgram;
 }

@@ -1,14 +1,15 @@
 import { DecantError, MIB, quote } from '@decant/core';
 
 import { hex, sandboxGone, unhex } from './conversation.ts';
-import { checkInside, withTask } from './copy.ts';
+import { checkInside, TASK_STREAMS, withTask } from './copy.ts';
 import type { SandboxEntrance } from './entrance.ts';
 import { FILE_TASK } from './file-task.ts';
 import { joinProgram } from './join-program.ts';
 import { PieceReader } from './tree-writer.ts';
 import type { SandboxFiles } from './types.ts';
 
-const FILE_PROGRAM = joinProgram(FILE_TASK);
+export const FILE_PROGRAM = joinProgram(FILE_TASK);
+export const FILE_STREAMS = TASK_STREAMS;
 const MOST_BYTES = 8 * MIB;
 
 /** See Sandbox.withFiles. */

@@ -1,9 +1,9 @@
 import { converse, hex, type Conversation } from './conversation.ts';
 import { joinProgram } from './join-program.ts';
-import type { SandboxEntrance } from './entrance.ts';
+import type { SandboxEntrance, StartProgram } from './entrance.ts';
 
-const JOIN_PROGRAM = joinProgram();
-const PIPES = ['pipe', 'pipe', 'pipe'] as const;
+export const JOIN_PROGRAM = joinProgram();
+export const JOIN_STREAMS = ['pipe', 'pipe', 'pipe'] as const;
 
 /**
  * Programs that join a sandbox for one command each. One is kept in reserve, started and joined ahead, because starting it
@@ -15,8 +15,8 @@ export class Joiners implements Disposable {
   #isOpen = true;
 
   /** The first reserve starts while the sandbox is set up, and joins when there is one. */
-  constructor() {
-    this.#spare = start();
+  constructor(startProgram: StartProgram) {
+    this.#spare = start(startProgram);
   }
 
   open(entrance: SandboxEntrance): void {
@@ -29,7 +29,7 @@ export class Joiners implements Disposable {
     const spare = this.#spare;
     this.#spare = undefined;
     if (spare !== undefined && spare.child.exitCode === null && spare.child.signalCode === null) return spare;
-    const started = start();
+    const started = start(entrance.start);
     join(started, entrance);
     return started;
   }
@@ -37,7 +37,7 @@ export class Joiners implements Disposable {
   /** Puts one in reserve again. */
   refill(): void {
     if (!this.#isOpen || this.#spare !== undefined || this.#entrance === undefined) return;
-    this.#spare = start();
+    this.#spare = start(this.#entrance.start);
     join(this.#spare, this.#entrance);
   }
 
@@ -48,8 +48,8 @@ export class Joiners implements Disposable {
   }
 }
 
-function start(): Conversation {
-  const talk = converse(JOIN_PROGRAM, PIPES);
+function start(startProgram: StartProgram): Conversation {
+  const talk = startProgram(JOIN_PROGRAM, JOIN_STREAMS);
   // A command that does not read its input is judged by its exit code.
   talk.child.stdin?.on('error', () => undefined);
   return talk;

@@ -14,7 +14,7 @@ import { converse, hex, unhex, type Conversation } from './conversation.ts';
 import { answer, startCommand } from './exec.ts';
 import { Joiners } from './joiners.ts';
 import { checkMounts } from './mounts.ts';
-import { SETUP_PROGRAM } from './setup-program.ts';
+import { SETUP_PROGRAM, SETUP_STREAMS } from './setup-program.ts';
 import type { SandboxEntrance } from './entrance.ts';
 import type { Sandbox, SandboxDisk, SandboxOptions } from './types.ts';
 
@@ -67,12 +67,13 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   if (mounts.length > 0) facts.push(['ask', 1]);
   if (container !== undefined) facts.push(['container', `${container.pid} ${container.start}`]);
 
-  const talk = converse(SETUP_PROGRAM, ['ignore', 'ignore', 'pipe']);
+  const start = options.reserve?.start ?? converse;
+  const talk = start(SETUP_PROGRAM, SETUP_STREAMS);
   scope.defer(() => stop(talk));
-  const joiners = scope.use(new Joiners());
+  const joiners = scope.use(new Joiners(start));
   const { holder, userNamespace } = await setUp(talk, facts, options);
   const entrance: SandboxEntrance = {
-    ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter },
+    ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter, start },
     processes: limits?.processes ?? MOST_PROCESSES,
   };
   joiners.open(entrance);

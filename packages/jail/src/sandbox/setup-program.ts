@@ -13,6 +13,8 @@ export const SANDBOX_FDS = {
   upper: 507,
 } as const;
 
+export const SETUP_STREAMS = ['ignore', 'ignore', 'pipe'] as const;
+
 /** Size of /dev/shm, and most terminals at a time. */
 const SHM_BYTES = 64 * 1024 * 1024;
 const MOST_TERMINALS = 256;

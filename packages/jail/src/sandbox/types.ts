@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 
 import type { ControlGroup, GroupLimits } from '../cgroup.ts';
+import type { SandboxReserve } from './reserve.ts';
 
 /** A file system to run: an NBD export on a Unix socket (`exportName` defaults to the empty name), or an image file. */
 export type SandboxDisk =
@@ -54,6 +55,8 @@ export interface SandboxOptions {
   readonly container?: SandboxContainer | undefined;
   /** Where the sandbox has its (empty) folder, and what killed ones left of theirs is removed. */
   readonly stateDirectory: string;
+  /** Programs that were started ahead; left out: all are started when they are needed. */
+  readonly reserve?: SandboxReserve | undefined;
   /** Ends the set-up, and later the sandbox. */
   readonly signal?: AbortSignal | undefined;
 }

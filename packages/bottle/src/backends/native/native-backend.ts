@@ -1,4 +1,4 @@
-import { openSandbox, probeJail, removeControlGroups } from '@decant/jail';
+import { openSandbox, probeJail, removeControlGroups, type SandboxReserve } from '@decant/jail';
 
 import type { Backend, BackendReport, MachineRequest, PreparedMachine, ResourceStack } from '../backend.ts';
 import { machineOf } from '../sandbox-machine.ts';
@@ -6,13 +6,15 @@ import { machineOf } from '../sandbox-machine.ts';
 export interface NativeBackendOptions {
   /** Folders that no mount may show: where decant keeps its images, keys and bottles. */
   readonly hiddenFolders?: readonly string[] | undefined;
+  /** Programs that were started ahead of the bottles, for launches that must be quick; the caller disposes of it. */
+  readonly reserve?: SandboxReserve | undefined;
 }
 
 /** What a killed supervisor can leave: its empty control groups. All else ends with it. */
 const CLAIM = 'native-machine';
 
 /** Bottles as sandboxes of this machine: namespaces, mapped ids, a write layer over the mounted image, control groups. */
-export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {}): Backend {
+export function nativeBackend({ hiddenFolders = [], reserve }: NativeBackendOptions = {}): Backend {
   // What this machine can do stays so while it can.
   let usable: BackendReport | undefined;
   return {
@@ -24,7 +26,7 @@ export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {})
       if (report.usable) usable = report;
       return report;
     },
-    prepare: (request, stack) => Promise.resolve(prepare(request, stack, hiddenFolders)),
+    prepare: (request, stack) => Promise.resolve(prepare(request, stack, { hiddenFolders, reserve })),
     async reap({ kind }) {
       if (kind === CLAIM) await removeControlGroups();
     },
@@ -40,7 +42,7 @@ async function probeNative(signal?: AbortSignal): Promise<BackendReport> {
 function prepare(
   { slug, image, hostname, mounts, limits, stateDirectory, signal }: MachineRequest,
   stack: ResourceStack,
-  hiddenFolders: readonly string[],
+  { hiddenFolders, reserve }: NativeBackendOptions,
 ): PreparedMachine {
   return {
     network: 'new',
@@ -50,7 +52,7 @@ function prepare(
         () =>
           openSandbox({
             ...{ disk: image.disk, filesystem: image.filesystem, user: image.config.User },
-            ...{ hostname, networkNamespace, mounts, stateDirectory, hiddenFolders, signal },
+            ...{ hostname, networkNamespace, mounts, stateDirectory, hiddenFolders, reserve, signal },
             writeLayer: { kind: 'disk', bytes: limits.diskBytes },
             limits: { memoryBytes: limits.memoryBytes, processes: limits.processes, cpus: limits.cpus },
           }),
