@@ -20,6 +20,11 @@ const config: KnipConfig = {
       // Started by path from scripts/.
       ignoreDependencies: ['@arethetypeswrong/cli', 'turbo'],
     },
+    bench: {
+      // A program of its own; started by path.
+      entry: ['run.ts', 'bottle-launcher.ts'],
+      project: ['*.ts'],
+    },
     'packages/*': {
       entry: ['src/**/contract.ts', 'src/**/*-worker.ts'],
       project: ['src/**/*.ts'],

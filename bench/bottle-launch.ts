@@ -9,7 +9,7 @@ import {
   type BottleImage,
   type FencePool,
 } from '@decant/bottle';
-import { MIB, sleep } from '@decant/core';
+import { MIB } from '@decant/core';
 
 const LIMITS = { cpus: 2, memoryBytes: 256 * MIB, processes: 256, diskBytes: 512 * MIB, wallTimeMs: 600_000 };
 
@@ -46,17 +46,6 @@ export async function launchBottle(
     resolveImage: async () => ({ image, [Symbol.asyncDispose]: async () => {} }),
     ...(pool === undefined ? {} : { openFence: pool.openFence }),
   });
-}
-
-export async function openBottles(folder: string, file: string, count: number): Promise<readonly Bottle[]> {
-  const bottles: Bottle[] = [];
-  for (let i = 0; i < count; i++) bottles.push(await launchBottle(folder, file));
-  return bottles;
-}
-
-/** Until this process is killed, ten minutes at most. */
-export async function stayOpen(): Promise<void> {
-  await sleep(600_000);
 }
 
 /** Runs a command that does nothing, to its end. */

@@ -67,6 +67,7 @@ export async function benchBuild({ short }: { readonly short: boolean }): Promis
     lines,
   );
   const cancelled = await measureCancel(builder, steps('RUN echo it sleeps now; sleep 1000\n'), short ? 1 : 5);
+  const killed = await measureKilled(folder);
   const overhead = await measureOverhead(builder, folder, short ? 1 : 3, short ? 1 : 3);
   // A server of its own: the peak of one that has built before would be that of the builds.
   const receiver = scope.use(await startServer(join(folder, 'receiver')));
@@ -81,7 +82,7 @@ export async function benchBuild({ short }: { readonly short: boolean }): Promis
       server_rss_mb_5gb: peaks.server,
       resend_bytes_one_of_10k: resend,
       overhead_vs_engine: overhead.ours / overhead.bare,
-      cancel_s_max: Math.max(...cancelled),
+      cancel_s_max: Math.max(...cancelled, ...killed),
       log_lines_per_s: linesPerSecond,
     },
     goals: GOALS,
@@ -218,6 +219,41 @@ async function measureCancel(builder: RemoteBuilder, context: RemoteContext, rou
       await sleep(20);
     }
     seconds.push((performance.now() - started) / 1000);
+  }
+  return seconds;
+}
+
+/** Seconds from a signal to the command, with an engine of this machine, until the step is gone. */
+async function measureKilled(folder: string): Promise<number[]> {
+  const directory = join(folder, 'killed');
+  await mkdir(directory);
+  await writeFile(join(directory, 'busybox'), await readFile('/bin/busybox'), { mode: 0o755 });
+  const engine = join(folder, 'killed-engine');
+  await mkdir(engine);
+  const storage = join(engine, 'storage.conf');
+  const places = `graphroot = "${engine}/storage"\nrunroot = "${engine}/run"\n`;
+  await writeFile(storage, `[storage]\ndriver = "overlay"\n${places}`);
+  const seconds: number[] = [];
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    const step = `sleep ${1_000_000 + Math.floor(Math.random() * 1_000_000)}`;
+    await writeFile(join(directory, 'Dockerfile'), `${DOCKERFILE}RUN ${step}\n`);
+    const args = ['image', 'create', directory, '--local', '--builder', 'buildah', '-n', 'killed'];
+    const env = { ...process.env, CONTAINERS_STORAGE_CONF: storage, DECANT_HOME: join(folder, 'killed-home') };
+    const child = spawn(process.execPath, [PROGRAM, ...args], { env, stdio: 'ignore' });
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    const runs = async () => (await run('pgrep', ['-fx', step], { okCodes: [0, 1] })).exitCode === 0;
+    for (let round = 0; !(await runs()); round++) {
+      if (round > 1200 || child.exitCode !== null) throw new Error(`the step did not begin before ${signal}`);
+      await sleep(50);
+    }
+    const started = performance.now();
+    child.kill(signal);
+    while (await runs()) {
+      if (performance.now() - started > 60_000) throw new Error(`the step survives ${signal}`);
+      await sleep(20);
+    }
+    seconds.push((performance.now() - started) / 1000);
+    await ended;
   }
   return seconds;
 }

@@ -52,6 +52,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
     let other: Escape;
     let image: ReturnType<typeof makeAttackImage>;
     let shared: string;
+    let slow: Promise<readonly Outcome[]>;
     const open = async (name: string, more: object = {}) =>
       new Escape(
         world,
@@ -78,6 +79,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         ],
       });
       other = await open('neighbour');
+      // A request that never ends, beside all that follows.
+      slow = other.attack([{ do: 'slow', seconds: 30 }]);
+      slow.catch(() => undefined);
     });
     afterAll(async () => {
       await world?.[Symbol.asyncDispose]();
@@ -274,6 +278,7 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
       const [control] = await other.attack([CONTROL]);
       expect(control).toMatchObject({ status: 200 });
       expect(control?.ms).toBeLessThan(2000);
+      expect((await slow)[0]?.['after']).toBeLessThan(25);
       await escape.works([CONTROL]);
     });
 

@@ -184,7 +184,8 @@ describe.skipIf(!available)('[backend:bubblewrap] decant bottle', () => {
     expect(await following.ended).toMatchObject({ status: 0, stdout: 'of the manifest\nbye\n' });
     expect(await list()).toEqual([]);
     expect((await list('--all')).at(0)).toMatchObject({ slug: 'reviewer', state: 'ended', ended: { exitCode: 9 } });
-    expect((await bottle(['logs', 'reviewer', '--tail', '1'])).stdout).toBe('bye\n');
+    // The shell may add on standard error that its sleep was terminated.
+    expect((await bottle(['logs', 'reviewer', '--tail', '3'])).stdout).toMatch(/^(?:.*\n)*bye\n$/);
     expect(await failure(['bottle', 'stop', 'reviewer'], { home })).toMatchObject({ status: 4, code: 'NOT_FOUND' });
     await nothingLeft();
   });
@@ -206,7 +207,7 @@ describe.skipIf(!available)('[backend:bubblewrap] decant bottle', () => {
     const { status, stdout } = await decant(['bottle', ...args], { home, through });
     expect(status).toBe(0);
     expect(stdout).toMatch(
-      /^HTTP\/1\.[01] 200 .*\nhello from outside\nHTTP\/1\.[01] 403 [^]*HTTP\/1\.[01] 403 [^]*ended with 1\n$/,
+      /^HTTP\/1\.[01] 200 [^\n]*\nhello from outside\nHTTP\/1\.[01] 403 [^]*HTTP\/1\.[01] 403 [^]*ended with 1\n$/,
     );
     const audit = await bottle(['logs', '--audit', 'agent']);
     for (const text of ['203.0.113.10', '203.0.113.11', 'denied.example']) expect(audit.stdout).toContain(text);

@@ -164,7 +164,7 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
         code: 'BUILD_LOG_BYTES',
         details: { lastLines: expect.arrayContaining(['flood']) },
       });
-      const fetching = await failing('RUN wget -T 2 http://packages.example/tool');
+      const fetching = await failing('RUN nc -w 2 192.0.2.1 80');
       expect(fetching.error).toMatchObject({
         code: 'BUILD_STEP_FAILED',
         hint: expect.stringContaining('have no network'),
@@ -212,7 +212,9 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
         `cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'`,
         `ls /proc/1/root${data} /proc/1/root/root /proc/1/root/var/run /proc/1/root/run/docker.sock`,
         `ls /proc | grep -c '^[0-9]'`,
-        `wget -T 2 -qO- ${url}/healthz || echo no network`,
+        // Not wget: it needs libraries of the host that are not there, and fails without having tried.
+        `nc -w 2 127.0.0.1 ${new URL(url).port}`,
+        `nc -w 2 192.0.2.1 80`,
         `mkdir /m && mount -t tmpfs x /m 2>/dev/null || echo no mount`,
       ];
       const hostile = await client.build(
@@ -224,7 +226,9 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       const said = hostile.lines.filter((line) => !line.startsWith('['));
       expect(said.join('\n')).not.toContain(secret);
       expect(said.join('\n')).not.toMatch(/DECANT|ok|sqlite/);
-      expect(said).toEqual(expect.arrayContaining(['no network', 'no mount']));
+      expect(said).toContain('no mount');
+      expect(said).toContain("nc: can't connect to remote host (127.0.0.1): Connection refused");
+      expect(said).toContain("nc: can't connect to remote host (192.0.2.1): Network is unreachable");
       expect(await stranger.status(id)).toMatchObject({ status: 'running' });
       await stranger.call('DELETE', `/builds/${id}`);
       expect((await stranger.follow(id)).ends).toEqual([{ error: 'The build was cancelled.' }]);

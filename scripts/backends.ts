@@ -17,6 +17,10 @@ export const BACKENDS: Readonly<Record<string, { readonly programs: readonly str
   tmux: { programs: ['tmux'], package: 'tmux' },
   chromium: { programs: ['chromium'], package: 'chromium' },
   mmdebstrap: { programs: ['mmdebstrap'], package: 'mmdebstrap' },
+  'network-namespace': {
+    programs: ['unshare', 'nsenter', 'ip', 'perl', 'curl', 'git', 'openssl', 'python3'],
+    package: 'util-linux iproute2 perl-base curl git openssl python3',
+  },
 };
 
 /** Why tests of a backend could not run, as far as its programs tell; undefined when they are all there. */

@@ -190,6 +190,7 @@ const ZONE: Zone = {
   'allowed.test': { A: [ALLOWED], AAAA: [ALLOWED_V6] },
   'six.wild.test': { AAAA: [ALLOWED_V6] },
   'one.wild.test': { A: [ALLOWED] },
+  'api.wild.test': { A: [ALLOWED] },
   'other.test': { A: [ALLOWED] },
   'pinned.test': { A: [ALLOWED] },
   'loopback.test': { A: ['127.0.0.1'] },

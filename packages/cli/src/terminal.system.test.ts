@@ -84,32 +84,36 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
     expect(await shown()).toMatch(/^interrupted$/m);
   });
 
-  test('an agent has the terminal; what attaches to a detached one leaves by ctrl-p ctrl-q, and it goes on', async () => {
-    const ask = 'stty size; read -r word; echo got \\$word; sleep 600';
-    await type(
-      'clear; decant bottle run --image box -- sh -c "echo ready; read -r word; echo got \\$word; exit 4"; echo END $?',
-    );
-    await see(/^ready$/m);
-    await type('fig');
-    await see(/^got fig\nEND 4$/m);
-    await type(`clear; decant bottle run -d -t --image box pear -- sh -c "${ask}"; echo END $?`);
-    await see(/^pear\n.*END 0$/ms);
-    await type('clear; decant bottle attach pear; echo END $?');
-    await see(/^\d+ \d+$/m);
-    await type('plum');
-    await see(/^got plum$/m);
-    await tmux('send-keys', '-t', 'main', 'C-p', 'C-q');
-    await see(/^left pear; it goes on\nEND 0$/m);
-    // The terminal is as it was: a line is edited and shown again.
-    await type('clear; decant bottle exec -t pear -- sh -c "stty size; exit 3"; echo END $?');
-    await see(/^40 60\n+END 3$/m);
-    await type('clear; decant bottle attach pear; echo END $?');
-    await see(/^got plum$/m);
-    await tmux('send-keys', '-t', 'main', 'C-c');
-    await see(/END 130$/m);
-    await type('clear; decant bottle ls; echo END $?');
-    await see(/There are no bottles.*END 0$/ms);
-  });
+  test(
+    'an agent has the terminal; what attaches to a detached one leaves by ctrl-p ctrl-q, and it goes on',
+    { timeout: 240_000 },
+    async () => {
+      const ask = 'stty size; read -r word; echo got \\$word; sleep 600';
+      await type(
+        'clear; decant bottle run --image box -- sh -c "echo ready; read -r word; echo got \\$word; exit 4"; echo END $?',
+      );
+      await see(/^ready$/m);
+      await type('fig');
+      await see(/^got fig\nEND 4$/m);
+      await type(`clear; decant bottle run -d -t --image box pear -- sh -c "${ask}"; echo END $?`);
+      await see(/^pear\n.*END 0$/ms);
+      await type('clear; decant bottle attach pear; echo END $?');
+      await see(/^\d+ \d+$/m);
+      await type('plum');
+      await see(/^got plum$/m);
+      await tmux('send-keys', '-t', 'main', 'C-p', 'C-q');
+      await see(/^left pear; it goes on\nEND 0$/m);
+      // The terminal is as it was: a line is edited and shown again.
+      await type('clear; decant bottle exec -t pear -- sh -c "stty size; exit 3"; echo END $?');
+      await see(/^40 60\n+END 3$/m);
+      await type('clear; decant bottle attach pear; echo END $?');
+      await see(/^got plum$/m);
+      await tmux('send-keys', '-t', 'main', 'C-c');
+      await see(/END 130$/m);
+      await type('clear; decant bottle ls; echo END $?');
+      await see(/There are no bottles.*END 0$/ms);
+    },
+  );
 
   test('login asks for the key and shows nothing of it', async () => {
     const data = join(folder, 'server');

@@ -83,7 +83,7 @@ export async function requireBuildCells(): Promise<void> {
 
 /**
  * Runs a program of this machine as root of a cell that holds untrusted work, an image builder for example: user,
- * process, mount, network (none but a loopback that is down), IPC and UTS namespaces of its own, host ids that nobody
+ * process, mount, network (nothing but a loopback), IPC and UTS namespaces of its own, host ids that nobody
  * else has, the machine's programs read-only and besides only the volume and the inbox, a system call filter that lets
  * mounts and namespaces pass but not the rest of what containers cannot do, control groups. Everything ends with this
  * process, however it ends.

@@ -60,8 +60,13 @@ export async function probeJail(options: { readonly signal?: AbortSignal | undef
   return { ok, checks: [...required, await cgroups()] };
 }
 
+/** What was found to be there before: programs and filesystems do not go away while a process runs. */
+const found = new Set<string>();
+
 /** @throws JAIL_UNAVAILABLE when the quick checks already say that an image cannot be run. */
 export async function requireRunner(filesystemName: string, overNbd: boolean): Promise<void> {
+  const key = `${filesystemName} ${overNbd}`;
+  if (found.has(key)) return;
   const instead =
     'Without it, `decant image export NAME --raw FILE` writes the image to a file and ' +
     '`decant image serve NAME --socket PATH` offers it to a virtual machine.';
@@ -79,7 +84,10 @@ export async function requireRunner(filesystemName: string, overNbd: boolean): P
   if (overNbd) checks.push(await fuse());
   checks.push(await filesystem(filesystemName), await filesystem('overlay'));
   const missing = checks.filter((check) => !check.ok);
-  if (missing.length === 0) return;
+  if (missing.length === 0) {
+    found.add(key);
+    return;
+  }
   throw new DecantError('JAIL_UNAVAILABLE', `This machine cannot run an image: ${missing[0]!.why}`, {
     hint: `${[...new Set(missing.map((check) => check.mend))].join(' ')} ${instead}`,
     details: { missing },

@@ -13,6 +13,7 @@ import { runImage, type RunImageOptions } from './run-image.ts';
 const available = (await probeJail()).ok && (await findProgram('busybox')) !== undefined;
 const haveMkfs = (await findProgram('mkfs.erofs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const haveQemuNbd = (await findProgram('qemu-nbd')) !== undefined;
+const patient = { timeout: 10_000 };
 const APPLETS = 'sh ls id cat echo touch sleep ip mount mknod unshare dd hostname stat chown kill su ps wc'.split(' ');
 
 describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an image', () => {
@@ -191,9 +192,9 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       await tidyUp(state);
       expect(await readdir(state)).toEqual([left]);
       launcher.kill('SIGKILL');
-      await expect.poll(() => sleepers(word)).toEqual([]);
-      await expect.poll(() => processesNaming(left!)).toEqual([]);
-      await expect.poll(async () => (await run('losetup', ['-a'])).stdout.toString()).not.toContain(folder);
+      await expect.poll(() => sleepers(word), patient).toEqual([]);
+      await expect.poll(() => processesNaming(left!), patient).toEqual([]);
+      await expect.poll(async () => (await run('losetup', ['-a'])).stdout.toString(), patient).not.toContain(folder);
       expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(folder);
       await tidyUp(state);
       expect(await readdir(state)).toEqual([]);

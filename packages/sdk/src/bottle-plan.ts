@@ -15,9 +15,8 @@ import {
   type BottlePlan,
   type ManifestInput,
 } from '@decant/bottle';
-import { isDecantError } from '@decant/core';
+import { DecantError, isDecantError } from '@decant/core';
 
-import { bottlesDirectory } from './bottle-directories.ts';
 import type { Session, WorkOptions } from './session.ts';
 
 /** A bottle as it is asked for: a manifest of the operator, or an image; what is said here goes before the manifest. */
@@ -77,8 +76,8 @@ export async function planFor(
   return { plan, files: loaded?.files ?? [], environment: environmentOf(environment), backend };
 }
 
-export function backendOf(session: Session, name: Backend['name']): Backend {
-  const hiddenFolders = [session.paths.home, session.paths.scratch, bottlesDirectory(session.paths)];
+export function backendOf({ paths }: Session, name: Backend['name']): Backend {
+  const hiddenFolders = [paths.home, paths.scratch];
   return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 

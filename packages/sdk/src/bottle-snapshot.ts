@@ -39,14 +39,14 @@ export async function snapshotBottle(
   const options = { scratchDirectory: scratch.path, onEvent, signal };
   await using base = await openBaseTree(session, image.id, options);
   const file = join(scratch.path, 'changes.tar');
-  await stage(onEvent, 'export', async (finish) => {
+  await stage(onEvent, 'fetch', async (finish) => {
     const changes = await client.changes(signal);
     await using to = await open(file, 'wx', 0o600);
     let bytes = 0;
     for await (const piece of changes.stdout) {
       for (let done = 0; done < (piece as Buffer).length;) done += (await to.write(piece as Buffer, done)).bytesWritten;
       bytes += (piece as Buffer).length;
-      onEvent?.({ type: 'stage-progress', stage: 'export', bytes });
+      onEvent?.({ type: 'stage-progress', stage: 'fetch', bytes });
     }
     await changes.done;
     finish({ message: `changes of ${slug}`, bytes });

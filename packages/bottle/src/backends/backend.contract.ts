@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Backend, Machine } from './backend.ts';
 import { copyContract } from './copy.contract.ts';
 import {
+  eventually,
   hostIds,
   MIB,
   openBackendFixture,
@@ -157,10 +158,10 @@ function commandContract(get: Get): void {
       'trap "echo caught; exit 3" TERM; (trap "echo child; exit" TERM; sleep 0.05; echo up; while :; do sleep 0.05; done) & while :; do sleep 0.05; done';
     const running = await machine.exec({ argv: ['sh', '-c', script] });
     const screen = new Screen(running);
-    await expect.poll(() => screen.text).toContain('up');
+    await eventually(() => screen.text).toContain('up');
     await running.signal('SIGTERM');
     expect((await running.exit).exitCode).toBe(3);
-    await expect.poll(() => screen.text).toContain('child');
+    await eventually(() => screen.text).toContain('child');
     expect(screen.text).toContain('caught');
     // What has ended is left alone.
     await running.signal('SIGKILL');
@@ -171,13 +172,13 @@ function commandContract(get: Get): void {
     const script = 'sleep 71.5 & setsid true; (sleep 71.5 &) ; trap "" TERM; sleep 71.5';
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
     expect(await limited.exit).toEqual({ exitCode: 137, timedOut: true });
-    await expect.poll(() => processesWith('71.5')).toEqual([]);
+    await eventually(() => processesWith('71.5')).toEqual([]);
     const abort = new AbortController();
     const aborted = await machine.exec({ argv: ['sh', '-c', 'sleep 72.5 & sleep 72.5'], signal: abort.signal });
-    await expect.poll(async () => (await processesWith('72.5')).length).toBe(2);
+    await eventually(async () => (await processesWith('72.5')).length).toBe(2);
     abort.abort(new Error('enough'));
     await expect(aborted.exit).rejects.toThrow('enough');
-    await expect.poll(() => processesWith('72.5')).toEqual([]);
+    await eventually(() => processesWith('72.5')).toEqual([]);
     await expect(machine.exec({ argv: ['true'], signal: abort.signal })).rejects.toThrow('enough');
   });
 
@@ -185,12 +186,12 @@ function commandContract(get: Get): void {
     const { machine } = get();
     await ran(machine, ['sh', '-c', 'sleep 73.5 >/dev/null 2>&1 </dev/null & (exit 0) & exit 0']);
     expect(await processesWith('73.5')).toHaveLength(1);
-    await expect.poll(async () => (await shell(machine, 'ps -o stat')).out).not.toContain('Z');
+    await eventually(async () => (await shell(machine, 'ps -o stat')).out).not.toContain('Z');
     await shell(
       machine,
       'for p in /proc/[0-9]*; do grep -q 73.5 $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done; true',
     );
-    await expect.poll(() => processesWith('73.5')).toEqual([]);
+    await eventually(() => processesWith('73.5')).toEqual([]);
   });
 
   test('no process inside has an id of the host', async () => {
@@ -213,11 +214,11 @@ function terminalContract(get: Get): void {
       'tty; stty size; test -t 0 && test -t 1 && test -t 2 && echo all; echo "$TERM"; trap "stty size; exit 5" WINCH; echo ready; while :; do sleep 0.05; done';
     const running = await machine.exec({ argv: ['sh', '-c', script], terminal });
     const screen = new Screen(running);
-    await expect.poll(() => screen.text).toContain('ready');
+    await eventually(() => screen.text).toContain('ready');
     expect(screen.text).toMatch(/^\/dev\/pts\/\d+\r\n31 97\r\nall\r\nxterm\r\n/);
     await running.resize({ columns: 120, rows: 40 });
     expect((await running.exit).exitCode).toBe(5);
-    await expect.poll(() => screen.text).toContain('40 120');
+    await eventually(() => screen.text).toContain('40 120');
     await expect(running.resize({ columns: -1, rows: 1 })).rejects.toMatchObject({ code: 'USAGE' });
   });
 
@@ -226,7 +227,7 @@ function terminalContract(get: Get): void {
     const reading = await machine.exec({ argv: ['cat'], terminal });
     const screen = new Screen(reading);
     reading.stdin.write('hello\n');
-    await expect.poll(() => screen.text).toBe('hello\r\nhello\r\n');
+    await eventually(() => screen.text).toBe('hello\r\nhello\r\n');
     reading.stdin.write('\u0004');
     expect((await reading.exit).exitCode).toBe(0);
     const waiting = await machine.exec({ argv: ['sleep', '75.5'], terminal });
@@ -252,11 +253,11 @@ function terminalContract(get: Get): void {
     const running = await get().machine.exec({ argv: ['sh', '-i'], terminal });
     const screen = new Screen(running);
     running.stdin.write('sleep 76.5\n');
-    await expect.poll(async () => (await processesWith('76.5')).length).toBe(1);
+    await eventually(async () => (await processesWith('76.5')).length).toBe(1);
     running.stdin.write('\u001a');
-    await expect.poll(() => screen.text).toContain('Stopped');
+    await eventually(() => screen.text).toContain('Stopped');
     running.stdin.write('kill -9 %1\n');
-    await expect.poll(() => processesWith('76.5')).toEqual([]);
+    await eventually(() => processesWith('76.5')).toEqual([]);
     running.stdin.write('wait; exit 4\n');
     expect((await running.exit).exitCode).toBe(4);
   });

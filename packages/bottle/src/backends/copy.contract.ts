@@ -160,17 +160,19 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
   test('a parent that is swapped during copies leads nowhere', async () => {
     const { fixture, machine } = get();
     const from = await folder();
+    const soon = () => AbortSignal.timeout(15_000);
     const secret = join(fixture.folder, 'secret');
     await mkdir(secret, { recursive: true });
     await writeFile(join(secret, 'file'), 'of the host');
     await mkdir(join(from, 'many'));
     for (let i = 0; i < 50; i++) await writeFile(join(from, 'many', `f${i}`), `${i}`);
-    const loop = `mkdir -p /work/race/a /work/race/c; cd /work/race; while :; do mv a b; ln -s ${secret} a; rm a; ln -s /proc/1/root a; rm a; mv b a; done 2>/dev/null`;
+    const loop = `cd /work/race; while :; do rm -rf a; ln -s ${secret} a; rm a; ln -s /proc/1/root a; rm a; mkdir a; done 2>/dev/null`;
+    await shell(machine, 'mkdir -p /work/race/a');
     const racing = await machine.exec({ argv: ['sh', '-c', loop], user: 'root' });
     try {
       for (let i = 0; i < 6; i++) {
-        await machine.copyIn(join(from, 'many'), '/work/race/a/many').catch(() => undefined);
-        await machine.copyOut('/work/race/a', join(from, `out-${i}`)).catch(() => undefined);
+        await machine.copyIn(join(from, 'many'), '/work/race/a/many', undefined, soon()).catch(() => undefined);
+        await machine.copyOut('/work/race/a', join(from, `out-${i}`), undefined, soon()).catch(() => undefined);
       }
     } finally {
       await racing.signal('SIGKILL');

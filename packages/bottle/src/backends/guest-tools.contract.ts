@@ -7,6 +7,8 @@ import { dirname, join } from 'node:path';
 import { Scope } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 
+import { expect } from 'vitest';
+
 import type { Backend, BottleImage, Exec, ExecRequest, Machine, MachineRequest, ResourceStack } from './backend.ts';
 
 export const MIB = 1024 * 1024;
@@ -152,6 +154,11 @@ export async function textOf(stream: NodeJS.ReadableStream): Promise<string> {
   const pieces: Buffer[] = [];
   for await (const piece of stream) pieces.push(Buffer.from(piece));
   return Buffer.concat(pieces).toString();
+}
+
+/** Expects of a value that it becomes what is said within 20 seconds. */
+export function eventually<T>(get: () => T) {
+  return expect.poll(get, { timeout: 20_000, interval: 30 });
 }
 
 /** Collects what a terminal shows, and waits until it shows something. */

@@ -6,7 +6,16 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 
 import type { Machine } from './backend.ts';
-import { MIB, perl, processesWith, ran, Screen, shell, type BackendFixture } from './guest-tools.contract.ts';
+import {
+  eventually,
+  MIB,
+  perl,
+  processesWith,
+  ran,
+  Screen,
+  shell,
+  type BackendFixture,
+} from './guest-tools.contract.ts';
 
 const CALLS =
   process.arch === 'arm64'
@@ -138,7 +147,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
       const running = await machine.exec({ argv: ['perl', '-e', typing], user, terminal });
       const screen = new Screen(running);
       await running.exit;
-      await expect.poll(() => screen.text).toContain('<1 1 1 1>');
+      await eventually(() => screen.text).toContain('<1 1 1 1>');
     }
   });
 
@@ -166,7 +175,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
         argv: [
           'perl',
           '-e',
-          '$0 = "bomb"; $SIG{CHLD} = "IGNORE"; my $end = time + 20; while (time < $end) { my $p = fork; select undef, undef, undef, 0.01 if !defined $p }',
+          '$0 = "bomb92.5"; $SIG{CHLD} = "IGNORE"; my $end = time + 20; while (time < $end) { my $p = fork; select undef, undef, undef, 0.01 if !defined $p }',
         ],
       });
       // In the middle of it the operator still gets in.
@@ -183,7 +192,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
     } finally {
       await machine[Symbol.asyncDispose]();
     }
-    await expect.poll(() => processesWith('bomb')).toEqual([]);
+    await eventually(() => processesWith('bomb92.5')).toEqual([]);
   });
 
   test('an orphan in a session of its own dies with the machine', async () => {
@@ -191,7 +200,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
     const machine = await fixture.open();
     const daemon = 'setsid sh -c "setsid sleep 91.5 & sleep 91.5" >/dev/null 2>&1 </dev/null &';
     await ran(machine, ['sh', '-c', daemon]);
-    await expect.poll(async () => (await processesWith('91.5')).length).toBeGreaterThan(1);
+    await eventually(async () => (await processesWith('91.5')).length).toBeGreaterThan(1);
     const network = machine.networkNamespace;
     await access(network);
     await machine[Symbol.asyncDispose]();

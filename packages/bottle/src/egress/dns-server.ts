@@ -8,6 +8,7 @@ import { ConnectionFault, StreamReader, writeTo } from './stream-reader.ts';
 
 /** Questions that wait for an answer at one time; more get none over UDP and wait over TCP. */
 const MOST_AT_ONCE = 256;
+/** From one question to the end of the next. */
 const TCP_IDLE_MS = 10_000;
 /** Seconds for which an answer may be kept: short against the pins, so that an address is a pin while it is used. */
 const ANSWER_TTL = 30;
@@ -34,8 +35,9 @@ export async function serveDnsTcp(gate: Gate, socket: Socket): Promise<void> {
   let bytes = Buffer.alloc(0);
   try {
     for (;;) {
+      const deadline = Date.now() + TCP_IDLE_MS;
       while (bytes.length < 2 || bytes.length < 2 + bytes.readUInt16BE(0)) {
-        const piece = await reader.read(TCP_IDLE_MS);
+        const piece = await reader.read(Math.max(1, deadline - Date.now()));
         if (piece === undefined) return;
         bytes = Buffer.concat([bytes, piece]);
       }

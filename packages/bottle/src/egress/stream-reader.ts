@@ -24,7 +24,7 @@ export class StreamReader {
   #queued = 0;
   #ended = false;
   #fault: ConnectionFault | undefined;
-  #wake: (() => void) | undefined;
+  readonly #waiters = new Set<() => void>();
 
   constructor(stream: Duplex) {
     this.stream = stream;
@@ -45,7 +45,7 @@ export class StreamReader {
 
   /** The next piece; undefined at the end. @throws ConnectionFault */
   async read(timeoutMs: number): Promise<Buffer | undefined> {
-    if (this.#queue.length === 0 && !this.#ended && this.#fault === undefined) await this.#wait(timeoutMs);
+    await this.#something(timeoutMs);
     const piece = this.#queue.shift();
     if (piece !== undefined) {
       this.#queued -= piece.length;
@@ -61,7 +61,7 @@ export class StreamReader {
    * of 16 KiB, and to pass each on by itself costs three times as much as four together. @throws ConnectionFault
    */
   async readAll(timeoutMs: number): Promise<readonly Buffer[] | undefined> {
-    if (this.#queue.length === 0 && !this.#ended && this.#fault === undefined) await this.#wait(timeoutMs);
+    await this.#something(timeoutMs);
     if (this.#queued >= BULK_BYTES && this.#queued < HIGH_WATER) await new Promise((resolve) => setImmediate(resolve));
     if (this.#queue.length === 0) {
       if (this.#fault !== undefined) throw this.#fault;
@@ -90,37 +90,45 @@ export class StreamReader {
     if (rest.length > 0) this.stream.unshift(rest);
   }
 
-  #wait(timeoutMs: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#wake = undefined;
-        reject(new ConnectionFault('slow', 'nothing was sent for too long', this.stream));
-      }, timeoutMs);
-      this.#wake = () => {
-        clearTimeout(timer);
-        this.#wake = undefined;
-        resolve();
-      };
-    });
+  /** Waits until there is a piece, the end or a fault. Whoever took a piece first leaves the others waiting. */
+  async #something(timeoutMs: number): Promise<void> {
+    while (this.#queue.length === 0 && !this.#ended && this.#fault === undefined) {
+      await new Promise<void>((resolve, reject) => {
+        const timer = setTimeout(() => {
+          this.#waiters.delete(wake);
+          reject(new ConnectionFault('slow', 'nothing was sent for too long', this.stream));
+        }, timeoutMs);
+        const wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        this.#waiters.add(wake);
+      });
+    }
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiters) wake();
+    this.#waiters.clear();
   }
 
   readonly #onData = (piece: Buffer) => {
     this.#queue.push(piece);
     this.#queued += piece.length;
     if (this.#queued >= HIGH_WATER) this.stream.pause();
-    this.#wake?.();
+    this.#wake();
   };
   readonly #onEnd = () => {
     this.#ended = true;
-    this.#wake?.();
+    this.#wake();
   };
   readonly #onError = () => {
     this.#fault ??= new ConnectionFault('broken', 'the connection broke', this.stream);
-    this.#wake?.();
+    this.#wake();
   };
   readonly #onClose = () => {
     if (!this.#ended) this.#fault ??= new ConnectionFault('broken', 'the connection was closed', this.stream);
-    this.#wake?.();
+    this.#wake();
   };
 }
 

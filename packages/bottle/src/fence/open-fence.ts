@@ -4,6 +4,7 @@ import { readdir, readlink } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
 
+import type { AuditEvent } from '../audit/audit-event.ts';
 import { DEFAULT_EGRESS_LIMITS } from '../egress/limits.ts';
 import { fenceEnv, trustFilesOf } from '../egress/trust.ts';
 import { policyProblems } from '../net/compiled-policy.ts';
@@ -73,9 +74,17 @@ class OpenListeners implements FenceListeners {
     this.#taken = true;
     const { policy, resolvers, upstreamCaPem, limits, onAudit } = configuration;
     this.#sidecar.onAudit = onAudit;
+    onAudit(fenceEvent('opened', `The policy has ${policy.routes.length} routes.`));
+    void this.#sidecar.ended.then(({ reason }) => {
+      try {
+        onAudit(fenceEvent('ended', reason));
+      } catch {
+        // The log may be closed by now; `ended` tells the reason too.
+      }
+    });
     const common = { policy, limits: { ...DEFAULT_EGRESS_LIMITS, ...limits } };
     await this.#sidecar.ask({ type: 'configure', ...common, resolvers, upstreamCaPem }, 'configured', signal);
-    return new OpenFence(this.#sidecar, this.ports, this.#certificatePem, this.networkNamespace);
+    return new OpenFence(this.#sidecar, this.ports, this.#certificatePem, this.networkNamespace, onAudit);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -91,9 +100,17 @@ class OpenFence implements Fence {
   readonly ended: Promise<{ readonly reason: string }>;
   readonly #sidecar: SidecarProcess;
   readonly #ports: readonly number[];
+  readonly #onAudit: (event: AuditEvent) => void;
 
-  constructor(sidecar: SidecarProcess, ports: readonly number[], certificatePem: string, networkNamespace: string) {
+  constructor(
+    sidecar: SidecarProcess,
+    ports: readonly number[],
+    certificatePem: string,
+    networkNamespace: string,
+    onAudit: (event: AuditEvent) => void,
+  ) {
     this.#sidecar = sidecar;
+    this.#onAudit = onAudit;
     this.#ports = ports;
     this.certificatePem = certificatePem;
     this.networkNamespace = networkNamespace;
@@ -107,6 +124,7 @@ class OpenFence implements Fence {
 
   async reload(policy: EgressPolicy): Promise<void> {
     checkPolicy(policy, this.#ports);
+    this.#onAudit(fenceEvent('policy-changed', `The policy has ${policy.routes.length} routes.`));
     await this.#sidecar.ask({ type: 'reload', policy }, 'reloaded');
   }
 
@@ -121,6 +139,10 @@ class OpenFence implements Fence {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function fenceEvent(rule: 'opened' | 'policy-changed' | 'ended', reason: string): AuditEvent {
+  return { time: new Date().toISOString(), type: 'fence', decision: 'info', rule, reason: reason.slice(0, 512) };
 }
 
 function checkConfiguration({ policy, resolvers, upstreamCaPem }: FenceConfiguration, ports: readonly number[]): void {

@@ -3,7 +3,8 @@ import { PassThrough, type Readable } from 'node:stream';
 import type { ControlGroup } from '../cgroup.ts';
 import { CHANGES_PROGRAM } from './changes-program.ts';
 import { converse, hex, sandboxGone } from './conversation.ts';
-import { answer, type SandboxEntrance } from './exec.ts';
+import { answer } from './exec.ts';
+import type { SandboxEntrance } from './entrance.ts';
 
 /** See Sandbox.exportChanges. */
 export function exportChanges(

@@ -8,11 +8,13 @@ import { DecantError, GIB, quote } from '@decant/core';
 import { resolveUser } from '../user.ts';
 import { converse, hex, sandboxGone, unhex, type Conversation } from './conversation.ts';
 import { RECEIVE_TASK, SEND_TASK } from './copy-tasks.ts';
-import { answer, enter, type SandboxEntrance } from './exec.ts';
+import { answer, usersOf } from './exec.ts';
 import { joinProgram } from './join-program.ts';
+import { join } from './joiners.ts';
 import { isWithin } from './mounts.ts';
 import { CopyCount, readTree } from './tree-reader.ts';
 import { writeTree } from './tree-writer.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import type { SandboxCopyLimits } from './types.ts';
 
 const DEFAULT_LIMITS: SandboxCopyLimits = { entries: 1_000_000, bytes: 16 * GIB };
@@ -92,13 +94,15 @@ export async function withTask(
   const onAbort = () => talk.end();
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
-    enter(talk, entrance);
-    const files = await answer(talk, 'files');
+    join(talk, entrance);
+    const files = await usersOf(talk);
     const { uid, gid } = resolveUser(user, unhex(files[0]), unhex(files[1]));
     const filter = Buffer.from(entrance.filter).toString('hex');
     talk.send('run', 'task', uid, gid, '-', 0, '-', 0, 0, entrance.processes, filter, '-', '-', '-', ...args.map(hex));
     await answer(talk, 'started');
     await use(talk);
+    // What had come before the abort was enough for it, but nobody waits for it any more.
+    signal?.throwIfAborted();
   } catch (error) {
     signal?.throwIfAborted();
     throw error;

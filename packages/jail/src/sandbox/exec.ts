@@ -4,22 +4,10 @@ import { PassThrough } from 'node:stream';
 import { DecantError, quote } from '@decant/core';
 
 import { resolveUser } from '../user.ts';
-import { converse, hex, sandboxGone, setupError, unhex, type Conversation } from './conversation.ts';
-import { joinProgram } from './join-program.ts';
+import { hex, sandboxGone, setupError, unhex, type Conversation } from './conversation.ts';
+import { startInherited, type Joiners } from './joiners.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import type { SandboxExec, SandboxExecOptions, SandboxExit, TerminalSize } from './types.ts';
-
-/** What it takes to enter a sandbox. */
-export interface SandboxEntrance {
-  /** Host id of the process that holds the namespaces, and what its user namespace is called. */
-  readonly holder: number;
-  readonly userNamespace: string;
-  /** First host id, and how many. */
-  readonly base: number;
-  readonly ids: number;
-  readonly groupFiles: readonly string[];
-  readonly processes: number;
-  readonly filter: Uint8Array;
-}
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const MOST_VARIABLES = 2000;
@@ -27,7 +15,6 @@ const MOST_COMMAND_BYTES = 2 * 1024 * 1024;
 const MOST_TERMINAL_SIDE = 10_000;
 /** How long what was killed may take to be gone, in milliseconds. */
 const KILL_MS = 10_000;
-const JOIN_PROGRAM = joinProgram();
 
 /** @throws USAGE for what no command can be. */
 export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void {
@@ -70,23 +57,23 @@ function checkSize({ columns, rows }: TerminalSize): void {
   }
 }
 
-/** Starts a command in a sandbox. With `inherit` it has the streams and the terminal of this process. */
+/** Starts a command in a sandbox; with `inherit` it has the streams and the terminal of this process. */
 export async function startCommand(
   entrance: SandboxEntrance,
   options: SandboxExecOptions,
-  { inherit = false }: { readonly inherit?: boolean | undefined } = {},
+  joiners: Joiners | 'inherit',
 ): Promise<SandboxExec> {
   const { signal, terminal, timeoutMs } = options;
   checkCommand(options);
   signal?.throwIfAborted();
-  const streams = inherit ? ('inherit' as const) : ('pipe' as const);
-  const talk = converse(JOIN_PROGRAM, [streams, streams, streams]);
+  const inherit = joiners === 'inherit';
+  const talk = inherit ? startInherited(entrance) : joiners.take(entrance);
   const { child } = talk;
-  // A command that does not read its input is judged by its exit code.
-  child.stdin?.on('error', () => undefined);
   let stopped: 'abort' | 'timeout' | undefined;
   let killTimer: NodeJS.Timeout | undefined;
+  let over = false;
   const stop = (why: 'abort' | 'timeout') => {
+    if (over) return;
     stopped ??= why;
     talk.send('kill');
     killTimer ??= setTimeout(() => talk.end(), KILL_MS);
@@ -101,7 +88,6 @@ export async function startCommand(
   };
   let early: SandboxExit | undefined;
   try {
-    enter(talk, entrance);
     early = await begin(talk, entrance, options, inherit ? 'inherit' : terminal === undefined ? 'pipes' : 'terminal');
     signal?.throwIfAborted();
   } catch (error) {
@@ -110,11 +96,18 @@ export async function startCommand(
     signal?.throwIfAborted();
     throw error;
   }
+  if (!inherit) joiners.refill();
   const exit = (async (): Promise<SandboxExit> => {
     try {
-      if (early !== undefined) return early;
+      if (early !== undefined) {
+        over = true;
+        return early;
+      }
       const words = await talk.hear();
+      over = true;
+      talk.send('bye');
       if (stopped === 'abort') throw signal?.reason;
+      if (words?.[0] === 'fail') throw setupError(unhex(words[1]), unhex(words[2]));
       if (words?.[0] !== 'exit') throw sandboxGone();
       return { exitCode: Number(words[1]), ran: true, timedOut: stopped === 'timeout' };
     } finally {
@@ -130,20 +123,20 @@ export async function startCommand(
     signal(name) {
       const number = constants.signals[name] as number | undefined;
       if (number === undefined) throw new DecantError('USAGE', `There is no signal ${quote(name)}.`);
-      talk.send('signal', number);
+      if (!over) talk.send('signal', number);
     },
     resize(size) {
       if (terminal === undefined) throw new DecantError('USAGE', 'The command has no terminal.');
       checkSize(size);
-      talk.send('resize', size.columns, size.rows);
+      if (!over) talk.send('resize', size.columns, size.rows);
     },
   };
 }
 
-/** Joins the namespaces. The caller goes on with what the program says of the users. */
-export function enter(talk: Conversation, entrance: SandboxEntrance): void {
-  const { holder, userNamespace, base, groupFiles } = entrance;
-  talk.send('join', holder, hex(userNamespace), base, ...groupFiles.map(hex));
+/** The users that are there now, for resolveUser. */
+export async function usersOf(talk: Conversation): Promise<readonly string[]> {
+  talk.send('users');
+  return await answer(talk, 'files');
 }
 
 async function begin(
@@ -153,7 +146,7 @@ async function begin(
   mode: 'pipes' | 'terminal' | 'inherit',
 ): Promise<SandboxExit | undefined> {
   const { argv, terminal } = options;
-  const files = await answer(talk, 'files');
+  const files = await usersOf(talk);
   const user = resolveUser(options.user, unhex(files[0]), unhex(files[1]));
   const env: Record<string, string> = { PATH: DEFAULT_PATH, HOME: user.home, ...options.env };
   if (mode === 'terminal') env['TERM'] ??= 'xterm';

@@ -2,7 +2,7 @@ import { DecantError, MIB, quote } from '@decant/core';
 
 import { hex, sandboxGone, unhex } from './conversation.ts';
 import { checkInside, withTask } from './copy.ts';
-import type { SandboxEntrance } from './exec.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import { FILE_TASK } from './file-task.ts';
 import { joinProgram } from './join-program.ts';
 import { PieceReader } from './tree-writer.ts';
@@ -18,8 +18,8 @@ export async function withFiles(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const task = { args: [String(MOST_BYTES)], user: undefined, signal };
-  await withTask(FILE_PROGRAM, entrance, task, async ({ child }) => {
-    const answers = new PieceReader(child.stdout!);
+  await withTask(FILE_PROGRAM, entrance, task, async ({ child, stdout }) => {
+    const answers = new PieceReader(stdout);
     let before: Promise<unknown> = Promise.resolve();
     /** One question at a time; the answers come in their order. */
     const ask = <T>(question: Uint8Array, read: () => Promise<T>): Promise<T> => {
@@ -54,7 +54,15 @@ export async function withFiles(
         });
       },
     });
+    // It ends by itself; one that is ended from outside is waited for when the sandbox ends.
+    const ended = new Promise<void>((resolve) => {
+      if (child.stdout!.closed) resolve();
+      else child.stdout!.once('close', resolve);
+    });
     child.stdin!.end();
+    child.stdout!.resume();
+    await ended;
+    signal?.throwIfAborted();
   });
 }
 

@@ -15,11 +15,13 @@ const MOST_FILES = 65_536;
  * of starting a command, with the same rights as root of the image, and descriptors 0 and 1 are those of the caller.
  *
  *     < join PID USER-NAMESPACE BASE GROUP-FILE...
+ *     < users
  *     > files PASSWD GROUP
  *     < run MODE UID GID GROUPS MAKE WORKDIR COLUMNS ROWS PROCESSES SECCOMP COMMAND PATH ENVIRONMENT ARGV...
  *     > started | missing 126 or 127 | fail STEP REASON
  *     < signal NUMBER | resize COLUMNS ROWS | kill        the last one ends the whole session
  *     > exit STATUS
+ *     < bye                                                  no order comes any more
  *
  * MODE is `pipes`, `terminal`, `inherit` (the caller's streams and session) or `task` (the caller's streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file
  * on 3 kills the session of a command that runs.
@@ -31,6 +33,7 @@ sub gone { end_session() if $child && !$has_ended; quit(125) }
 ${PERL_CALLS}
 ${PERL_CONVERSATION}
 sub fail { report('fail', hexed($_[0]), hexed($_[1])); quit(125) }
+$SIG{__DIE__} = sub { fail('program', $_[0]) };
 ${PERL_PUMP}
 ${PERL_END_SESSION}
 die_with_parent();
@@ -59,6 +62,7 @@ enter_namespace(fileno($_->[0]), $_->[1]) or fail('namespaces', "$!") for @enter
 close $_->[0] for @enter;
 chdir '/' or fail('root', "$!");
 sysopen(my $root, '/', $O_PATH | $O_DIRECTORY) or fail('root', "$!");
+expect('users');
 report_users(fileno $root);
 my ($mode, $uid, $gid, $groups, $make, $workdir, $columns, $rows, $processes, $filter, $command, $path, $env, @argv) =
   expect('run');

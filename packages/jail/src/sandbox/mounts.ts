@@ -54,7 +54,7 @@ function checkPath(path: string, what: string): void {
 }
 
 function isRoot(path: string): boolean {
-  return /^[/.]*$/.test(path);
+  return path.split('/').every((part) => part === '' || part === '.');
 }
 
 /** Whether a path is a folder or below it. */

@@ -11,9 +11,11 @@ import { exportChanges } from './changes.ts';
 import { copyIn, copyOut } from './copy.ts';
 import { withFiles } from './files.ts';
 import { converse, hex, unhex, type Conversation } from './conversation.ts';
-import { answer, startCommand, type SandboxEntrance } from './exec.ts';
+import { answer, startCommand } from './exec.ts';
+import { Joiners } from './joiners.ts';
 import { checkMounts } from './mounts.ts';
 import { SETUP_PROGRAM } from './setup-program.ts';
+import type { SandboxEntrance } from './entrance.ts';
 import type { Sandbox, SandboxDisk, SandboxOptions } from './types.ts';
 
 /** Host ids of a sandbox begin at a random multiple of 65,536 in this range, far above those of people and services. */
@@ -67,12 +69,14 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
 
   const talk = converse(SETUP_PROGRAM, ['ignore', 'ignore', 'pipe']);
   scope.defer(() => stop(talk));
+  const joiners = scope.use(new Joiners());
   const { holder, userNamespace } = await setUp(talk, facts, options);
   const entrance: SandboxEntrance = {
     ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter },
     processes: limits?.processes ?? MOST_PROCESSES,
   };
-  return sandboxOf(talk, { entrance, group, shared, scope: scope.move() }, options);
+  joiners.open(entrance);
+  return sandboxOf(talk, { entrance, group, joiners, shared, scope: scope.move() }, options);
 }
 
 function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
@@ -130,13 +134,14 @@ async function stop(talk: Conversation): Promise<void> {
 interface Owned {
   readonly entrance: SandboxEntrance;
   readonly group: Pick<ControlGroup, 'freezer'> | undefined;
+  readonly joiners: Joiners;
   readonly shared: readonly string[];
   readonly scope: Scope;
 }
 
 function sandboxOf(
   talk: Conversation,
-  { entrance, group, shared, scope }: Owned,
+  { entrance, group, joiners, shared, scope }: Owned,
   { user, signal: endSignal }: SandboxOptions,
 ): Sandbox {
   let closing: Promise<void> | undefined;
@@ -151,8 +156,8 @@ function sandboxOf(
   })();
   if (endSignal?.aborted === true) onAbort();
   return {
-    exec: (options) => startCommand(entrance, options),
-    execInherited: (options) => startCommand(entrance, options, { inherit: true }),
+    exec: (options) => startCommand(entrance, options, joiners),
+    execInherited: (options) => startCommand(entrance, options, 'inherit'),
     copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
     copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
     withFiles: (use, signal) => withFiles(entrance, use, signal),

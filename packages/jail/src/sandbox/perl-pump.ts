@@ -16,9 +16,11 @@ sub close_flow {
   close $flow->{from} if !defined $terminal || $flow->{input};
   close $flow->{to} if !defined $terminal || !$flow->{input};
 }
+my $may_go = 0;
 sub obey {
   my ($verb, @words) = split / /, hear();
-  if ($verb eq 'signal') { kill $words[0], $session ? -$child : $child if !$has_ended }
+  if ($verb eq 'bye') { $may_go = 1 }
+  elsif ($verb eq 'signal') { kill $words[0], $session ? -$child : $child if !$has_ended }
   elsif ($verb eq 'resize') { set_size($mine[0], @words) if defined $terminal }
   elsif ($verb eq 'kill') { end_session() if !$has_ended }
 }
@@ -68,6 +70,10 @@ sub carry_on {
       report('exit', $status & 127 ? 128 + ($status & 127) : $status >> 8);
     }
   }
+  # An order that comes late must find somebody: to the launcher's socket a failed write is the end of what it reads.
+  close STDOUT;
+  close STDERR if !defined $terminal;
+  obey() until $may_go;
   quit(0);
 }
 `;

@@ -55,6 +55,7 @@ sub fail {
   report('fail', hexed($step), hexed($why));
   quit(125);
 }
+$SIG{__DIE__} = sub { fail('program', $_[0]) };
 # Everything in the container ends with its first process, before a descriptor of that one tells that it has ended.
 sub end_container {
   return if !defined $container;

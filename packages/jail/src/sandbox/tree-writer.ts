@@ -10,6 +10,8 @@ import type { CopyCount } from './tree-reader.ts';
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 const LONGEST_LINE = 32 * 1024;
 const DEEPEST = 1000;
+/** Of the names on the way to an entry, so that programs can reach it by a path (PATH_MAX is 4,096). */
+const LONGEST_PATH = 3500;
 /** What is between its pieces of data takes no space, but not every program that reads it knows. */
 const LARGEST_FILE = 2 ** 40;
 
@@ -59,7 +61,7 @@ interface Writing {
 
 async function writeEntries(reader: PieceReader, writing: Writing): Promise<void> {
   const { above, target, made, count, signal } = writing;
-  const modes: { mode: number; seconds: number }[] = [];
+  const modes: { mode: number; seconds: number; pathBytes: number }[] = [];
   for (;;) {
     signal?.throwIfAborted();
     const [kind, ...words] = await reader.words();
@@ -87,13 +89,16 @@ async function writeEntries(reader: PieceReader, writing: Writing): Promise<void
       if (kind === 'link') await symlink(bytesOf(words[1]), path);
       else if (kind === 'file') await writeFile(reader, path, { mode, seconds }, writing);
       else if (kind === 'dir') {
-        if (above.length > DEEPEST) throw new DecantError('LIMIT_EXCEEDED', 'The copy is too deep.');
+        const pathBytes = (modes.at(-1)?.pathBytes ?? 0) + bytesOf(coded).length + 1;
+        if (above.length > DEEPEST || pathBytes > LONGEST_PATH) {
+          throw new DecantError('LIMIT_EXCEEDED', 'The copy is too deep.');
+        }
         await mkdir(path, 0o700);
         made.first = true;
         const handle = await open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
         writing.open.push(handle);
         above.push(handle);
-        modes.push({ mode, seconds });
+        modes.push({ mode, seconds, pathBytes });
       } else throw broken();
       made.first = true;
     } catch (error) {

@@ -12,6 +12,7 @@ describe('a step without a network', () => {
     "fatal: unable to access 'https://github.com/x/y/': Could not resolve host: github.com",
     'socket.gaierror: [Errno -3] Temporary failure in name resolution',
     'go: example.com/x@v1: Get "https://proxy.golang.org": dial tcp: lookup proxy.golang.org on [::1]:53: read: connection refused',
+    ';; connection timed out; no servers could be reached',
     'WARNING: fetching https://dl-cdn.alpinelinux.org/x: temporary error (try again later)',
   ])('says so: %s', (line) => {
     expect(saysNoNetwork(line)).toBe(true);

@@ -11,7 +11,7 @@ const UNREACHED = new RegExp(
     'failed to resolve|unable to resolve|bad address',
     'getaddrinfo (EAI_AGAIN|ENOTFOUND)',
     'dial tcp: lookup ',
-    'network is (unreachable|down)',
+    'network is (unreachable|down)|no servers could be reached',
     'dns: (transient|temporary) error|temporary error \\(try again later\\)',
   ].join('|'),
   'i',

@@ -13,10 +13,17 @@ const CLAIM = 'native-machine';
 
 /** Bottles as sandboxes of this machine: namespaces, mapped ids, a write layer over the mounted image, control groups. */
 export function nativeBackend({ hiddenFolders = [] }: NativeBackendOptions = {}): Backend {
+  // What this machine can do stays so while it can.
+  let usable: BackendReport | undefined;
   return {
     name: 'native',
     joinsNetwork: true,
-    probe: probeNative,
+    async probe(signal) {
+      if (usable !== undefined) return usable;
+      const report = await probeNative(signal);
+      if (report.usable) usable = report;
+      return report;
+    },
     prepare: (request, stack) => Promise.resolve(prepare(request, stack, hiddenFolders)),
     async reap({ kind }) {
       if (kind === CLAIM) await removeControlGroups();

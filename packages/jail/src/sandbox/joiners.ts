@@ -1,0 +1,68 @@
+import { converse, hex, type Conversation } from './conversation.ts';
+import { joinProgram } from './join-program.ts';
+import type { SandboxEntrance } from './entrance.ts';
+
+const JOIN_PROGRAM = joinProgram();
+const PIPES = ['pipe', 'pipe', 'pipe'] as const;
+
+/**
+ * Programs that join a sandbox for one command each. One is kept in reserve, started and joined ahead, because starting it
+ * takes longer than all that is left to do then.
+ */
+export class Joiners implements Disposable {
+  #spare: Conversation | undefined;
+  #entrance: SandboxEntrance | undefined;
+  #isOpen = true;
+
+  /** The first reserve starts while the sandbox is set up, and joins when there is one. */
+  constructor() {
+    this.#spare = start();
+  }
+
+  open(entrance: SandboxEntrance): void {
+    this.#entrance = entrance;
+    if (this.#spare !== undefined) join(this.#spare, entrance);
+  }
+
+  /** One that has joined, or fails to, for the caller to use and end. */
+  take(entrance: SandboxEntrance): Conversation {
+    const spare = this.#spare;
+    this.#spare = undefined;
+    if (spare !== undefined && spare.child.exitCode === null && spare.child.signalCode === null) return spare;
+    const started = start();
+    join(started, entrance);
+    return started;
+  }
+
+  /** Puts one in reserve again. */
+  refill(): void {
+    if (!this.#isOpen || this.#spare !== undefined || this.#entrance === undefined) return;
+    this.#spare = start();
+    join(this.#spare, this.#entrance);
+  }
+
+  [Symbol.dispose](): void {
+    this.#isOpen = false;
+    this.#spare?.end();
+    this.#spare = undefined;
+  }
+}
+
+function start(): Conversation {
+  const talk = converse(JOIN_PROGRAM, PIPES);
+  // A command that does not read its input is judged by its exit code.
+  talk.child.stdin?.on('error', () => undefined);
+  return talk;
+}
+
+/** A joiner that has the streams and the terminal of this process. */
+export function startInherited(entrance: SandboxEntrance): Conversation {
+  const talk = converse(JOIN_PROGRAM, ['inherit', 'inherit', 'inherit']);
+  join(talk, entrance);
+  return talk;
+}
+
+/** Says which sandbox to join. */
+export function join(talk: Conversation, { holder, userNamespace, base, groupFiles }: SandboxEntrance): void {
+  talk.send('join', holder, hex(userNamespace), base, ...groupFiles.map(hex));
+}

@@ -1,0 +1,165 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { sleep } from '@decant/core';
+import { findProgram, run } from '@decant/core/node';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { probeJail } from '../probe.ts';
+import { openSandbox } from './open-sandbox.ts';
+import type { SandboxOptions } from './types.ts';
+
+const available =
+  (await probeJail()).ok &&
+  (await findProgram('busybox')) !== undefined &&
+  (await findProgram('mkfs.erofs')) !== undefined;
+const patient = { timeout: 20_000, interval: 50 };
+const MIB = 1024 * 1024;
+
+/* What commands, copies and mounts do is in the contract of backends of @decant/bottle. */
+describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
+  let folder: string;
+  let options: SandboxOptions;
+
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'jail-sandbox-'));
+    const tree = join(folder, 'tree');
+    await mkdir(join(tree, 'bin'), { recursive: true });
+    await copyFile((await findProgram('busybox'))!, join(tree, 'bin/busybox'));
+    for (const name of ['sh', 'sleep', 'true', 'yes', 'cat']) await symlink('busybox', join(tree, 'bin', name));
+    const file = join(folder, 'image');
+    await run('mkfs.erofs', [file, tree], { timeoutMs: 20_000 });
+    options = {
+      disk: { file },
+      filesystem: 'erofs',
+      stateDirectory: join(folder, 'state'),
+      writeLayer: { kind: 'disk', bytes: 32 * MIB },
+      limits: { cpus: 1, memoryBytes: 128 * MIB, processes: 64 },
+    };
+  });
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  const env = { PATH: '/bin' };
+
+  async function expectNothing(): Promise<void> {
+    await expect.poll(() => processesNaming(folder), patient).toEqual([]);
+    await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
+    await expect.poll(async () => (await run('losetup', ['-a'])).stdout.toString(), patient).not.toContain(folder);
+    expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(folder);
+  }
+
+  test('SIGKILL of whoever opened it, at any moment, leaves nothing; the next one clears the folders away', async () => {
+    for (const afterMs of [0, 3, 6, 10, 15, 20, 30, 45, 70, 120]) {
+      const opener = launch(options);
+      await once(opener.stdout!, 'data');
+      await sleep(afterMs);
+      opener.kill('SIGKILL');
+      await once(opener, 'exit');
+    }
+    await expectNothing();
+    const sandbox = await openSandbox(options);
+    expect(await readdir(options.stateDirectory)).toHaveLength(1);
+    await sandbox[Symbol.asyncDispose]();
+    expect(await readdir(options.stateDirectory)).toEqual([]);
+    await expect.poll(leftGroups, patient).toEqual([]);
+  });
+
+  test('SIGKILL of what waits outside of it ends it', async () => {
+    const sandbox = await openSandbox(options);
+    const running = await sandbox.exec({ argv: ['sleep', '78.25'], env });
+    // Among the children of this process only: others on the machine may have sandboxes too.
+    const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
+    const waiting = /^ *(\d+) decant-sandbox/m.exec(stdout.toString())?.[1];
+    process.kill(Number(waiting), 'SIGKILL');
+    expect((await running.exit).exitCode).toBe(137);
+    expect((await sandbox.ended).reason).not.toBe('');
+    await expect(sandbox.exec({ argv: ['true'], env })).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    await sandbox[Symbol.asyncDispose]();
+    await expectNothing();
+  });
+
+  test('an abort ends it, while it is set up and later', async () => {
+    for (const afterMs of [0, 5, 20]) {
+      const early = new AbortController();
+      const opening = openSandbox({ ...options, signal: early.signal });
+      opening.catch(() => undefined);
+      await sleep(afterMs);
+      early.abort(new Error('early'));
+      await opening
+        .then((opened) => opened.ended)
+        .catch((error: unknown) => expect(error).toHaveProperty('message', 'early'));
+    }
+    const late = new AbortController();
+    const sandbox = await openSandbox({ ...options, signal: late.signal });
+    const running = await sandbox.exec({ argv: ['sleep', '78.25'], env });
+    late.abort(new Error('late'));
+    expect((await running.exit).exitCode).toBe(137);
+    await sandbox.ended;
+    await sandbox[Symbol.asyncDispose]();
+    await expectNothing();
+  });
+
+  test('an export that nobody reads to its end lets the commands go on', async () => {
+    await using sandbox = await openSandbox(options);
+    const writing = await sandbox.exec({ argv: ['sh', '-c', 'yes | busybox head -c 20000000 > /big'], env });
+    writing.stdin.end();
+    expect((await writing.exit).exitCode).toBe(0);
+    const layer = sandbox.exportChanges();
+    await once(layer, 'readable');
+    layer.destroy();
+    const after = await sandbox.exec({ argv: ['true'], env, timeoutMs: 20_000 });
+    expect(await after.exit).toEqual({ exitCode: 0, ran: true, timedOut: false });
+  });
+
+  test('a command can be signalled when it has just ended', async () => {
+    await using sandbox = await openSandbox(options);
+    for (let i = 0; i < 20; i++) {
+      const running = await sandbox.exec({ argv: ['true'], env });
+      await sleep(i);
+      running.signal('SIGTERM');
+      expect([0, 143]).toContain((await running.exit).exitCode);
+    }
+  });
+
+  test('what cannot be a sandbox', async () => {
+    for (const wrong of [
+      { writeLayer: { kind: 'disk', bytes: MIB } },
+      { writeLayer: { kind: 'memory', bytes: 1 } },
+      { hostname: '' },
+      { hostname: 'a\nb' },
+    ] as const) {
+      await expect(openSandbox({ ...options, ...wrong })).rejects.toMatchObject({ code: 'USAGE' });
+    }
+    const network = { networkNamespace: '/etc/passwd' };
+    await expect(openSandbox({ ...options, ...network })).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    expect(await readdir(options.stateDirectory)).toEqual([]);
+  });
+});
+
+/** A process of its own that opens a sandbox with a command in it: something to kill. It writes a line when it begins. */
+function launch(options: SandboxOptions): ChildProcess {
+  const script = `const { openSandbox } = await import(process.argv[1]); console.log('begin');
+    const sandbox = await openSandbox(JSON.parse(process.argv[2]));
+    await (await sandbox.exec({ argv: ['sleep', '78.25'], env: { PATH: '/bin' } })).exit;`;
+  const module = new URL('open-sandbox.ts', import.meta.url).href;
+  const flags = ['--conditions=@decant/source', '--input-type=module', '-e', script, module, JSON.stringify(options)];
+  return spawn(process.execPath, flags, { stdio: ['ignore', 'pipe', 'ignore'] });
+}
+
+/** Control groups that this process or ended ones made. */
+async function leftGroups(): Promise<string[]> {
+  const names = await readdir('/sys/fs/cgroup/pids').catch(() => []);
+  return names.filter((name) => name.startsWith(`decant-${process.pid}-`));
+}
+
+async function processesNaming(word: string): Promise<number[]> {
+  const { stdout } = await run('ps', ['-eo', 'pid=,args='], { keepBytes: 8 * MIB });
+  return stdout
+    .toString()
+    .split('\n')
+    .filter((line) => line.includes(word) && !line.includes('vitest'))
+    .map((line) => Number.parseInt(line, 10));
+}
