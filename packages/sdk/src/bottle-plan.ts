@@ -15,7 +15,7 @@ import {
   type BottlePlan,
   type ManifestInput,
 } from '@decant/bottle';
-import { DecantError, isDecantError } from '@decant/core';
+import { isDecantError } from '@decant/core';
 
 import type { Session, WorkOptions } from './session.ts';
 
