@@ -84,8 +84,8 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
     ...(dockered === undefined ? {} : { ...peer?.tasks, dockerBackend: () => launch(false, dockered) }),
   });
   const has = dockered !== undefined;
-  const ratio = (ours: 'cold' | 'warm' | 'exec' | 'dockerBackend', theirs: string) =>
-    has ? samples.ratio(ours, theirs as typeof ours) : null;
+  const ratio = (ours: 'cold' | 'warm' | 'exec' | 'dockerBackend', theirs: 'dockerRun' | 'dockerExec') =>
+    has ? samples.ratio(ours, theirs) : null;
   const proxy = await benchBottleProxy({ short });
   return {
     name: 'bottle',

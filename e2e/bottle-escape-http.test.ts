@@ -4,27 +4,21 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { canMakeAttackImage, makeAttackImage } from './support/bottle/attack-image.ts';
+import { makeAttackImage } from './support/bottle/attack-image.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
+import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
 import { Escape } from './support/bottle/escape.ts';
 import { ALLOWED, FORBIDDEN, LOOPBACK_PORT } from './support/bottle/internet.ts';
 import { POLICY } from './support/bottle/policy.ts';
 import { startWorld, type World } from './support/bottle/start-world.ts';
-import { have, isRoot } from './support/programs.ts';
 
-const BACKENDS = [
-  [
-    'native',
-    isRoot && have('bwrap', 'mkfs.ext4', 'busybox', 'ip', 'openssl', 'python3', 'unshare') && canMakeAttackImage(),
-  ],
-] as const;
 const get = (host: string, ...more: readonly string[]) =>
   [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
 const connect = (target: string, more: Partial<Attempt> = {}): Attempt => ({ do: 'connect', target, ...more });
 const proxied = (url: string): Attempt => ({ do: 'get', url });
 
-/** The checks E4 and E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. */
-describe.each(BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, usable) => {
+/** The checks E4 and E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. Its groups are [backend:native] and [backend:docker]. */
+describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, usable) => {
   describe.skipIf(!usable)('what is not allowed', () => {
     const canary = `canary${randomBytes(10).toString('hex')}`;
     let folder: TemporaryDirectory;

@@ -76,8 +76,8 @@ export async function planFor(
   return { plan, files: loaded?.files ?? [], environment: environmentOf(environment), backend };
 }
 
-export function backendOf(session: Session, name: Backend['name']): Backend {
-  const hiddenFolders = [session.paths.home, session.paths.scratch];
+export function backendOf({ paths }: Session, name: Backend['name']): Backend {
+  const hiddenFolders = [paths.home, paths.scratch];
   return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 

@@ -84,7 +84,8 @@ function containerOf(reference: string, slug: string, { memoryBytes, processes, 
   return {
     Image: reference,
     Labels: { 'dev.decant.bottle': slug, 'dev.decant.owner': String(process.pid) },
-    NetworkDisabled: false,
+    // The program that waits hears no other signal; a daemon that stops is not to wait for it.
+    StopSignal: 'SIGKILL',
     HostConfig: {
       NetworkMode: 'none',
       CapDrop: ['ALL'],
