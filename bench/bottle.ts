@@ -41,7 +41,10 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
   const { file, tree } = await busyboxImage(folder);
   const docker = await startPeer(scope, tree);
   // The sidecar that is measured is the one of these sources.
-  await run('pnpm', ['--filter', '@decant/bottle', 'build'], { cwd: ROOT, timeoutMs: TIMEOUT_MS });
+  await run(join(ROOT, 'node_modules/.bin/tsdown'), [], {
+    cwd: join(ROOT, 'packages/bottle'),
+    timeoutMs: TIMEOUT_MS,
+  });
   const backend = nativeBackend();
   const reserve = scope.use(new SandboxReserve({ size: 1 }));
   const ready = nativeBackend({ reserve });
