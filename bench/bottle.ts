@@ -49,7 +49,10 @@ export async function benchBottle({ short }: { readonly short: boolean }): Promi
   const { file, tree } = await busyboxImage(folder);
   const peer = await startPeer(scope, tree);
   // The sidecar that is measured is the one of these sources.
-  await run('pnpm', ['--filter', '@decant/bottle', 'build'], { cwd: ROOT, timeoutMs: TIMEOUT_MS });
+  await run(join(ROOT, 'node_modules/.bin/tsdown'), [], {
+    cwd: join(ROOT, 'packages/bottle'),
+    timeoutMs: TIMEOUT_MS,
+  });
   const backend = nativeBackend();
   const dockered = peer === undefined ? undefined : dockerBackend({ host: peer.host });
   const reserve = scope.use(new SandboxReserve({ size: 1 }));
