@@ -50,14 +50,14 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   const command = { argv, env, user, workingDir, makeWorkingDir: true };
   checkCommand(command);
   const sandbox = await openSandbox({ ...options, writeLayer: { kind: 'memory', bytes: options.diskBytes } });
+  let result: RunImageResult;
   let delivered: Promise<unknown> = Promise.resolve();
   const stopDelivery = new AbortController();
   try {
     const running = stdio === 'inherit' ? await sandbox.execInherited(command) : await sandbox.exec(command);
     if (stdio !== 'inherit') delivered = connect(running, stdio, stopDelivery.signal);
     const { exitCode, ran } = await running.exit;
-    signal?.throwIfAborted();
-    return { exitCode, ran };
+    result = { exitCode, ran };
   } catch (error) {
     signal?.throwIfAborted();
     throw error;
@@ -67,6 +67,9 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     if (signal?.aborted === true) stopDelivery.abort();
     await delivered;
   }
+  // A key that interrupts both may end the command before it is told here.
+  signal?.throwIfAborted();
+  return result;
 }
 
 /** Settles when all that was written has been taken. */

@@ -23,7 +23,7 @@ const MOST_FILES = 65_536;
  *     > exit STATUS
  *     < bye                                                  no order comes any more
  *
- * MODE is `pipes`, `terminal`, `inherit` (the caller's streams and session) or `task` (the caller's streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file
+ * MODE is `pipes`, `terminal`, `inherit` (the caller's streams, and its session when standard input is a terminal) or `task` (the caller's streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file
  * on 3 kills the session of a command that runs.
  */
 export function joinProgram(task = ''): string {
@@ -88,7 +88,8 @@ if ($mode eq 'terminal') {
   }
 }
 pipe my $status_r, my $status_w or fail('pipe', "$!");
-# A key on the terminal is for the command.
+# At a terminal the command stays in the caller's session, and keys are for it; elsewhere signals to the caller's group are not for it.
+my $shares = $mode eq 'inherit' && -t STDIN;
 $SIG{$_} = 'IGNORE' for qw(PIPE INT QUIT);
 $child = fork;
 fail('fork', "$!") unless defined $child;
@@ -96,7 +97,7 @@ if ($child == 0) {
   close $status_r;
   my $give_up = sub { syswrite $status_w, join ' ', @_; quit(1) };
   my $need = sub { my ($ok, $step) = @_; $give_up->('fail', hexed($step), hexed("$!")) if !$ok };
-  new_session() if $mode ne 'inherit';
+  new_session() if !$shares;
   if (defined $terminal) {
     sysopen(my $tty, $terminal, 2) or $need->(0, 'terminal');
     ioctl($tty, 0x540e, 0) or $need->(0, 'terminal');
@@ -137,7 +138,7 @@ if ($child == 0) {
   $give_up->(" missing $found");
 }
 close $_ for $status_w, $user_ns, $upper, @theirs, @group_files, $root;
-$session = $mode eq 'inherit' ? 0 : $child;
+$session = $shares ? 0 : $child;
 # From here on orders are carried out and bytes moved, and nothing else.
 keep_capabilities(1 << 5);
 my $said = '';
