@@ -81,7 +81,6 @@ describe('a bottle is planned', () => {
     [{ image: 'app', limits: { cpus: Number.NaN } }, 'USAGE'],
     [{ image: 'app', environment: { 'A B': 'x' } }, 'USAGE'],
     [{ image: 'app', mounts: [{ type: 'read-only', source: '/x', target: '/proc/x' }] }, 'CONFIG_INVALID'],
-    [{ image: 'app', backend: 'docker' }, 'JAIL_UNAVAILABLE'],
   ])('%j is refused', async (request, code) => {
     await expect(plan(request)).rejects.toMatchObject({ code });
   });

@@ -36,6 +36,7 @@ export class PackFile implements Disposable {
 
   /** Appends bytes, which must not change before the next {@link settle} or {@link finish}. */
   append(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
     this.#parts.push(bytes);
     this.#pendingBytes += bytes.length;
     if (this.#pendingBytes >= WRITE_BYTES || this.#parts.length >= MAX_PARTS) this.#write(this.#alignedBytes());
