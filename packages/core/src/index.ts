@@ -11,6 +11,7 @@ export {
 } from './error-codes.ts';
 export { DecantError, errnoOf, isDecantError, maskSecrets, toDecantError, type DecantErrorOptions } from './errors.ts';
 export { stage, type OnEvent, type ProgressEvent, type Stage } from './events.ts';
+export { imageEnvironment } from './image-environment.ts';
 export {
   formatImageName,
   imageIdDigits,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { DecantError } from '@decant/core';
 
-import type { ControlGroup } from './cgroup.ts';
+import { freezerAt, type ControlGroup } from './cgroup.ts';
 
 /** What has to be bounded for a process to count as bounded. */
 const NEEDED = ['memory', 'pids', 'cpu'] as const;
@@ -45,12 +45,7 @@ export async function controlGroupOf(pid: number): Promise<Pick<ControlGroup, 'j
     found.find(({ controllers }) => controllers.includes('freezer')) ?? found.find(({ version }) => version === 2);
   return {
     joinFiles: found.map(({ path }) => join(path, 'cgroup.procs')),
-    freezer:
-      freezing === undefined
-        ? undefined
-        : freezing.version === 2
-          ? { file: join(freezing.path, 'cgroup.freeze'), freeze: '1', thaw: '0' }
-          : { file: join(freezing.path, 'freezer.state'), freeze: 'FROZEN', thaw: 'THAWED' },
+    freezer: freezerAt(freezing),
   };
 }
 

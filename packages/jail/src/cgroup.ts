@@ -30,6 +30,14 @@ export interface ControlGroup extends AsyncDisposable {
   usage(): Promise<GroupUsage>;
 }
 
+/** How the group at this place is stopped and goes on. */
+export function freezerAt(place: Hierarchy | undefined): ControlGroup['freezer'] {
+  if (place === undefined) return undefined;
+  return place.version === 2
+    ? { file: join(place.path, 'cgroup.freeze'), freeze: '1', thaw: '0' }
+    : { file: join(place.path, 'freezer.state'), freeze: 'FROZEN', thaw: 'THAWED' };
+}
+
 /** Where a controller can be used, in either generation. */
 interface Hierarchy {
   readonly version: 1 | 2;
@@ -90,12 +98,7 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   }
   return {
     joinFiles: [...places.keys()].map((path) => join(path, 'cgroup.procs')),
-    freezer:
-      freezing === undefined
-        ? undefined
-        : freezing.version === 2
-          ? { file: join(freezing.path, 'cgroup.freeze'), freeze: '1', thaw: '0' }
-          : { file: join(freezing.path, 'freezer.state'), freeze: 'FROZEN', thaw: 'THAWED' },
+    freezer: freezerAt(freezing),
     async usage() {
       const oom = await readFile(
         join(memory.path, memory.version === 2 ? 'memory.events' : 'memory.oom_control'),

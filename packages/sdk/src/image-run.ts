@@ -1,12 +1,12 @@
 import type { AgentViewer, SupervisedBottle } from '@decant/bottle';
-import { GIB, quote } from '@decant/core';
+import { GIB, imageEnvironment, quote } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 import { runImage, type GuestStreams } from '@decant/jail';
 
 import { openBottleDisk } from './bottle-image.ts';
 import { planFor } from './bottle-plan.ts';
 import { runBottle } from './bottle-run.ts';
-import { argumentsOf, environmentOf, workingDirOf } from './guest-command.ts';
+import { argumentsOf, workingDirOf } from './guest-command.ts';
 import { inspectImage } from './image-names.ts';
 import type { RunStats } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
@@ -59,7 +59,7 @@ export async function runImageByName(
     disk,
     filesystem,
     argv,
-    env: environmentOf(config),
+    env: imageEnvironment(config),
     user: config.User,
     workingDir: workingDirOf(config),
     diskBytes: diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes,

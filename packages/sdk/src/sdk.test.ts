@@ -10,12 +10,12 @@ import {
   type LocatorRecord,
 } from '@decant/cas';
 import { loadNodeHashProvider } from '@decant/cas/node';
-import { PAGE_BYTES, toHex, type ChunkId, type Fetch } from '@decant/core';
+import { imageEnvironment, PAGE_BYTES, toHex, type ChunkId, type Fetch } from '@decant/core';
 import * as fc from 'fast-check';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { createDecant, type Decant } from './decant.ts';
-import { argumentsOf, environmentOf, workingDirOf } from './guest-command.ts';
+import { argumentsOf, workingDirOf } from './guest-command.ts';
 import { nameOfPath, parseSource } from './import-source.ts';
 import { decantPaths } from './paths.ts';
 
@@ -79,12 +79,12 @@ describe('what is run', () => {
   });
 
   it('sees the environment of the image', () => {
-    expect(environmentOf({ Env: ['A=1', 'B=', 'C=x=y', 'A=2', '=no', 'none', ''] })).toEqual({
+    expect(imageEnvironment({ Env: ['A=1', 'B=', 'C=x=y', 'A=2', '=no', 'none', ''] })).toEqual({
       A: '2',
       B: '',
       C: 'x=y',
     });
-    expect(environmentOf({})).toEqual({});
+    expect(imageEnvironment({})).toEqual({});
   });
 });
 

@@ -1,4 +1,5 @@
 import type { ImageConfig } from '@decant/core';
+import type { SandboxCopyLimits, SandboxFiles, TerminalSize } from '@decant/jail';
 
 /** A file system to run: an NBD export on a Unix socket, or an image file; with what the image says about itself. */
 export interface BottleImage {
@@ -48,7 +49,7 @@ export interface ExecRequest {
   /** Default: the image's working directory. */
   readonly workingDir?: string | undefined;
   /** A terminal of this size instead of three pipes; its output comes on `stdout`. */
-  readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
+  readonly terminal?: TerminalSize | undefined;
   /** The command and what it started in its session end after this time. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -69,21 +70,14 @@ export interface Exec {
   /** Sends a signal to the command's process group. */
   signal(name: NodeJS.Signals): Promise<void>;
   /** Only with a terminal. */
-  resize(size: { readonly columns: number; readonly rows: number }): Promise<void>;
+  resize(size: TerminalSize): Promise<void>;
 }
 
-export interface CopyLimits {
-  readonly entries: number;
-  readonly bytes: number;
-}
+/** Most entries and bytes of one copy. */
+export type CopyLimits = SandboxCopyLimits;
 
 /** Single files of a machine, of 8 MiB at most. Links on the way to one are followed below the machine's root. */
-export interface MachineFiles {
-  /** Undefined when it is not there, no plain file, or too large. */
-  read(path: string): Promise<Uint8Array | undefined>;
-  /** Takes the place of what was there, also of a link; folders on the way are made. */
-  write(path: string, content: Uint8Array, mode: number): Promise<void>;
-}
+export type MachineFiles = SandboxFiles;
 
 /** A running machine: what a backend gives and a bottle is built on. Disposing ends everything in it. */
 export interface Machine extends AsyncDisposable {
@@ -95,11 +89,11 @@ export interface Machine extends AsyncDisposable {
   copyIn(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
   /** Copies a file or directory out to a path of the host that does not exist; what is inside never becomes a host path. */
   copyOut(source: string, target: string, limits?: CopyLimits, signal?: AbortSignal): Promise<void>;
-  /** Reads and writes single files inside for as long as `use` runs, where that is quicker than a copy of each. */
-  withFiles?(use: (files: MachineFiles) => Promise<void>, signal?: AbortSignal): Promise<void>;
+  /** Reads and writes single files inside, for as long as `use` runs. */
+  withFiles(use: (files: MachineFiles) => Promise<void>, signal?: AbortSignal): Promise<void>;
   /** What was written above the image, as an uncompressed OCI layer (tar with whiteouts, ids as the image sees them). */
   exportChanges(signal?: AbortSignal): NodeJS.ReadableStream;
-  /** Host process ids and kernel objects for the self-probe, the audit and statistics. */
+  /** A path by which processes of the host enter its network namespace, while it lives. */
   readonly networkNamespace: string;
   /** Ends when the machine's first process ends, for whatever reason; never rejects. */
   readonly ended: Promise<{ readonly reason: string }>;

@@ -1,3 +1,4 @@
+import { imageEnvironment } from '@decant/core';
 import type { Sandbox } from '@decant/jail';
 
 import type { BottleImage, Exec, ExecRequest, Machine } from './backend.ts';
@@ -20,7 +21,7 @@ async function exec(sandbox: Sandbox, config: BottleImage['config'], request: Ex
   const { argv, user = config.User, terminal, timeoutMs, signal } = request;
   const running = await sandbox.exec({
     ...{ argv, user, terminal, timeoutMs, signal },
-    env: { ...environmentOf(config.Env ?? []), ...request.env },
+    env: { ...imageEnvironment(config), ...request.env },
     workingDir: request.workingDir ?? config.WorkingDir,
     makeWorkingDir: request.workingDir === undefined,
   });
@@ -31,13 +32,4 @@ async function exec(sandbox: Sandbox, config: BottleImage['config'], request: Ex
     signal: async (name) => running.signal(name),
     resize: async (size) => running.resize(size),
   };
-}
-
-function environmentOf(variables: readonly string[]): Record<string, string> {
-  const env: Record<string, string> = {};
-  for (const variable of variables) {
-    const at = variable.indexOf('=');
-    if (at > 0) env[variable.slice(0, at)] = variable.slice(at + 1);
-  }
-  return env;
 }

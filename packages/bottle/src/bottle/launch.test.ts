@@ -87,6 +87,16 @@ function fakes(failAt?: string) {
       log.push(`out ${source}`);
       await writeFile(target, 'bundle of the image');
     },
+    withFiles: (use) =>
+      use({
+        async read(path) {
+          log.push(`out ${path}`);
+          return Buffer.from('bundle of the image');
+        },
+        async write(path, content) {
+          log.push(`in ${path} ${String(Buffer.from(content))}`);
+        },
+      }),
     exportChanges: () => new PassThrough(),
     networkNamespace: '/proc/1/ns/net',
     ended: new Promise((resolve) => (ends.machine = (reason) => resolve({ reason }))),

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -120,7 +119,6 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           fence,
           machine,
           imageKey: imageKeyOf(plan, resolved),
-          stateDirectory: paths.state,
           signal: life.signal,
         }),
         tried ?? probe(machine.networkNamespace),
@@ -218,8 +216,8 @@ async function prepare(
 }
 
 /** Images whose id says what is in them are the same when it is the same, and nothing is mounted over them. */
-function imageKeyOf(plan: BottlePlan, { image }: ResolvedImage): string {
-  return isImageId(image.id) && plan.mounts.length === 0 ? image.id : randomUUID();
+function imageKeyOf(plan: BottlePlan, { image }: ResolvedImage): string | undefined {
+  return isImageId(image.id) && plan.mounts.length === 0 ? image.id : undefined;
 }
 
 function enterFence(stack: BottleStack, open: () => Promise<Fence>): Promise<Fence> {
@@ -248,7 +246,7 @@ async function openFolders(stack: BottleStack, directory: string, slug: string):
       });
       // Whatever the umask is: backends' own ids look into none of them by name.
       await chmod(state, 0o700);
-      for (const name of ['image', 'machine', 'trust']) await mkdir(join(state, name), { mode: 0o700 });
+      for (const name of ['image', 'machine']) await mkdir(join(state, name), { mode: 0o700 });
     },
     reapFolder,
   );

@@ -63,7 +63,7 @@ export async function decide(gate: Gate, request: EgressRequest): Promise<Judgem
     return {
       allow: false,
       rule: 'audit-backlog',
-      reason: 'The audit log does not keep up, so nothing passes for now.',
+      reason: 'The audit log does not keep up, so nothing passes until it does.',
     };
   }
   return await judge(gate.policy, request, gate.resolver);

@@ -1,3 +1,5 @@
+import { resolve } from 'node:path/posix';
+
 import { DecantError, GIB, quote } from '@decant/core';
 
 import type { Mount } from '../backends/backend.ts';
@@ -110,7 +112,7 @@ const RESERVED = ['/proc', '/sys', '/dev'];
 function mountsOf(mounts: NonNullable<Manifest['mounts']>, refuse: (problem: string) => DecantError): Mount[] {
   const targets = new Set<string>();
   return mounts.map((mount) => {
-    const target = normalPath(mount.target);
+    const target = resolve(mount.target);
     if (target === '/' || RESERVED.some((path) => target === path || target.startsWith(`${path}/`))) {
       throw refuse(`Nothing can be mounted on ${target}.`);
     }
@@ -118,15 +120,8 @@ function mountsOf(mounts: NonNullable<Manifest['mounts']>, refuse: (problem: str
     targets.add(target);
     return mount.type === 'tmpfs'
       ? { type: mount.type, target, sizeBytes: mount.size }
-      : { type: mount.type, source: normalPath(mount.source), target };
+      : { type: mount.type, source: resolve(mount.source), target };
   });
-}
-
-function normalPath(path: string): string {
-  return `/${path
-    .split('/')
-    .filter((part) => part !== '' && part !== '.')
-    .join('/')}`;
 }
 
 /**

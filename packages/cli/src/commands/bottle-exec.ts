@@ -5,7 +5,7 @@ import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
 import { say } from '../render/terminal.ts';
 import { show, stopTyping, takeTerminal, terminalSize, typeInto } from './agent-terminal.ts';
-import { environmentOf, secondsOf } from './bottle-request.ts';
+import { environmentOf, millisecondsOf } from './bottle-request.ts';
 import { afterSeparator } from './run-image.ts';
 
 export interface ExecOptions extends CommonOptions {
@@ -25,7 +25,7 @@ export function execAction(slug: string, words: readonly string[], options: Exec
     const argv = afterSeparator(words, `decant bottle exec ${slug}`);
     if (argv.length === 0) throw new DecantError('USAGE', 'There is no command.', { hint: 'Write it after --.' });
     const terminal = options.tty === true ? requireTerminal() : undefined;
-    const timeoutMs = secondsOf('--timeout', options.timeout);
+    const timeoutMs = millisecondsOf('--timeout', options.timeout);
     using exec = await decant.bottles.exec(
       {
         slug,

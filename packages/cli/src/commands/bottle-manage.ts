@@ -4,7 +4,7 @@ import type { ListedBottle } from '@decant/sdk';
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
 import { print, printJson, printTable, say, stderr } from '../render/terminal.ts';
-import { secondsOf } from './bottle-request.ts';
+import { millisecondsOf } from './bottle-request.ts';
 
 export function listAction(options: CommonOptions & { readonly all?: boolean }): Promise<void> {
   return invokeWired(options, async ({ decant, signal }) => {
@@ -45,7 +45,7 @@ export function stopAction(
   options: CommonOptions & { readonly grace: string },
 ): Promise<void> {
   return invokeWired(options, async ({ decant, signal }) => {
-    const graceMs = options.grace === '0' ? 0 : (secondsOf('--grace', options.grace) ?? 0);
+    const graceMs = options.grace === '0' ? 0 : (millisecondsOf('--grace', options.grace) ?? 0);
     for (const slug of names) {
       await decant.bottles.stop({ slug, graceMs }, { signal });
       if (options.json !== true) say(`stopped ${slug}`);

@@ -4,7 +4,7 @@ import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { createProgram } from '../program.ts';
 import { copyEndOf } from './bottle-copy.ts';
 import { execAction } from './bottle-exec.ts';
-import { environmentOf, requestOf, secondsOf } from './bottle-request.ts';
+import { environmentOf, requestOf, millisecondsOf } from './bottle-request.ts';
 import { planAction, runAction } from './bottle-run.ts';
 
 // What is done is not the matter here, only what it is asked to do.
@@ -102,7 +102,7 @@ test('an end of a copy is in a bottle or here', () => {
 
 test('variables come from the line or from here; times have units', () => {
   expect(environmentOf(['A=1', 'B', 'A=x=y', 'C='], { B: 'here' })).toEqual({ A: 'x=y', B: 'here', C: '' });
-  expect([undefined, '5', '5s', '2m', '1h', '1d'].map((text) => secondsOf('--time', text))).toEqual([
+  expect([undefined, '5', '5s', '2m', '1h', '1d'].map((text) => millisecondsOf('--time', text))).toEqual([
     undefined,
     5000,
     5000,

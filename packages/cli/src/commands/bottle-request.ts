@@ -57,7 +57,7 @@ export function requestOf({ names, command }: CommandWords, options: PlanOptions
       memoryBytes: options.memory === undefined ? undefined : parseBytes(options.memory),
       diskBytes: options.disk === undefined ? undefined : parseBytes(options.disk),
       processes: options.processes === undefined ? undefined : numberOf('--processes', options.processes, /^\d{1,7}$/),
-      wallTimeMs: secondsOf('--time', options.time),
+      wallTimeMs: millisecondsOf('--time', options.time),
     },
   };
 }
@@ -70,7 +70,7 @@ function numberOf(option: string, text: string, form: RegExp): number {
 }
 
 /** Milliseconds of a time such as `90`, `90s`, `15m` or `12h`. @throws USAGE */
-export function secondsOf(option: string, text: string | undefined): number | undefined {
+export function millisecondsOf(option: string, text: string | undefined): number | undefined {
   try {
     const seconds = ttlOf(text);
     return seconds === undefined ? undefined : seconds * 1000;

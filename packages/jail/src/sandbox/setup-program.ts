@@ -126,12 +126,14 @@ leave_namespaces($NEWNS | (%theirs ? 0 : $NEWPID)) or fail('namespaces', "$!");
 my $inner = fork;
 fail('fork', "$!") unless defined $inner;
 if ($inner) {
-  report('process', $inner);
   close_fd($_) for 0 .. 3;
   waitpid $inner, 0;
   quit(0);
 }
 die_with_parent();
+# /proc is still the host's and tells our number there. The waiting process could say it too, but not surely before 'ready'.
+my $host_pid = readlink '/proc/self' or fail('process table', "$!");
+report('process', $host_pid);
 must_mount('private mounts', 'none', '/', 'none', 0x44000, '');
 for my $mount (@mounts) {
   next if $mount->[0] eq 'tmpfs';
