@@ -27,7 +27,7 @@ export async function* readPlainArchive(
     const { layerBytes, layerRatio, zstdWindowBytes } = limits;
     const cap = Math.min(layerBytes, Math.max(RATIO_FLOOR_BYTES, layerRatio * size));
     let total = 0;
-    for await (const piece of decompress(readRange(file, 0, size, signal), detectCompression(start), {
+    for await (const piece of decompress(readRange(file, 0, size, { signal }), detectCompression(start), {
       zstdWindowBytes,
       signal,
     })) {
