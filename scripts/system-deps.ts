@@ -15,7 +15,7 @@ export interface SystemDependency {
 
 /** The Debian packages that the commands of this repository use. To install, to build and for `docs` none is needed. */
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
-  { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
+  { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test', 'bench'] },
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test', 'bench'] },
   { name: 'podman', purpose: 'build engine without a daemon, and containers', groups: ['test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test', 'bench'] },
@@ -29,7 +29,8 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
     groups: ['demo', 'test'],
   },
   { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
-  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test'] },
+  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test', 'bench'] },
+  { name: 'procps', purpose: 'ps and pgrep: what is left behind', groups: ['test', 'bench'] },
   { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test', 'bench'] },
   { name: 'umoci', purpose: 'another flattening of an OCI image, to compare with', groups: ['test', 'bench'] },
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test', 'bench'] },
