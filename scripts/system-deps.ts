@@ -26,9 +26,9 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   {
     name: 'libnbd-bin',
     purpose: 'nbdfuse mounts an image while it streams; nbdinfo and nbdcopy',
-    groups: ['demo', 'test'],
+    groups: ['demo', 'test', 'bench'],
   },
-  { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
+  { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test', 'bench'] },
   { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test', 'bench'] },
   { name: 'procps', purpose: 'ps and pgrep: what is left behind', groups: ['test', 'bench'] },
   { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test', 'bench'] },
@@ -37,7 +37,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
   { name: 'python3-requests', purpose: 'another client of the image-builder', groups: ['test'] },
-  { name: 'openssl', purpose: 'an authority and certificates for servers of tests', groups: ['test'] },
+  { name: 'openssl', purpose: 'an authority and certificates for servers of tests', groups: ['test', 'bench'] },
   {
     name: 'python3',
     purpose: 'the attacks from within bottles, and what the C library reads as an address',
