@@ -96,7 +96,7 @@ export async function startCommand(
     signal?.throwIfAborted();
     throw error;
   }
-  if (!inherit) joiners.refill();
+  if (!inherit) joiners.refillAfter(talk);
   const exit = (async (): Promise<SandboxExit> => {
     try {
       if (early !== undefined) {

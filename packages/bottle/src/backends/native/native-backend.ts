@@ -48,7 +48,8 @@ function prepare(
   return {
     network: 'new',
     async start({ networkNamespace }) {
-      const sandbox = await stack.enter(
+      // Control groups are in the kernel's memory, and the state folder has a claim of its own.
+      const sandbox = await stack.hold(
         { kind: CLAIM, slug },
         () =>
           openSandbox({
