@@ -33,7 +33,7 @@ describe.skipIf(!isRoot || !have('busybox', 'buildah', 'bwrap', 'mkfs.ext4'))(
     const serve = async (data: string) => {
       const started = startDecant(['serve', '--port', '0', '--data', data], {
         home: join(folder.path, 'unused'),
-        timeoutMs: 500_000,
+        timeoutMs: 1_800_000,
       });
       await started.seen(/Use it with/);
       return started;

@@ -13,7 +13,7 @@ import { runImage, type RunImageOptions } from './run-image.ts';
 const available = (await probeJail()).ok && (await findProgram('busybox')) !== undefined;
 const haveMkfs = (await findProgram('mkfs.erofs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const haveQemuNbd = (await findProgram('qemu-nbd')) !== undefined;
-const patient = { timeout: 10_000 };
+const patient = { timeout: 30_000 };
 const APPLETS = 'sh ls id cat echo touch sleep ip mount mknod unshare dd hostname stat chown kill su ps wc'.split(' ');
 
 describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an image', () => {
@@ -39,8 +39,8 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     await symlink('/etc/shadow', join(tree, 'etc/link'));
     await chmod(join(tree, 'tmp'), 0o1777);
     await chown(join(tree, 'home/app'), 1000, 1001);
-    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 20_000 });
-    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 120_000 });
+    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 120_000 });
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -87,7 +87,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     const abort = new AbortController();
     const running = sh('id -u; cat /etc/private; sleep 63.25', { signal: abort.signal });
     running.catch(() => undefined);
-    await expect.poll(async () => (await sleepers('63.25')).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(async () => (await sleepers('63.25')).length).toBeGreaterThan(0);
     for (const pid of await sleepers('63.25')) {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const uids = /^Uid:\s+(.*)$/m.exec(status)![1]!.split('\t').map(Number);
@@ -187,7 +187,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     ] as const) {
       const options = { disk: { file }, filesystem, argv: ['sleep', word], env: { PATH: '/bin' }, diskBytes: 1e6 };
       const launcher = launch({ ...options, stdio: 'inherit', stateDirectory: state });
-      await expect.poll(async () => (await sleepers(word)).length, { timeout: 10_000 }).toBeGreaterThan(0);
+      await expect.poll(async () => (await sleepers(word)).length).toBeGreaterThan(0);
       const [left] = await readdir(state);
       await tidyUp(state);
       expect(await readdir(state)).toEqual([left]);

@@ -147,7 +147,7 @@ describe('the worker', () => {
     void worker;
     expect(await ended('hopeless')).toMatchObject({ status: 'failed', problem: { code: 'INGEST_REFUSED' } });
     expect(errors).toEqual([]);
-  }, 20_000);
+  });
 
   it('gives up a job that has ended nobody ever knew how, twenty times', async () => {
     await ready('poison');

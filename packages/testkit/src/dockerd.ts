@@ -18,8 +18,8 @@ export interface Dockerd extends AsyncDisposable {
 /** Programs that {@link startDockerd} needs. */
 export const DOCKERD_PROGRAMS = ['dockerd', 'setpriv', 'ip'] as const;
 
-const READY_TIMEOUT_MS = 30_000;
-const STOP_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 120_000;
+const STOP_TIMEOUT_MS = 60_000;
 
 /**
  * Starts a Docker daemon of its own: private folders and socket, overlay2, a bridge that leads nowhere and no change
@@ -68,7 +68,7 @@ export async function startDockerd(): Promise<Dockerd> {
 export function dockerAnswers(host: string): Promise<boolean> {
   if (!host.startsWith('unix://')) return Promise.resolve(false);
   return new Promise((resolve) => {
-    const ping = request({ socketPath: host.slice('unix://'.length), path: '/_ping', timeout: 2000 }, (response) => {
+    const ping = request({ socketPath: host.slice('unix://'.length), path: '/_ping', timeout: 10_000 }, (response) => {
       response.resume();
       resolve(response.statusCode === 200);
     });

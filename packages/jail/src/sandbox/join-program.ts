@@ -138,6 +138,8 @@ if ($child == 0) {
   $give_up->(" missing $found");
 }
 close $_ for $status_w, $user_ns, $upper, @theirs, @group_files, $root;
+# They are the task's: when it gives up, whoever writes to it or reads from it hears of it.
+if ($mode eq 'task') { close STDIN; close STDOUT }
 $session = $shares ? 0 : $child;
 # From here on orders are carried out and bytes moved, and nothing else.
 keep_capabilities(1 << 5);

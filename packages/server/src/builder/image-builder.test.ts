@@ -103,7 +103,7 @@ const isRunning = async (id: string) => {
   throw new Error('the build did not start');
 };
 
-describe('the image-builder', { timeout: 30_000 }, () => {
+describe('the image-builder', () => {
   it('ends a build that is silent for an hour, or runs for too long, by the clock', async () => {
     let nowMs = 0;
     const clock = { now: () => nowMs, tickMs: 5 };
