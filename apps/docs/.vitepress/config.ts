@@ -20,6 +20,7 @@ export default defineConfig({
   themeConfig: {
     nav: [
       { text: 'Getting started', link: '/getting-started' },
+      { text: 'Guides', link: '/guides/' },
       { text: 'Formats', link: '/formats/' },
       { text: 'API', link: '/api/' },
       { text: 'Error codes', link: '/error-codes' },

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError, errnoOf, sleep } from '@decant/core';
@@ -50,6 +50,8 @@ const PERIOD_US = 100_000;
 /** How long the kernel may take to let go of processes that were killed, in milliseconds. */
 const REMOVE_MS = 3000;
 
+export const CONTROL_GROUPS_HINT = 'Run as root, where the control groups memory, pids and cpu can be written to.';
+
 /* decant-PID-START-RANDOM: the process that made it, so that what killed processes left can be removed. */
 const NAME = /^decant-(\d+)-(\d+)-[0-9a-f]{8}$/;
 
@@ -68,9 +70,8 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   for (const controller of CONTROLLERS) {
     const place = of(controller);
     if (place === undefined) {
-      if (controller === 'cpuacct' && found.get('cpu')?.version === 2) continue;
-      if (controller === 'freezer') continue;
-      throw unavailable(`there is no control group for ${controller}`);
+      if (isNeeded(controller, found)) throw unavailable(`there is no control group for ${controller}`);
+      continue;
     }
     places.set(place.path, place);
   }
@@ -119,6 +120,26 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
       for (const path of places.keys()) await removeGroup(path);
     },
   };
+}
+
+/** The controllers that {@link openControlGroup} needs and would not have, as far as can be told without making a group. */
+export async function missingControllers(): Promise<readonly string[]> {
+  const found = await hierarchies();
+  const missing: Controller[] = [];
+  for (const controller of CONTROLLERS) {
+    if (!isNeeded(controller, found)) continue;
+    const place = found.get(controller);
+    const usable = place !== undefined && (await access(place.path, constants.W_OK).then(yes, no));
+    if (!usable) missing.push(controller);
+  }
+  return missing;
+}
+
+const yes = () => true;
+const no = () => false;
+
+function isNeeded(controller: Controller, found: ReadonlyMap<Controller, Hierarchy>): boolean {
+  return controller !== 'freezer' && !(controller === 'cpuacct' && found.get('cpu')?.version === 2);
 }
 
 /** Removes the groups of processes that have ended without it. Those of living ones stay. */
@@ -209,7 +230,7 @@ async function removeLeftovers(parent: string): Promise<void> {
 
 function unavailable(why: string, cause?: unknown): DecantError {
   return new DecantError('JAIL_UNAVAILABLE', `Memory and processes cannot be limited on this machine: ${why}.`, {
-    hint: 'Run as root, where the control groups memory, pids and cpu can be written to.',
+    hint: CONTROL_GROUPS_HINT,
     ...(cause === undefined ? {} : { cause }),
   });
 }

@@ -3,6 +3,7 @@ import { access, constants, readFile } from 'node:fs/promises';
 import { DecantError, isDecantError } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 
+import { CONTROL_GROUPS_HINT, missingControllers } from './cgroup.ts';
 import { PERL_MOUNTS } from './perl-mounts.ts';
 
 export interface JailCheck {
@@ -15,7 +16,7 @@ export interface JailCheck {
 }
 
 export interface JailReport {
-  /** Whether {@link runImage} can stream an image here, now, as this user. */
+  /** Whether {@link runImage} can stream an image here, now, as this user. It needs no `control groups`; limits do. */
   readonly ok: boolean;
   readonly checks: readonly JailCheck[];
 }
@@ -57,7 +58,7 @@ export async function probeJail(options: { readonly signal?: AbortSignal | undef
   const have = (name: string) => required.some((check) => check.name === name && check.ok);
   if (isRoot && have('perl') && have('unshare') && have('user namespaces')) required.push(await idmap(signal));
   const ok = required.every((check) => check.ok);
-  return { ok, checks: [...required, await cgroups()] };
+  return { ok, checks: [...required, await controlGroups()] };
 }
 
 /** What was found to be there before: programs and filesystems do not go away while a process runs. */
@@ -154,12 +155,12 @@ async function idmap(signal: AbortSignal | undefined): Promise<JailCheck> {
   return { name, ok: false, why, mend: 'Use Linux 6.3 or later, with the right to mount.' };
 }
 
-async function cgroups(): Promise<JailCheck> {
-  const name = 'cgroup v2';
-  const line = (await readFile('/proc/self/mounts', 'utf8')).split('\n').find((mount) => mount.startsWith('cgroup2 '));
-  if (line?.split(' ')[1] === '/sys/fs/cgroup') return { name, ok: true };
-  const why = 'The machine has no unified cgroup hierarchy; limits are by process instead.';
-  return { name, ok: false, why, mend: 'Boot with systemd.unified_cgroup_hierarchy=1. Nothing depends on it yet.' };
+async function controlGroups(): Promise<JailCheck> {
+  const name = 'control groups';
+  const missing = await missingControllers();
+  if (missing.length === 0) return { name, ok: true };
+  const why = `Nothing can be limited by the control group${missing.length === 1 ? '' : 's'} ${missing.join(', ')}.`;
+  return { name, ok: false, why, mend: CONTROL_GROUPS_HINT };
 }
 
 async function reasonOfFailure(command: string, args: readonly string[], signal: AbortSignal | undefined) {

@@ -66,7 +66,7 @@ async function ready(id: string): Promise<BuildRow> {
 }
 
 async function ended(id: string): Promise<BuildRow> {
-  for (let i = 0; i < 1000; i++) {
+  for (let i = 0; i < 6000; i++) {
     const build = await metadata.builds.find(acme, id);
     if (build !== undefined && build.status !== 'ingesting') return build;
     await delay(10);

@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
-import { chmod, mkdir, open } from 'node:fs/promises';
+import { access, chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { DecantError, errnoOf, isImageId, MIB, untilAborted } from '@decant/core';
 
+import { auditName, pruneAudits } from '../audit/audit-files.ts';
 import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
@@ -71,7 +72,10 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
     const audit = await stack.hold(
       { kind: 'audit' },
       async () => new AuditLog({ path: paths.audit }),
-      async (log) => log.close(),
+      async (log) => {
+        log.close();
+        await pruneAudits(join(directory, AUDIT_FOLDER), (other) => isThere(join(directory, `${other}.jsonl`)));
+      },
     );
     const namespace = Promise.withResolvers<string>();
     const openFence = (network: FenceOptions['network']) =>
@@ -252,8 +256,14 @@ async function openFolders(stack: BottleStack, directory: string, slug: string):
   );
   const audits = join(directory, AUDIT_FOLDER);
   await mkdir(audits, { recursive: true, mode: 0o700 });
-  const started = stack.header.createdAt.replaceAll(/[-:]|\.\d+/g, '');
-  return { state, audit: join(audits, `${slug}.${started}.${stack.header.id}.jsonl`) };
+  return { state, audit: join(audits, auditName(stack.header)) };
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function launchedPlan(

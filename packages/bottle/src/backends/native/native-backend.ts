@@ -34,9 +34,10 @@ export function nativeBackend({ hiddenFolders = [], reserve }: NativeBackendOpti
 }
 
 async function probeNative(signal?: AbortSignal): Promise<BackendReport> {
-  const { ok, checks } = await probeJail({ signal });
-  const reasons = checks.filter((check) => !check.ok && !ok).map(({ why = '', mend = '' }) => `${why} ${mend}`.trim());
-  return { usable: ok, reasons, weaknesses: [] };
+  // Also the control groups, which only limits need: a bottle has some.
+  const { checks } = await probeJail({ signal });
+  const reasons = checks.filter((check) => !check.ok).map(({ why = '', mend = '' }) => `${why} ${mend}`.trim());
+  return { usable: reasons.length === 0, reasons, weaknesses: [] };
 }
 
 function prepare(
