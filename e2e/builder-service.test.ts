@@ -234,7 +234,7 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       expect((await stranger.follow(id)).ends).toEqual([{ error: 'The build was cancelled.' }]);
     });
 
-    test('ends a cancelled build within five seconds, after the answer, and leaves nothing of it', async () => {
+    test('ends a cancelled build soon, after the answer, and leaves nothing of it', async () => {
       const mark = `8${Date.now() % 1e7}`;
       const submitted = await client.submit(
         { image_name: 'slow' },

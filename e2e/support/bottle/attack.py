@@ -101,8 +101,8 @@ def connect(target, send='', name=None, plain=False, protocols=None, trust=True)
             return dict(talk(secure, [send]), connected=True, protocol=secure.selected_alpn_protocol())
 
 
-def pipeline(send, target=None, name=None, patience=PATIENCE):
-    """Everything that comes back for bytes sent at once, to the proxy or through a tunnel with TLS."""
+def pipeline(send, target=None, name=None, until=None):
+    """Everything that comes back for bytes sent at once, to the proxy or through a tunnel with TLS: until it is closed, or a second after `until` has come."""
     if target is None:
         stream = open_tcp(*PROXY)
     else:
@@ -110,11 +110,10 @@ def pipeline(send, target=None, name=None, patience=PATIENCE):
         stream = wrap(stream, name)
     with stream:
         stream.sendall(send.encode('latin-1'))
-        stream.settimeout(patience)
         data = b''
-        started = time.monotonic()
         try:
             while True:
+                stream.settimeout(1.0 if until and until.encode() in data else PATIENCE)
                 piece = stream.recv(8192)
                 if not piece:
                     return {'received': text(data), 'state': 'closed'}
