@@ -45,17 +45,16 @@ export async function openBackendFixture(backend: Backend): Promise<BackendFixtu
       await mkdir(stateDirectory, { mode: 0o700 });
       const own = new Scope();
       scope.defer(() => own[Symbol.asyncDispose]());
-      const stack: ResourceStack = {
-        async enter(claim, acquire, release) {
-          const value = await acquire(() => Promise.resolve());
-          claims.push(claim.kind);
-          own.defer(async () => {
-            await release(value);
-            claims.splice(claims.indexOf(claim.kind), 1);
-          });
-          return value;
-        },
+      const enter: ResourceStack['enter'] = async (claim, acquire, release) => {
+        const value = await acquire(() => Promise.resolve());
+        claims.push(claim.kind);
+        own.defer(async () => {
+          await release(value);
+          claims.splice(claims.indexOf(claim.kind), 1);
+        });
+        return value;
       };
+      const stack: ResourceStack = { enter, hold: enter };
       const prepared = await backend.prepare(
         {
           slug: `contract-${process.pid}-${number}`,

@@ -5,7 +5,15 @@ import { PassThrough } from 'node:stream';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import type { Backend, Exec, ExecRequest, Machine, MachineRequest, ResourceClaim } from '../backends/backend.ts';
+import type {
+  ExecExit,
+  Backend,
+  Exec,
+  ExecRequest,
+  Machine,
+  MachineRequest,
+  ResourceClaim,
+} from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
 import { specOf } from '../manifest/spec.ts';
 import type { Manifest } from '../manifest/schema.ts';
@@ -67,8 +75,8 @@ function fakes(failAt?: string) {
     async exec(request) {
       execs.push(request);
       const stdin = new PassThrough();
-      const exit = new Promise<{ exitCode: number; timedOut: boolean }>((resolve) => {
-        stdin.resume().once('end', () => resolve({ exitCode: 0, timedOut: false }));
+      const exit = new Promise<ExecExit>((resolve) => {
+        stdin.resume().once('end', () => resolve({ exitCode: 0, ran: true, timedOut: false }));
       });
       const none = async () => undefined;
       return {
