@@ -4,6 +4,7 @@ import './collector.ts';
 import { CommanderError } from 'commander';
 
 import { createProgram } from './program.ts';
+import { readerHasGone } from './render/reader-gone.ts';
 
 const USAGE_STATUS = 2;
 
@@ -11,7 +12,7 @@ for (const stream of [process.stdout, process.stderr]) {
   // A reader that goes away (`decant image ls | head`) is not an error.
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
-    if (stream === process.stdout) process.exit();
+    if (stream === process.stdout) readerHasGone();
   });
 }
 

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError, errnoOf, sleep } from '@decant/core';
-import { processStart } from '@decant/core/node';
+import { processNamespace, processStart } from '@decant/core/node';
 
 export interface GroupLimits {
   /** Memory with the page cache, in bytes; swap is not used. */
@@ -52,8 +52,13 @@ const REMOVE_MS = 3000;
 
 export const CONTROL_GROUPS_HINT = 'Run as root, where the control groups memory, pids and cpu can be written to.';
 
-/* decant-PID-START-RANDOM: the process that made it, so that what killed processes left can be removed. */
-const NAME = /^decant-(\d+)-(\d+)-[0-9a-f]{8}$/;
+/*
+ * decant-NAMESPACE-PID-START-RANDOM: the process that made it, and the process namespace its number is of, so that what killed
+ * processes left can be removed, and nothing of those that only cannot be seen from here, such as those outside of a container.
+ */
+const NAME = /^decant-(\d+)-(\d+)-(\d+)-[0-9a-f]{8}$/;
+/** Age after which a group goes although it cannot be told whether its process lives: an empty one, at most. */
+const FORGOTTEN_MS = 24 * 60 * 60 * 1000;
 
 /**
  * Makes control groups (version 1, 2 or both mixed) with these limits. What processes that are gone left is removed.
@@ -61,7 +66,8 @@ const NAME = /^decant-(\d+)-(\d+)-[0-9a-f]{8}$/;
  */
 export async function openControlGroup(limits: GroupLimits): Promise<ControlGroup> {
   const found = await hierarchies();
-  const name = `decant-${process.pid}-${(await processStart(process.pid)) ?? 0}-${randomBytes(4).toString('hex')}`;
+  const [namespace, start] = await Promise.all([processNamespace(), processStart(process.pid)]);
+  const name = `decant-${namespace}-${process.pid}-${start ?? 0}-${randomBytes(4).toString('hex')}`;
   const places = new Map<string, Hierarchy>();
   const of = (controller: Controller) => {
     const hierarchy = found.get(controller);
@@ -237,13 +243,21 @@ async function removeGroup(path: string): Promise<void> {
 }
 
 async function removeLeftovers(parent: string): Promise<void> {
+  const here = await processNamespace();
   for (const name of await readdir(parent)) {
-    const [, pid, start] = NAME.exec(name) ?? [];
-    if (pid === undefined || (await processStart(Number(pid))) === start) continue;
+    const [, namespace, pid, start] = NAME.exec(name) ?? [];
+    if (pid === undefined) continue;
+    const lives = namespace === here ? (await processStart(Number(pid))) === start : await isFresh(join(parent, name));
+    if (lives) continue;
     // What was frozen when its maker was killed waits to end.
     await writeFile(join(parent, name, 'freezer.state'), 'THAWED', { flag: 'r+' }).catch(() => undefined);
     await rmdir(join(parent, name)).catch(() => undefined);
   }
+}
+
+async function isFresh(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => undefined);
+  return info === undefined || Date.now() - info.mtimeMs < FORGOTTEN_MS;
 }
 
 function unavailable(why: string, cause?: unknown): DecantError {

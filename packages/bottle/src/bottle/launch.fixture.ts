@@ -3,7 +3,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 
-import type { Backend, Exec, ExecRequest, Machine, MachineRequest, ResourceClaim } from '../backends/backend.ts';
+import type {
+  Backend,
+  Exec,
+  ExecExit,
+  ExecRequest,
+  Machine,
+  MachineRequest,
+  ResourceClaim,
+} from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
 import { specOf } from '../manifest/spec.ts';
 import type { Manifest } from '../manifest/schema.ts';
@@ -84,8 +92,8 @@ export class LaunchStage implements AsyncDisposable {
       async exec(request) {
         execs.push(request);
         const stdin = new PassThrough();
-        const exit = new Promise<{ exitCode: number; timedOut: boolean }>((resolve) => {
-          stdin.resume().once('end', () => resolve({ exitCode: 0, timedOut: false }));
+        const exit = new Promise<ExecExit>((resolve) => {
+          stdin.resume().once('end', () => resolve({ exitCode: 0, ran: true, timedOut: false }));
         });
         const none = async () => undefined;
         return {

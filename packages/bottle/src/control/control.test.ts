@@ -54,6 +54,7 @@ describe('exec', () => {
     await open();
     expect(await run(['sh', '-c', 'cat; echo "$1" >&2; exit 7', 'sh', 'ü\n"x'], 'in')).toEqual({
       exitCode: 7,
+      ran: true,
       timedOut: false,
       stdout: 'in',
       stderr: 'ü\n"x\n',
@@ -113,9 +114,9 @@ describe('exec', () => {
     await open();
     using exec = await client.exec({ argv: ['sleep', '600'] });
     await exec.signal('SIGTERM');
-    expect(await exec.exit).toEqual({ exitCode: 143, timedOut: false });
+    expect(await exec.exit).toEqual({ exitCode: 143, ran: true, timedOut: false });
     using late = await client.exec({ argv: ['sleep', '600'], timeoutMs: 100 });
-    expect(await late.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await late.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     const mark = join(directory, 'pid');
     const left = await client.exec({ argv: ['sh', '-c', `echo $$ > ${mark}; exec sleep 600`] });
     await vi.waitFor(async () => expect(await readFile(mark, 'utf8')).toMatch(/^\d+\n$/));
@@ -160,7 +161,7 @@ describe('the agent', () => {
     expect([await text(following.stdout), await text(following.stderr)]).toEqual(['three\n', 'two\n']);
     await following.done;
     expect(await text(attached.stdout)).toBe('three\n');
-    expect(await attached.exit).toEqual({ exitCode: 5, timedOut: false });
+    expect(await attached.exit).toEqual({ exitCode: 5, ran: true, timedOut: false });
   });
 
   test('any number attach, type and leave; it goes on', async () => {

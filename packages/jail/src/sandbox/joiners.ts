@@ -70,9 +70,9 @@ function start(startProgram: StartProgram): Conversation {
   return talk;
 }
 
-/** A joiner that has the streams and the terminal of this process. */
+/** A joiner whose standard input is that of this process. */
 export function startInherited(entrance: SandboxEntrance): Conversation {
-  const talk = converse(JOIN_PROGRAM, ['inherit', 'inherit', 'inherit']);
+  const talk = converse(JOIN_PROGRAM, ['inherit', 'pipe', 'pipe']);
   join(talk, entrance);
   return talk;
 }

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 
-import { DecantError, MIB, Scope } from '@decant/core';
+import { DecantError, isDecantError, MIB, Scope } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 
 import { openControlGroup, type ControlGroup } from '../cgroup.ts';
@@ -45,7 +45,8 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   const filter = seccompFilter(process.arch, { setId: shared.length === 0 });
   await using scope = new Scope();
   const folder = scope.use(await openScratchDirectory(options.stateDirectory));
-  const own = limits === undefined || container !== undefined ? undefined : scope.use(await openControlGroup(limits));
+  const own = container === undefined ? await groupOf(limits) : undefined;
+  if (own !== undefined) scope.use(own);
   const group = container?.group ?? own;
   const base = FIRST_HOST_ID + randomInt(HOST_ID_SLOTS) * IDS;
   const groupFiles = group?.joinFiles ?? [];
@@ -81,6 +82,16 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   };
   joiners.open(entrance);
   return sandboxOf(talk, { entrance, group, joiners, shared, scope: scope.move() }, options);
+}
+
+async function groupOf(limits: SandboxOptions['limits']): Promise<ControlGroup | undefined> {
+  if (limits === undefined) return undefined;
+  try {
+    return await openControlGroup(limits);
+  } catch (error) {
+    if (limits.bestEffort === true && isDecantError(error, 'JAIL_UNAVAILABLE')) return undefined;
+    throw error;
+  }
 }
 
 function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
@@ -161,7 +172,6 @@ function sandboxOf(
   if (endSignal?.aborted === true) onAbort();
   return {
     exec: (options) => startCommand(entrance, options, joiners),
-    execInherited: (options) => startCommand(entrance, options, 'inherit'),
     copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
     copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
     withFiles: (use, signal) => withFiles(entrance, use, signal),

@@ -20,13 +20,13 @@ my $may_go = 0;
 sub obey {
   my ($verb, @words) = split / /, hear();
   if ($verb eq 'bye') { $may_go = 1 }
-  elsif ($verb eq 'signal') { kill $words[0], $session ? -$child : $child if !$has_ended }
+  elsif ($verb eq 'signal') { kill $words[0], -$child if !$has_ended }
   elsif ($verb eq 'resize') { set_size($mine[0], @words) if defined $terminal }
   elsif ($verb eq 'kill') { end_session() if !$has_ended }
 }
 sub carry_on {
   my @flows = defined $terminal ? (flow(\*STDIN, $mine[0], 1), flow($mine[0], \*STDOUT, 0))
-    : @mine ? (flow(\*STDIN, $mine[0], 1), flow($mine[1], \*STDOUT, 0), flow($mine[2], \*STDERR, 0)) : ();
+    : @mine ? ((defined $mine[0] ? flow(\*STDIN, $mine[0], 1) : ()), flow($mine[1], \*STDOUT, 0), flow($mine[2], \*STDERR, 0)) : ();
   if (defined $terminal) { close STDERR }
   for my $flow (@flows) { fcntl($flow->{$_}, 4, $O_NONBLOCK) for qw(from to) }
   my $watch = syscall(434, $child + 0, 0);

@@ -152,7 +152,7 @@ function launch(options: SandboxOptions): ChildProcess {
 /** Control groups that this process or ended ones made. */
 async function leftGroups(): Promise<string[]> {
   const names = await readdir('/sys/fs/cgroup/pids').catch(() => []);
-  return names.filter((name) => name.startsWith(`decant-${process.pid}-`));
+  return names.filter((name) => new RegExp(`^decant-\\d+-${process.pid}-`).test(name));
 }
 
 async function processesNaming(word: string): Promise<number[]> {
