@@ -30,6 +30,8 @@ sub carry_on {
   if (defined $terminal) { close STDERR }
   for my $flow (@flows) { fcntl($flow->{$_}, 4, $O_NONBLOCK) for qw(from to) }
   my $watch = syscall(434, $child + 0, 0);
+  # What came together with the order to run is here already, and descriptor 3 would not tell.
+  obey() while $heard =~ /\n/;
   while (1) {
     @flows = grep { !$_->{done} } @flows;
     last if $has_ended && !grep { !$_->{input} } @flows;
