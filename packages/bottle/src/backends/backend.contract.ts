@@ -50,6 +50,7 @@ function commandContract(get: Get): void {
     const result = await ran(get().machine, ['sh', '-c', script], { input: 'in and ', env: { EXTRA: 'more' } });
     expect(result).toEqual({
       exitCode: 7,
+      ran: true,
       timedOut: false,
       out: 'in and good day more /home/app\nbottle\n/work\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
       err: 'oops\n',
@@ -171,7 +172,7 @@ function commandContract(get: Get): void {
     const { machine } = get();
     const script = 'sleep 71.5 & setsid true; (sleep 71.5 &) ; trap "" TERM; sleep 71.5';
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
-    expect(await limited.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await limited.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     await eventually(() => processesWith('71.5')).toEqual([]);
     const abort = new AbortController();
     const aborted = await machine.exec({ argv: ['sh', '-c', 'sleep 72.5 & sleep 72.5'], signal: abort.signal });

@@ -103,6 +103,7 @@ function fakes(failAt?: string) {
         },
         async write(path, content) {
           log.push(`in ${path} ${String(Buffer.from(content))}`);
+          return [];
         },
       }),
     exportChanges: () => new PassThrough(),
