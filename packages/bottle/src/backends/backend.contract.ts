@@ -52,7 +52,7 @@ function commandContract(get: Get): void {
       exitCode: 7,
       ran: true,
       timedOut: false,
-      out: 'in and good day more /home/app\nbottle\n/work\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
+      out: 'in and good day more /home/app\nbottle\n/job\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
       err: 'oops\n',
     });
   });
@@ -68,7 +68,7 @@ function commandContract(get: Get): void {
     await expect(ran(machine, ['pwd'], { workingDir: '/no/such/folder' })).rejects.toThrow(
       /working directory|no such/i,
     );
-    await shell(machine, 'echo late:x:3000:3001::/work:/bin/sh >> /etc/passwd');
+    await shell(machine, 'echo late:x:3000:3001::/job:/bin/sh >> /etc/passwd');
     expect(await who('late')).toBe('uid=3000(late) gid=3001');
   });
 
@@ -81,7 +81,7 @@ function commandContract(get: Get): void {
     expect(await code('no-such-command')).toBe(127);
     expect(await code('/no/such/command')).toBe(127);
     expect(await code('/etc/passwd')).toBe(126);
-    expect(await code('/work')).toBe(126);
+    expect(await code('/job')).toBe(126);
     expect(await code('/bad-interpreter')).toBe(126);
   });
 
