@@ -86,19 +86,16 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   // Every group of version 2 can be frozen.
   const freezing = of('freezer') ?? [...places.values()].find(({ version }) => version === 2);
   try {
-    for (const parent of new Set([...found.values()].map(({ path }) => path))) await removeLeftovers(parent);
-    for (const path of places.keys()) await mkdir(path);
+    const parents = [...new Set([...found.values()].map(({ path }) => path))];
+    await allEnded([...parents.map(removeLeftovers), ...[...places.keys()].map((path) => mkdir(path))]);
     const quota = Math.max(1000, Math.round(limits.cpus * PERIOD_US));
-    if (memory.version === 2) {
-      await writeFile(join(memory.path, 'memory.max'), String(limits.memoryBytes));
-      await writeIfThere(join(memory.path, 'memory.swap.max'), '0');
-    } else {
-      await writeFile(join(memory.path, 'memory.limit_in_bytes'), String(limits.memoryBytes));
-      await writeIfThere(join(memory.path, 'memory.memsw.limit_in_bytes'), String(limits.memoryBytes));
-    }
-    await writeFile(join(pids.path, 'pids.max'), String(limits.processes));
-    if (cpu.version === 2) await writeFile(join(cpu.path, 'cpu.max'), `${quota} ${PERIOD_US}`);
-    else await writeFile(join(cpu.path, 'cpu.cfs_quota_us'), String(quota));
+    await allEnded([
+      limitMemory(memory, limits.memoryBytes),
+      writeFile(join(pids.path, 'pids.max'), String(limits.processes)),
+      cpu.version === 2
+        ? writeFile(join(cpu.path, 'cpu.max'), `${quota} ${PERIOD_US}`)
+        : writeFile(join(cpu.path, 'cpu.cfs_quota_us'), String(quota)),
+    ]);
   } catch (error) {
     for (const path of places.keys()) await rmdir(path).catch(() => undefined);
     throw unavailable(error instanceof Error ? error.message : String(error), error);
@@ -128,6 +125,22 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   };
 }
 
+async function limitMemory({ version, path }: Hierarchy, bytes: number): Promise<void> {
+  if (version === 2) {
+    await writeFile(join(path, 'memory.max'), String(bytes));
+    await writeIfThere(join(path, 'memory.swap.max'), '0');
+  } else {
+    await writeFile(join(path, 'memory.limit_in_bytes'), String(bytes));
+    await writeIfThere(join(path, 'memory.memsw.limit_in_bytes'), String(bytes));
+  }
+}
+
+/** All of them have ended when this settles, so that what one made can be removed when another failed. */
+async function allEnded(works: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
+
 /** The controllers that {@link openControlGroup} needs and would not have, as far as can be told without making a group. */
 export async function missingControllers(): Promise<readonly string[]> {
   const found = await hierarchies();
@@ -155,7 +168,7 @@ export async function removeControlGroups(): Promise<void> {
 }
 
 async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
-  const found = new Map<Controller, Hierarchy>();
+  const found = new Map<Controller, Hierarchy | Promise<Hierarchy>>();
   const [mounts, own] = await Promise.all([
     readFile('/proc/self/mounts', 'utf8').catch(() => ''),
     readFile('/proc/self/cgroup', 'utf8').catch(() => ''),
@@ -165,7 +178,10 @@ async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
     if (type === 'cgroup') {
       for (const controller of CONTROLLERS) {
         if (!options.split(',').includes(controller)) continue;
-        found.set(controller, { version: 1, path: await ownGroup(path, controller, own) });
+        found.set(
+          controller,
+          ownGroup(path, controller, own).then((group) => ({ version: 1, path: group })),
+        );
       }
     } else if (type === 'cgroup2') {
       const enabled = await enable(path);
@@ -174,7 +190,7 @@ async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
       }
     }
   }
-  return found;
+  return new Map(await Promise.all([...found].map(async ([name, hierarchy]) => [name, await hierarchy] as const)));
 }
 
 /** The group this process is in, so that whatever limits it counts below as well; the root when it is not shown. */
@@ -211,6 +227,7 @@ async function writeIfThere(file: string, text: string): Promise<void> {
 
 async function removeGroup(path: string): Promise<void> {
   const deadline = performance.now() + REMOVE_MS;
+  let pauseMs = 1;
   for (;;) {
     try {
       await rmdir(path);
@@ -220,7 +237,8 @@ async function removeGroup(path: string): Promise<void> {
       // The next run removes it; an empty group costs nothing.
       if (errnoOf(error) !== 'EBUSY' || performance.now() > deadline) return;
     }
-    await sleep(20);
+    await sleep(pauseMs);
+    pauseMs = Math.min(2 * pauseMs, 20);
   }
 }
 

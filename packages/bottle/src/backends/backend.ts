@@ -133,6 +133,12 @@ export interface ResourceStack {
     acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
     release: (value: T) => Promise<void>,
   ): Promise<T>;
+  /** As `enter`, for what a crash of the machine ends too: the claim outlives this process, and need not wait for the disk. */
+  hold<T>(
+    claim: ResourceClaim,
+    acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
+    release: (value: T) => Promise<void>,
+  ): Promise<T>;
 }
 
 export interface BackendReport {

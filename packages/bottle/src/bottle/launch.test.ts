@@ -251,7 +251,7 @@ describe('launch', () => {
   it('starts a machine that joins the fence when the namespace is there, and undoes it when the fence fails then', async () => {
     const run = async (fails: boolean) => {
       const { deps, parts, backend } = fakes();
-      const started = () => expect.poll(() => log, { timeout: 5000 }).toContain('machine');
+      const started = () => expect.poll(() => log).toContain('machine');
       const openFence: LaunchParts['openFence'] = async (options) => {
         options.onNamespace?.('/proc/1/fd/9');
         await started();

@@ -73,11 +73,13 @@ export async function startCommand(
   const { child } = talk;
   let stopped: 'abort' | 'timeout' | undefined;
   let killTimer: NodeJS.Timeout | undefined;
+  let hasBegun = false;
   let over = false;
   const stop = (why: 'abort' | 'timeout') => {
     if (over) return;
     stopped ??= why;
-    talk.send('kill');
+    // Before there is a command the program takes no orders but ends.
+    if (hasBegun || why === 'abort') talk.send('kill');
     killTimer ??= setTimeout(() => talk.end(), KILL_MS);
   };
   const onAbort = () => stop('abort');
@@ -93,13 +95,15 @@ export async function startCommand(
     const mode = terminal !== undefined ? 'terminal' : inheritStdin ? 'outputs' : 'pipes';
     early = await begin(talk, entrance, options, mode);
     signal?.throwIfAborted();
+    hasBegun = true;
+    if (stopped === 'timeout') talk.send('kill');
   } catch (error) {
     done();
     talk.end();
     signal?.throwIfAborted();
     throw error;
   }
-  if (!inheritStdin) joiners.refill();
+  if (!inheritStdin) joiners.refillAfter(talk);
   const exit = (async (): Promise<SandboxExit> => {
     try {
       if (early !== undefined) {

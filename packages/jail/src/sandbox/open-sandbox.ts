@@ -17,6 +17,7 @@ import { checkMounts } from './mounts.ts';
 import { SETUP_PROGRAM, SETUP_STREAMS } from './setup-program.ts';
 import type { SandboxEntrance } from './entrance.ts';
 import type { Sandbox, SandboxDisk, SandboxOptions } from './types.ts';
+import { volumeTemplate } from './volume-template.ts';
 
 /** Host ids of a sandbox begin at a random multiple of 65,536 in this range, far above those of people and services. */
 const FIRST_HOST_ID = 0x3000_0000;
@@ -64,6 +65,8 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
       [mount.type, mount.type === 'tmpfs' ? mount.sizeBytes : mount.source, mount.target].join('\0'),
     ]),
   ];
+  const template = writeLayer.kind === 'disk' ? await volumeTemplate(writeLayer.bytes, folder.path) : undefined;
+  if (template !== undefined) facts.push([template.use, template.path]);
   if (options.networkNamespace !== undefined) facts.push(['net', options.networkNamespace]);
   if (mounts.length > 0) facts.push(['ask', 1]);
   if (container !== undefined) facts.push(['container', `${container.pid} ${container.start}`]);
@@ -72,7 +75,7 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   const talk = start(SETUP_PROGRAM, SETUP_STREAMS);
   scope.defer(() => stop(talk));
   const joiners = scope.use(new Joiners(start));
-  const { holder, userNamespace } = await setUp(talk, facts, options);
+  const { holder, userNamespace } = await setUp(talk, facts, options).finally(() => template?.done());
   const entrance: SandboxEntrance = {
     ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter, start },
     processes: limits?.processes ?? MOST_PROCESSES,

@@ -50,7 +50,8 @@ function prepare(
     async start({ networkNamespace }) {
       const { memoryBytes, processes, cpus, bestEffort } = limits;
       const kind = bestEffort !== true || (await canHaveVolumes()) ? 'disk' : 'memory';
-      const sandbox = await stack.enter(
+      // Control groups are in the kernel's memory, and the state folder has a claim of its own.
+      const sandbox = await stack.hold(
         { kind: CLAIM, slug },
         () =>
           openSandbox({
