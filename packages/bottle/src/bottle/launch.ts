@@ -93,9 +93,9 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       );
     const early = backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
-    const probe = (networkNamespace: string) =>
-      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, signal: life.signal });
-    const tried = early?.then((fence) => probe(fence.networkNamespace));
+    const probe = (networkNamespace: string, { certificatePem }: Fence) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, certificatePem, signal: life.signal });
+    const tried = early?.then((fence) => probe(fence.networkNamespace, fence));
     tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
       deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
@@ -125,7 +125,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           imageKey: imageKeyOf(plan, resolved),
           signal: life.signal,
         }),
-        tried ?? probe(machine.networkNamespace),
+        tried ?? probe(machine.networkNamespace, fence),
         // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
         tried && parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace),
       ]),
