@@ -99,8 +99,13 @@ async function removeLeftovers(): Promise<void> {
   }
   const links = (await run('ip', ['-o', 'link'], { timeoutMs: 10_000 })).stdout.toString('utf8');
   for (const [, name = '', pid = ''] of links.matchAll(/ (dct([0-9a-z]+)-\d+): /g)) {
-    if (!isAlive(Number.parseInt(pid, 36))) await run('ip', ['link', 'delete', name], { timeoutMs: 10_000 });
+    if (!isAlive(Number.parseInt(pid, 36))) await removeLink(name);
   }
+}
+
+/** Another run that takes this process for ended, or removes the same leftover, may have been first. */
+async function removeLink(name: string): Promise<void> {
+  await run('ip', ['link', 'delete', name], { timeoutMs: 10_000, okCodes: [0, 1] });
 }
 
 function isAlive(pid: number): boolean {
@@ -124,7 +129,7 @@ async function createBridge(scope: Scope): Promise<string> {
   );
   if (subnet === undefined) throw new Error('no subnet is left for a test bridge');
   await run('ip', ['link', 'add', name, 'type', 'bridge'], { timeoutMs: 10_000 });
-  scope.defer(() => run('ip', ['link', 'delete', name], { timeoutMs: 10_000 }));
+  scope.defer(() => removeLink(name));
   await run('ip', ['address', 'add', `${subnet}.1/24`, 'dev', name], { timeoutMs: 10_000 });
   await run('ip', ['link', 'set', name, 'up'], { timeoutMs: 10_000 });
   return name;
