@@ -69,6 +69,14 @@ def wrap(stream, name, protocols=None, trust=True):
     return context.wrap_socket(stream, server_hostname=name)
 
 
+def scoped(address, port, scope=1, send=''):
+    """A connection to an IPv6 address with a zone, which is the number of an interface."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as stream:
+        stream.settimeout(PATIENCE)
+        stream.connect((address, port, 0, scope))
+        return talk(stream, [send] if send else [])
+
+
 def talk(stream, sends, patience=PATIENCE):
     for piece in sends:
         stream.sendall(piece.encode('latin-1'))
@@ -450,6 +458,48 @@ def endless_head(megabytes):
             pass
         data, state = receive(stream, patience=2)
         return {'sent': sent, 'received': text(data), 'state': state}
+
+
+def descriptors():
+    """What every process that can be looked at has open, this one's own pipes left out."""
+    seen = {}
+    for name in os.listdir('/proc'):
+        if not name.isdigit():
+            continue
+        try:
+            folder = '/proc/%s/fd' % name
+            for number in os.listdir(folder):
+                try:
+                    seen['%s/%s' % (name, number)] = os.readlink('%s/%s' % (folder, number))
+                except OSError:
+                    pass
+        except OSError:
+            pass
+    return {'descriptors': seen, 'own': str(os.getpid())}
+
+
+def crash():
+    """Ends a process as a fault of memory does, and says whether the kernel kept what it had in memory."""
+    child = os.fork()
+    if child == 0:
+        ctypes.string_at(0)
+    _, status = os.waitpid(child, 0)
+    import resource
+    return {'signal': os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, 'dumped': os.WCOREDUMP(status),
+            'limit': resource.getrlimit(resource.RLIMIT_CORE)[1]}
+
+
+def hoard(most=1000000):
+    """Opens sockets until no more can be had."""
+    held, problem = [], None
+    try:
+        for _ in range(most):
+            held.append(socket.socket())
+    except OSError as error:
+        problem = errno.errorcode.get(error.errno)
+    for stream in held:
+        stream.close()
+    return {'held': len(held), 'error': problem}
 
 
 def environment():
