@@ -94,6 +94,16 @@ def tls(address, port, name=None, send='', protocols=None, trust=True):
         return dict(talk(stream, [send]), protocol=stream.selected_alpn_protocol())
 
 
+def leaf(address, port, name=None):
+    """The names that a server's certificate is for; it must be one of the bottle's own authority."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    stream = open_tcp(address, port)
+    stream.settimeout(PATIENCE)
+    with context.wrap_socket(stream, server_hostname=name) as secure:
+        return {'names': [list(item) for item in secure.getpeercert()['subjectAltName']]}
+
+
 def proxy(send, patience=PATIENCE):
     return tcp(PROXY[0], PROXY[1], send, patience)
 
@@ -412,6 +422,24 @@ def fill(path, most):
     except OSError:
         pass
     return {'written': written, 'error': problem}
+
+
+def sparse(path, size):
+    with open(path, 'wb') as file:
+        file.truncate(size)
+        file.seek(size - 3)
+        file.write(b'end')
+    return {'made': True}
+
+
+def denials(count, target='evil.test:443'):
+    """Asks for what is denied over and over on one connection."""
+    refused = 0
+    with open_tcp(*PROXY) as stream:
+        for _ in range(count):
+            stream.sendall(('CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' % (target, target)).encode())
+            refused += receive(stream)[0].startswith(b'HTTP/1.1 403')
+    return {'refused': refused}
 
 
 def flood(count, target='allowed.test:443'):
