@@ -268,12 +268,13 @@ async function end(): Promise<void> {
   process.exit(0);
 }
 
-process.on('message', (call: Call) => {
-  const method = calls[call.name] as (...args: readonly unknown[]) => Promise<unknown>;
-  method(...call.args).then(
-    (value) => process.send?.({ id: call.id, value }),
-    (error: unknown) =>
-      process.send?.({ id: call.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+process.on('message', ({ id, name, args }: Call) => {
+  const method = calls[name] as (...args: readonly unknown[]) => Promise<unknown>;
+  // A test that has ended does not wait for its answers.
+  const reply = (answer: object) => process.send?.({ id, ...answer }, undefined, undefined, () => undefined);
+  method(...args).then(
+    (value) => reply({ value }),
+    (error: unknown) => reply({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
   );
 });
 // The parent's end is the world's end: nothing of it stays.
