@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
@@ -7,11 +6,11 @@ import type { Duplex } from 'node:stream';
 import { DecantError } from '@decant/core';
 
 import { DNS_PORT, portsOf, PROXY_PORT } from '../fence/ports.ts';
+import { Prober } from '../fence/prober.ts';
 import type { EgressPolicy, Pins } from '../net/policy.ts';
 import { verdict } from '../net/verdict.ts';
 import { openHostPort } from './host-port.ts';
 import { allowedTargets, tryAllowed, WRONG_CERTIFICATE, type AllowedTarget } from './probe-allowed.ts';
-import { PROBE_PROGRAM } from './probe-program.ts';
 
 export interface SelfProbeOptions {
   /** Path of the namespace that the machine's processes are in. */
@@ -19,6 +18,8 @@ export interface SelfProbeOptions {
   readonly policy: EgressPolicy;
   /** Of the fence: what it opens TLS with. */
   readonly certificatePem: string;
+  /** A process for it that was started ahead; the caller disposes of it. */
+  readonly prober?: Prober | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -46,7 +47,6 @@ const DENIED_WITHIN_MS = 3000;
 /** An allowed name is looked up and its host reached, which may take their time. */
 const ALLOWED_WITHIN_MS = 15_000;
 const MOST_HOST_ADDRESSES = 4;
-const MOST_OUTPUT_BYTES = 64 * 1024;
 /** Addresses for documentation (RFC 5737, RFC 3849): nobody has them, and only a test's policy could allow them. */
 const ADDRESSES = ['192.0.2.1', '198.51.100.1', '203.0.113.1'];
 const ADDRESSES_6 = ['2001:db8::1', '2001:db8:ffff::1'];
@@ -62,16 +62,16 @@ const NO_PINS: Pins = { addressesOf: () => undefined, namesOf: () => [] };
  * @throws BOTTLE_PROBE_FAILED
  */
 export async function selfProbe(options: SelfProbeOptions): Promise<readonly ProbeOutcome[]> {
-  const { networkNamespace, policy, certificatePem, signal } = options;
+  const { policy } = options;
   await using canary = await openHostPort(portsOf(policy));
   const probes = deniedProbes(policy, canary.port);
-  const targets = allowedTargets(policy);
-  const what = { probes, targets, certificatePem, signal };
-  let [outcomes, reached] = await attempt(networkNamespace, what);
+  const allowed = reach(options, allowedTargets(policy));
+  allowed.catch(() => undefined);
+  let outcomes = await attempt(options, probes);
   const wrongIn = (all: readonly ProbeOutcome[]) => all.filter((outcome, index) => !probes[index]!.holds(outcome));
   // A busy machine is slow once; where nobody refuses, it is slow each time.
-  if (wrongIn(outcomes).some(({ outcome }) => outcome === 'slow'))
-    [outcomes, reached] = await attempt(networkNamespace, what);
+  if (wrongIn(outcomes).some(({ outcome }) => outcome === 'slow')) outcomes = await attempt(options, probes);
+  const reached = await allowed;
   const all = [...outcomes, ...reached];
   const [wrong] = wrongIn(outcomes);
   if (wrong !== undefined) throw failed(wrong, all);
@@ -159,56 +159,32 @@ function isDenied({ outcome, detail }: ProbeOutcome): boolean {
   return outcome === 'answered' && /^HTTP\/1\.[01] 4\d\d(?: |$)/.test(detail);
 }
 
-interface Attempt {
-  readonly probes: readonly Probe[];
-  readonly targets: readonly AllowedTarget[];
-  readonly certificatePem: string;
-  readonly signal: AbortSignal | undefined;
-}
-
-/** Outcomes of the probes, in their order, and of the allowed hosts that were tried. */
+/** Outcomes of the probes, in their order. */
 async function attempt(
-  networkNamespace: string,
-  { probes, targets, certificatePem, signal }: Attempt,
-): Promise<readonly [readonly ProbeOutcome[], readonly ProbeOutcome[]]> {
-  signal?.throwIfAborted();
-  const args = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
+  { networkNamespace, prober, signal }: SelfProbeOptions,
+  probes: readonly Probe[],
+): Promise<readonly ProbeOutcome[]> {
+  const lines = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
     [kind, name, address, port, limitMs, bytes === undefined ? '-' : Buffer.from(bytes).toString('hex')].join(' '),
   );
-  const passing = targets.map((_, i) => `pass pass-${i} 127.0.0.1 ${PROXY_PORT} ${ALLOWED_WITHIN_MS} ${i + 3}`);
-  const child = spawn('perl', ['-e', PROBE_PROGRAM, '--', networkNamespace, ...args, ...passing], {
-    cwd: '/',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
-    stdio: ['ignore', 'pipe', 'pipe', ...targets.map(() => 'pipe' as const)],
-  });
-  const kill = () => void child.kill('SIGKILL');
-  const timer = setTimeout(kill, ALLOWED_WITHIN_MS + DENIED_WITHIN_MS);
-  signal?.addEventListener('abort', kill, { once: true });
-  try {
-    const texts = ['', ''];
-    for (const i of [0, 1]) {
-      child.stdio[i + 1]?.on('data', (data: Buffer) => {
-        texts[i] = (texts[i]! + data.toString('latin1')).slice(0, MOST_OUTPUT_BYTES);
-      });
-    }
-    const ended = new Promise<string>((resolve) => {
-      child.once('error', (error) => resolve(error.message));
-      child.once('close', (code, by) => resolve(code === 0 ? '' : `${texts[1]!.trim()} (${by ?? code})`));
-    });
-    const streams = targets.map((_, i) => child.stdio[i + 3] as Duplex);
-    for (const stream of streams) stream.on('error', () => undefined);
-    const reached = await firstReached(targets, streams, certificatePem);
-    const fault = await ended;
-    signal?.throwIfAborted();
-    if (fault !== '') {
-      throw new DecantError('BOTTLE_PROBE_FAILED', `The fence could not be tried from inside: ${fault}`);
-    }
-    return [outcomesIn(texts[0]!, probes), reached];
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', kill);
-    kill();
-  }
+  await using own = prober?.isReady === true ? undefined : new Prober();
+  const timeoutMs = ALLOWED_WITHIN_MS + DENIED_WITHIN_MS;
+  return outcomesIn(await (own ?? prober!).attempt({ networkNamespace, probes: lines, timeoutMs, signal }), probes);
+}
+
+/** Outcomes of the allowed hosts that were tried, by a process that leads to the fence's proxy. */
+async function reach(
+  { networkNamespace, certificatePem, signal }: SelfProbeOptions,
+  targets: readonly AllowedTarget[],
+): Promise<readonly ProbeOutcome[]> {
+  if (targets.length === 0) return [];
+  await using prober = new Prober(targets.length);
+  const lines = targets.map((_, i) => `pass pass-${i} 127.0.0.1 ${PROXY_PORT} ${ALLOWED_WITHIN_MS} ${i + 3}`);
+  const timeoutMs = ALLOWED_WITHIN_MS + DENIED_WITHIN_MS;
+  const passing = prober.attempt({ networkNamespace, probes: lines, timeoutMs, signal });
+  const reached = await firstReached(targets, prober.passages, certificatePem);
+  await passing;
+  return reached;
 }
 
 /** Tries all at once until one is reached; the others are let go. Those in plain HTTP only when none of the others is. */
