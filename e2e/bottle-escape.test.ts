@@ -347,7 +347,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       for (const user of ['root', 'agent']) {
         const [open, crashed] = await escape.attack([{ do: 'descriptors' }, { do: 'crash' }], user);
         const own = Object.entries((open?.['descriptors'] ?? {}) as Record<string, string>);
-        expect(own.map(([name]) => name.split('/')[1]).toSorted()).toEqual(['0', '1', '2']);
+        expect(new Set(own.map(([name]) => name.split('/')[1]))).toEqual(new Set(['0', '1', '2']));
         for (const [, target] of own) expect(target).toMatch(/^pipe:/);
         expect(crashed).toMatchObject({ signal: 11, dumped: false, limit: 0 });
       }

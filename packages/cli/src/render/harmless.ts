@@ -44,7 +44,7 @@ export function harmless(): Transform {
     else if (code === 0x07 || code === 0x18 || code === 0x9c) state = 'text';
     return '';
   };
-  const shown = (text: string) => [...text].map(step).join('');
+  const shown = (text: string) => Array.from(text, step).join('');
   return new Transform({
     transform(chunk: Uint8Array, _encoding, done) {
       done(null, shown(decoder.decode(chunk, { stream: true })));
