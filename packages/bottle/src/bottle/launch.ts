@@ -101,8 +101,8 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       );
     const early = !isSealed && backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
-    const probe = (networkNamespace: string, { prober }: Fence) =>
-      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, prober, signal: life.signal });
+    const probe = (networkNamespace: string, { prober, certificatePem }: Fence) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, certificatePem, prober, signal: life.signal });
     const tried = early?.then((fence) => probe(fence.networkNamespace, fence));
     tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
