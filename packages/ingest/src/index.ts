@@ -1,4 +1,5 @@
 export type { Admission, AdmittedImage, IngestContext, WrittenPack } from './admission.ts';
+export { findDamage } from './find-damage.ts';
 export { ingestArchive, type ArchiveCompletion } from './ingest-archive.ts';
 export { ingestStreaming, type StreamingCompletion } from './ingest-streaming.ts';
 export {
@@ -11,3 +12,4 @@ export {
   recordKey,
   stagingPrefix,
 } from './object-keys.ts';
+export { relocate, type RelocateContext } from './relocate.ts';

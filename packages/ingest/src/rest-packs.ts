@@ -48,8 +48,8 @@ export class RestPackWriter {
     const pieces = [this.#buffer.subarray(0, this.#filled), bytes];
     this.#builder = this.#newBuilder();
     const key = packKey(namespace, digest);
-    // The key names the bytes: an object that has it is this one.
-    const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
+    // Also where there is one: it has the same bytes, or it is damaged and this replaces it.
+    const { sizeBytes } = await store.put(key, iterate(pieces), { signal });
     this.#filled = 0;
     this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }

@@ -10,6 +10,15 @@ export const missingChunksRequestSchema = z.strictObject({
 });
 export const missingChunksResponseSchema = z.object({ missing: z.array(z.string()) });
 
+/** Chunks of one image that a reader could not verify, for the server to look at. */
+export const checkChunksRequestSchema = missingChunksRequestSchema;
+export const checkChunksResponseSchema = z.object({
+  /** Those that are damaged at rest. They count as missing from now on. */
+  damaged: z.array(z.string()),
+  /** The locator at rest was not what it has to be, and has been written again. */
+  relocated: z.boolean(),
+});
+
 /** The part of an image's configuration that runs it: OCI's `config` object, empty members left out. */
 export const imageConfigSchema = z.strictObject({
   architecture: z.string().optional(),

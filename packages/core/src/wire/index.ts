@@ -52,6 +52,8 @@ export {
   imageRecordSchema,
   keyListSchema,
   MAX_MISSING_IDS,
+  checkChunksRequestSchema,
+  checkChunksResponseSchema,
   missingChunksRequestSchema,
   missingChunksResponseSchema,
   namedImageSchema,
