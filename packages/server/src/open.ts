@@ -153,7 +153,7 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     checkChunks: (namespace, image, ids) => checkChunks(namespace, image, ids, repairs),
     poke: () => worker.poke(),
   };
-  const app = createApp(services, { onError, allowOrigins: options.allowOrigins });
+  const app = createApp(services, { onError, allowOrigins: options.allowOrigins, registryGraceMs: graceMs });
   const resources = scope.move();
   return {
     metadata,
