@@ -13,6 +13,7 @@ const sidebar = existsSync(SIDEBAR)
 export default defineConfig({
   title: 'decant',
   description: 'From a Dockerfile to a sandbox that runs before its disk has arrived',
+  head: [['link', { rel: 'icon', href: '/favicon.svg', type: 'image/svg+xml' }]],
   srcDir: '.site',
   cleanUrls: true,
   // The links of generated pages that lead to sources stay as text; every other dead link fails the build.

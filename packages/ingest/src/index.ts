@@ -10,6 +10,7 @@ export {
   namespacePrefix,
   packKey,
   recordKey,
+  isStagingKey,
   stagingPrefix,
 } from './object-keys.ts';
 export { relocate, type RelocateContext } from './relocate.ts';

@@ -1,5 +1,5 @@
-import { createPackBuilder, type PackBuilder } from '@decant/cas';
-import { MIB, type ChunkFrame } from '@decant/core';
+import { createPackBuilder, type FinishedPack, type PackBuilder } from '@decant/cas';
+import { equalBytes, MIB, type ChunkFrame, type ObjectStore } from '@decant/core';
 
 import type { IngestContext, WrittenPack } from './admission.ts';
 import { packKey } from './object-keys.ts';
@@ -7,8 +7,11 @@ import { packKey } from './object-keys.ts';
 /** Bytes at which a pack at rest is closed: it is held in memory until its digest, and so its key, is known. */
 const REST_PACK_BYTES = 16 * MIB;
 
-/** Writes packs at rest from frames that were verified, in the order they come. */
-export class RestPackWriter {
+/**
+ * Writes packs at rest from frames that were verified, in the order they come. While the store makes one durable, the next
+ * is filled. Disposing of it waits for what is on its way.
+ */
+export class RestPackWriter implements AsyncDisposable {
   readonly #context: IngestContext;
   readonly #packs: WrittenPack[] = [];
   #builder: PackBuilder;
@@ -18,6 +21,8 @@ export class RestPackWriter {
    */
   readonly #buffer = new Uint8Array(REST_PACK_BYTES);
   #filled = 0;
+  /** The pack before, on its way into the store. */
+  #storing: Promise<void> = Promise.resolve();
 
   constructor(context: IngestContext) {
     this.#context = context;
@@ -35,26 +40,70 @@ export class RestPackWriter {
 
   async finish(): Promise<readonly WrittenPack[]> {
     if (this.#builder.count > 0) await this.#close();
+    await this.#storing;
     return this.#packs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#storing.catch(() => undefined);
   }
 
   #newBuilder(): PackBuilder {
     return createPackBuilder({ hash: this.#context.hash, maxBytes: REST_PACK_BYTES });
   }
 
+  /** Gives the open pack to the store; its buffer can be filled again afterwards. */
   async #close(): Promise<void> {
-    const { store, namespace, signal } = this.#context;
-    const { bytes, table, digest } = this.#builder.finish();
-    const pieces = [this.#buffer.subarray(0, this.#filled), bytes];
+    const finished = this.#builder.finish();
+    const pieces = [this.#buffer.subarray(0, this.#filled), finished.bytes];
     this.#builder = this.#newBuilder();
-    const key = packKey(namespace, digest);
-    // Also where there is one: it has the same bytes, or it is damaged and this replaces it.
-    const { sizeBytes } = await store.put(key, iterate(pieces), { signal });
+    await this.#storing;
+    const taken = Promise.withResolvers<void>();
+    this.#storing = this.#store(finished, pieces, taken.resolve).finally(taken.resolve);
+    // Whoever awaits it next gets its failure; until then it must not count as unhandled.
+    this.#storing.catch(() => undefined);
+    await taken.promise;
     this.#filled = 0;
+  }
+
+  async #store({ table, digest }: FinishedPack, pieces: readonly Uint8Array[], onTaken: () => void): Promise<void> {
+    const { store, namespace, signal } = this.#context;
+    const key = packKey(namespace, digest);
+    // The key names the bytes: an object that has it is this one, or it is damaged and this replaces it.
+    const existing = await store.head(key, { signal });
+    const rests = existing !== undefined && (await hasBytes(store, key, pieces, signal));
+    const { sizeBytes } = rests ? existing : await store.put(key, iterate(pieces, onTaken), { signal });
     this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }
 }
 
-async function* iterate(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+/** The pieces; `onTaken` is called when the last one has been used. */
+async function* iterate(pieces: readonly Uint8Array[], onTaken: () => void): AsyncGenerator<Uint8Array> {
   yield* pieces;
+  onTaken();
+}
+
+/** Whether an object is what these pieces are together. */
+async function hasBytes(
+  store: ObjectStore,
+  key: string,
+  pieces: readonly Uint8Array[],
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  let piece = 0;
+  let at = 0;
+  for await (const read of store.stream(key, { signal })) {
+    for (let done = 0; done < read.length;) {
+      while (piece < pieces.length && at === pieces[piece]!.length) {
+        piece++;
+        at = 0;
+      }
+      if (piece === pieces.length) return false;
+      const length = Math.min(read.length - done, pieces[piece]!.length - at);
+      if (!equalBytes(read.subarray(done, done + length), pieces[piece]!.subarray(at, at + length))) return false;
+      done += length;
+      at += length;
+    }
+  }
+  return piece >= pieces.length - 1 && at === (pieces.at(-1)?.length ?? 0);
 }

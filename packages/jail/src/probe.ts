@@ -16,7 +16,7 @@ export interface JailCheck {
 }
 
 export interface JailReport {
-  /** Whether {@link runImage} can stream an image here, now, as this user. It needs no `control groups`; limits do. */
+  /** Whether {@link openSandbox} can stream an image here, now, as this user. It needs no `control groups`; limits do. */
   readonly ok: boolean;
   readonly checks: readonly JailCheck[];
 }
@@ -36,7 +36,7 @@ const PROGRAMS: readonly Program[] = [
 ];
 const NBDFUSE: Program = { name: 'nbdfuse', debian: 'libnbd-bin and fuse3' };
 
-/** What this machine can do of what {@link runImage} and {@link runConfinedTool} need. Changes nothing on it. */
+/** What this machine can do of what {@link openSandbox} and {@link runConfinedTool} need. Changes nothing on it. */
 export async function probeJail(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<JailReport> {
   const { signal } = options;
   signal?.throwIfAborted();
@@ -93,6 +93,15 @@ export async function requireRunner(filesystemName: string, overNbd: boolean): P
     hint: `${[...new Set(missing.map((check) => check.mend))].join(' ')} ${instead}`,
     details: { missing },
   });
+}
+
+/** Whether write layers can be volumes of their own here, which takes mkfs.ext4 and loop devices. */
+export async function canHaveVolumes(): Promise<boolean> {
+  const loops = access('/dev/loop-control', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  return (await findProgram('mkfs.ext4')) !== undefined && (await loops);
 }
 
 async function programCheck({ name, debian }: Program): Promise<JailCheck> {

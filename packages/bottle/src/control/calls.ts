@@ -1,7 +1,7 @@
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
-import { DecantError, errnoOf, quote } from '@decant/core';
+import { DecantError, errnoOf } from '@decant/core';
 
 import { readAudit } from '../audit/audit-files.ts';
 import type { Exec, ExecExit, ExecRequest } from '../backends/backend.ts';
@@ -133,7 +133,7 @@ function answerAttach(
       if (call.terminal !== undefined) await agent.redraw(call.terminal);
       // Leaving ends what this client types, not what the agent reads.
       stdin?.pipe(agent.stdin, { end: false });
-      const exit = await Promise.race([agent.exit, gone.promise]);
+      const exit = await Promise.race([agent.ended.then(() => agent.exit), gone.promise]);
       await Promise.all([finished(stdout, signal), finished(stderr, signal)]);
       return exit;
     } finally {
@@ -186,7 +186,7 @@ async function sendAudit(path: string, channel: Channel, signal: AbortSignal): P
     await send(Readable.from(readAudit(path)), channel.outgoing(STREAM.stdout), signal);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new DecantError('NOT_FOUND', `There is no file ${quote(path)}.`, { cause: error });
+    throw new DecantError('NOT_FOUND', 'The bottle has no audit, since its network is sealed.', { cause: error });
   }
   return null;
 }
