@@ -1,16 +1,10 @@
-import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-
-import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { makeAttackImage } from './support/bottle/attack-image.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
-import { Escape } from './support/bottle/escape.ts';
+import { escapeStage } from './support/bottle/escape-stage.ts';
+import type { Escape } from './support/bottle/escape.ts';
 import { ALLOWED, FORBIDDEN, LOOPBACK_PORT } from './support/bottle/internet.ts';
-import { POLICY } from './support/bottle/policy.ts';
-import { startWorld, type World } from './support/bottle/start-world.ts';
 
 const get = (host: string, ...more: readonly string[]) =>
   [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
@@ -20,31 +14,11 @@ const proxied = (url: string): Attempt => ({ do: 'get', url });
 /** The checks E4 and E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. Its groups are [backend:native] and [backend:docker]. */
 describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, usable) => {
   describe.skipIf(!usable)('what is not allowed', () => {
-    const canary = `canary${randomBytes(10).toString('hex')}`;
-    let folder: TemporaryDirectory;
-    let world: World;
+    const stage = escapeStage(backend);
+    const { canary } = stage;
     let escape: Escape;
-    const open = (name: string, more: object = {}) =>
-      world.open({
-        backend,
-        name,
-        directory: join(folder.path, 'bottles'),
-        image,
-        policy: POLICY,
-        environment: { AGENT_TOKEN: `agent-${canary}` },
-        ...more,
-      });
-    let image: ReturnType<typeof makeAttackImage>;
-
     beforeAll(async () => {
-      folder = await temporaryDirectory('decant-escape-');
-      image = makeAttackImage(folder.path);
-      world = await startWorld(folder.path, canary);
-      escape = new Escape(world, await open('escape'), canary);
-    });
-    afterAll(async () => {
-      await world?.[Symbol.asyncDispose]();
-      await folder?.[Symbol.asyncDispose]();
+      escape = await stage.open('escape');
     });
 
     test('E7: addresses in every spelling', async () => {
@@ -160,7 +134,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
     });
 
     test('E8: what is for one hop stays on it', async () => {
-      const before = (await world.sightings()).requests.length;
+      const before = (await stage.world.sightings()).requests.length;
       const send = [
         'GET http://allowed.test/hop HTTP/1.1',
         'Host: allowed.test',
@@ -175,7 +149,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
       ];
       const [outcome] = await escape.attack([{ do: 'pipeline', send: send.join('\r\n') }]);
       expect(outcome?.received).not.toMatch(/^HTTP\/1\.1 101/);
-      for (const { headers } of (await world.sightings()).requests.slice(before)) {
+      for (const { headers } of (await stage.world.sightings()).requests.slice(before)) {
         expect(Object.keys(headers)).not.toEqual(expect.arrayContaining(['http2-settings']));
         for (const name of ['upgrade', 'x-own', 'proxy-authorization']) expect(headers).not.toHaveProperty(name);
       }
@@ -246,18 +220,20 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
         ],
         ['bad-framing', 'bad-request', 'head-too-large'],
       );
-      const before = (await world.sightings()).requests.length;
+      const before = (await stage.world.sightings()).requests.length;
       const two = (path: string) => `GET http://allowed.test/${path} HTTP/1.1\r\nHost: allowed.test\r\n\r\n`;
       const [pipelined, tunnelled, chunked] = await escape.attack([
-        { do: 'pipeline', send: `${two('first')}${hidden}` },
+        { do: 'pipeline', until: 'decant-rule: ', send: `${two('first')}${hidden}` },
         {
           do: 'pipeline',
+          until: 'decant-rule: ',
           target: 'allowed.test:443',
           name: 'allowed.test',
           send: `${get('allowed.test')}${get('evil.test')}`,
         },
         {
           do: 'pipeline',
+          until: 'decant-rule: ',
           send: `POST http://allowed.test/c HTTP/1.1\r\nHost: allowed.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n${hidden}`,
         },
       ]);
@@ -265,7 +241,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
         expect(outcome?.received?.match(/"answered":true/g)).toHaveLength(1);
         expect(outcome?.received).toMatch(/decant-rule: (?:no-route|name-mismatch)/);
       }
-      const seen = (await world.sightings()).requests.slice(before);
+      const seen = (await stage.world.sightings()).requests.slice(before);
       expect(seen.map(({ url }) => url)).toEqual(['/first', '/', '/c']);
       expect(seen.at(-1)?.bodyBytes).toBe(3);
       await escape.nothingCameOut();
@@ -313,10 +289,10 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
       );
       await escape.attack([{ do: 'names', names: short }]);
       await escape.audited(['dns-budget']);
-      const asked = (await world.sightings()).names.filter((name) => /x\d+\.wild\.test$/.test(name));
+      const asked = (await stage.world.sightings()).names.filter((name) => /x\d+\.wild\.test$/.test(name));
       expect(new Set(asked).size).toBeLessThanOrEqual(128);
       expect(new Set(asked).size).toBeGreaterThan(10);
-      const audit = JSON.stringify(await world.audit(escape.opened.slug));
+      const audit = JSON.stringify(await stage.world.audit(escape.opened.slug));
       expect(audit).not.toContain(data.slice(0, 40));
       expect(audit).not.toContain(canary);
       // Names that routes name in full are not below a wildcard.

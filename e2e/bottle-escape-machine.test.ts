@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -12,15 +11,12 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 
-import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { makeAttackImage } from './support/bottle/attack-image.ts';
-import { refusalOf, type Attempt, type Outcome } from './support/bottle/escape-case.ts';
+import { PROMPT_MS, refusalOf, type Attempt, type Outcome } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
-import { Escape } from './support/bottle/escape.ts';
-import { POLICY } from './support/bottle/policy.ts';
-import { startWorld, type World } from './support/bottle/start-world.ts';
+import { escapeStage } from './support/bottle/escape-stage.ts';
+import type { Escape } from './support/bottle/escape.ts';
 
 const CONTROL: Attempt = { do: 'get', url: 'https://allowed.test/control' };
 const MIB = 2 ** 20;
@@ -45,25 +41,15 @@ const TIOCLINUX = 0x541c;
 /** The checks E6, E25 to E28 and E32 to E34: what a bottle is made of, tried from within; as [backend:native] and as [backend:docker]. */
 describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) => {
   describe.skipIf(!usable)('what runs in it', () => {
-    const canary = `canary${randomBytes(10).toString('hex')}`;
-    let folder: TemporaryDirectory;
-    let world: World;
+    const stage = escapeStage(backend);
+    const { canary } = stage;
+    const at = (name: string) => join(stage.folder, name);
     let escape: Escape;
     let other: Escape;
-    let image: ReturnType<typeof makeAttackImage>;
     let shared: string;
     let slow: Promise<readonly Outcome[]>;
-    const open = async (name: string, more: object = {}) =>
-      new Escape(
-        world,
-        await world.open({ backend, name, directory: join(folder.path, 'bottles'), image, policy: POLICY, ...more }),
-        canary,
-      );
-    const at = (name: string) => join(folder.path, name);
 
     beforeAll(async () => {
-      folder = await temporaryDirectory('decant-escape-');
-      image = makeAttackImage(folder.path);
       shared = at('shared');
       mkdirSync(shared);
       writeFileSync(join(shared, 'open.txt'), 'open');
@@ -71,23 +57,17 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
       writeFileSync(join(shared, 'secret.txt'), canary, { mode: 0o600 });
       chmodSync(shared, 0o755);
       for (const path of [shared, join(shared, 'open.txt')]) chownSync(path, 12_345, 12_345);
-      world = await startWorld(folder.path, canary);
-      escape = await open('machine', {
+      escape = await stage.open('machine', {
         mounts: [
           { type: 'read-only', source: shared, target: '/mnt/shared' },
           { type: 'overlay', source: shared, target: '/mnt/over' },
         ],
       });
-      other = await open('neighbour');
+      other = await stage.open('neighbour');
       // A request that never ends, beside all that follows.
-      slow = other.attack([{ do: 'slow', seconds: 30 }]);
+      slow = other.attack([{ do: 'slow', seconds: 60 }]);
       slow.catch(() => undefined);
     });
-    afterAll(async () => {
-      await world?.[Symbol.asyncDispose]();
-      await folder?.[Symbol.asyncDispose]();
-    });
-
     /** Tries as both users; each has to fail by a refusal of the kernel. */
     async function refuses(attempts: readonly Attempt[]): Promise<void> {
       for (const user of ['agent', 'root']) {
@@ -97,7 +77,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
           expect(refusalOf(outcome) ?? 'allowed', what).toMatch(
             /^E(?:PERM|ACCES|NOSYS|ROFS|NOENT|SRCH|AFNOSUPPORT|PROTONOSUPPORT|SOCKTNOSUPPORT|INVAL|BADF|IO|FAULT|OPNOTSUPP|NODEV)$/,
           );
-          expect(outcome.ms, what).toBeLessThan(1000);
+          expect(outcome.ms, what).toBeLessThan(PROMPT_MS);
         }
         expect(outcomes.at(-1)).toMatchObject({ status: 200 });
       }
@@ -145,17 +125,19 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         '/home/agent/file',
         `/home/agent/../../../../../../etc/${marker}-up`,
       ]) {
-        await world.copyIn(escape.opened.slug, source, target).catch(() => undefined);
+        await stage.world.copyIn(escape.opened.slug, source, target).catch(() => undefined);
       }
       expect(readdirSync('/etc').filter((name) => name.includes(marker))).toEqual([]);
-      await expect(world.copyIn(escape.opened.slug, at('nothing'), '/home/agent/box/x')).rejects.toThrow();
+      await expect(stage.world.copyIn(escape.opened.slug, at('nothing'), '/home/agent/box/x')).rejects.toThrow();
 
       await escape.attack([
         { do: 'make', kind: 'directory', path: '/home/agent/swapped' },
         { do: 'swap', path: '/home/agent/swapped', target: '/etc', seconds: 5 },
       ]);
       for (let i = 0; i < 6; i++)
-        await world.copyIn(escape.opened.slug, source, `/home/agent/swapped/${marker}-${i}`).catch(() => undefined);
+        await stage.world
+          .copyIn(escape.opened.slug, source, `/home/agent/swapped/${marker}-${i}`)
+          .catch(() => undefined);
       expect(readdirSync('/etc').filter((name) => name.includes(marker))).toEqual([]);
     });
 
@@ -173,12 +155,12 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         ],
         'agent',
       );
-      await world.copyOut(escape.opened.slug, '/home/agent/dir', at('got'));
+      await stage.world.copyOut(escape.opened.slug, '/home/agent/dir', at('got'));
       expect(readdirSync(at('got')).toSorted()).toEqual(['a', 'setuid']);
       expect(lstatSync(join(at('got'), 'setuid')).mode & 0o6000).toBe(0);
-      await expect(world.copyOut(escape.opened.slug, '/home/agent/dir2', at('got'))).rejects.toThrow();
-      await expect(world.copyOut(escape.opened.slug, '/home/agent/pipes', at('pipes'))).rejects.toThrow();
-      await world.copyOut(escape.opened.slug, '/home/agent/shadow', at('shadow')).catch(() => undefined);
+      await expect(stage.world.copyOut(escape.opened.slug, '/home/agent/dir2', at('got'))).rejects.toThrow();
+      await expect(stage.world.copyOut(escape.opened.slug, '/home/agent/pipes', at('pipes'))).rejects.toThrow();
+      await stage.world.copyOut(escape.opened.slug, '/home/agent/shadow', at('shadow')).catch(() => undefined);
       const own = readFileSync('/etc/shadow', 'utf8');
       if (existsSync(at('shadow')) && !lstatSync(at('shadow')).isSymbolicLink())
         expect(readFileSync(at('shadow'), 'utf8')).not.toBe(own);
@@ -215,7 +197,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
     });
 
     test('E27: terminals, other processes, and those that stay behind', async () => {
-      const { stdout } = await world.exec({
+      const { stdout } = await stage.world.exec({
         slug: escape.opened.slug,
         argv: [
           '/bin/sh',
@@ -241,16 +223,18 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
 
     test('E28: names are words and nothing else', async () => {
       for (const env of [{ 'A=B': 'x' }, { 'A\n': 'x' }, { '': 'x' }, { A: 'x\0y' }]) {
-        await expect(world.exec({ slug: escape.opened.slug, argv: ['/bin/true'], env })).rejects.toThrow();
+        await expect(stage.world.exec({ slug: escape.opened.slug, argv: ['/bin/true'], env })).rejects.toThrow();
       }
       for (const argv of [['--help'], ['-x'], ['/bin/true\0'], ['']]) {
-        const result = await world
+        const result = await stage.world
           .exec({ slug: escape.opened.slug, argv })
           .catch((error: unknown) => ({ exitCode: 127, error }));
         expect(result.exitCode).toBe(127);
       }
       for (const user of ['--help', 'root:wheel', '0;id', '../x', '4294967296', '-1']) {
-        const result = await world.exec({ slug: escape.opened.slug, argv: ['/bin/id'], user }).catch(() => undefined);
+        const result = await stage.world
+          .exec({ slug: escape.opened.slug, argv: ['/bin/id'], user })
+          .catch(() => undefined);
         expect(result === undefined || result.exitCode !== 0, user).toBe(true);
       }
     });
@@ -277,34 +261,34 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
       expect(head?.['sent']).toBeLessThan(16 * MIB);
       const [control] = await other.attack([CONTROL]);
       expect(control).toMatchObject({ status: 200 });
-      expect(control?.ms).toBeLessThan(2000);
-      expect((await slow)[0]?.['after']).toBeLessThan(25);
+      expect(control?.ms).toBeLessThan(PROMPT_MS);
+      expect((await slow)[0]?.['after']).toBeLessThan(55);
       await escape.works([CONTROL]);
     });
 
     test('E32: bottles that begin together are apart', async () => {
-      const several = await Promise.all(Array.from({ length: 4 }, () => open('same')));
+      const several = await Promise.all(Array.from({ length: 4 }, () => stage.open('same')));
       expect(new Set(several.map(({ opened }) => opened.slug)).size).toBe(4);
       const authorities = await Promise.all(
         several.map(async (one) => await one.attack([{ do: 'read', path: '/etc/decant/ca.pem' }, CONTROL])),
       );
       expect(new Set(authorities.map(([file]) => file?.received)).size).toBe(4);
       for (const [, control] of authorities) expect(control).toMatchObject({ status: 200 });
-      await Promise.all(several.map(({ opened }) => world.stop(opened.slug)));
+      await Promise.all(several.map(({ opened }) => stage.world.stop(opened.slug)));
     });
 
     test('E27 and E33: without its fence a bottle is closed, and nothing of it stays', async () => {
-      const doomed = await open('doomed');
+      const doomed = await stage.open('doomed');
       const marker = `left-${canary}`;
       const { slug } = doomed.opened;
-      const left = await world.exec({
+      const left = await stage.world.exec({
         slug,
         argv: ['/usr/bin/python3', '/attack/attack.py', marker],
         input: JSON.stringify([{ do: 'linger' }, CONTROL]),
       });
       expect(JSON.parse(left.stdout)).toMatchObject([{ left: true }, { status: 200 }]);
       expect(marked(marker)).not.toHaveLength(0);
-      await world.killSidecar(slug);
+      await stage.world.killSidecar(slug);
       const outcome = await doomed
         .attack([
           { do: 'connect', target: 'allowed.test:443' },
@@ -312,7 +296,7 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
         ])
         .catch(() => 'ended' as const);
       if (outcome !== 'ended') for (const one of outcome) expect(one).toMatchObject({ error: 'ECONNREFUSED' });
-      await world.stop(slug).catch(() => undefined);
+      await stage.world.stop(slug).catch(() => undefined);
       expect(await gone(marker)).toBe(true);
       await other.works([CONTROL]);
     });
@@ -325,7 +309,7 @@ function marked(marker: string): readonly string[] {
 }
 
 async function gone(marker: string): Promise<boolean> {
-  for (let i = 0; i < 100; i++) {
+  for (let i = 0; i < 600; i++) {
     if (marked(marker).length === 0) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

@@ -1,14 +1,11 @@
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 
-import { temporaryDirectory, type TemporaryDirectory } from '../packages/testkit/src/index.ts';
-import { makeAttackImage } from './support/bottle/attack-image.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
-import { Escape } from './support/bottle/escape.ts';
+import { escapeStage } from './support/bottle/escape-stage.ts';
+import type { Escape } from './support/bottle/escape.ts';
 import {
   ABSTRACT_SOCKET,
   ALLOWED,
@@ -22,8 +19,6 @@ import {
   PRIVATE,
   PUBLIC_RESOLVER,
 } from './support/bottle/internet.ts';
-import { POLICY } from './support/bottle/policy.ts';
-import { startWorld, type World } from './support/bottle/start-world.ts';
 
 const get = (host: string, ...more: readonly string[]) =>
   [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
@@ -44,33 +39,13 @@ const proxied = (url: string): Attempt => ({ do: 'get', url });
  */
 describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
   describe.skipIf(!usable)('what is not allowed', () => {
-    const canary = `canary${randomBytes(10).toString('hex')}`;
-    let folder: TemporaryDirectory;
-    let world: World;
+    const stage = escapeStage(backend);
+    const { canary } = stage;
     let escape: Escape;
     let other: Escape;
-    const open = (name: string, more: object = {}) =>
-      world.open({
-        backend,
-        name,
-        directory: join(folder.path, 'bottles'),
-        image,
-        policy: POLICY,
-        environment: { AGENT_TOKEN: `agent-${canary}` },
-        ...more,
-      });
-    let image: ReturnType<typeof makeAttackImage>;
-
     beforeAll(async () => {
-      folder = await temporaryDirectory('decant-escape-');
-      image = makeAttackImage(folder.path);
-      world = await startWorld(folder.path, canary);
-      escape = new Escape(world, await open('escape'), canary);
-      other = new Escape(world, await open('escape'), canary);
-    });
-    afterAll(async () => {
-      await world?.[Symbol.asyncDispose]();
-      await folder?.[Symbol.asyncDispose]();
+      escape = await stage.open('escape');
+      other = await stage.open('escape');
     });
 
     test('E1: clients that pass the proxy by', async () => {
@@ -195,7 +170,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       for (const name of ['rebind-1.wild.test', 'rebind-2.wild.test']) {
         const [again, caught] = [proxied(`https://${name}/`), direct(`https://${name}/`)];
         await escape.works([again, again, caught]);
-        expect((await world.sightings()).names.filter((asked) => asked === name)).toHaveLength(2);
+        expect((await stage.world.sightings()).names.filter((asked) => asked === name)).toHaveLength(2);
       }
       await escape.nothingCameOut();
     });
@@ -267,7 +242,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
     });
 
     test('E15: another bottle', async () => {
-      await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }]);
+      expect(await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }])).toMatchObject([
+        { left: true },
+      ]);
       expect((await other.attack([{ do: 'tcp', address: '127.0.0.1', port: 5555 }]))[0]?.received).toBe('REACHED');
       await escape.refuses(
         [
@@ -368,7 +345,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
 
     test('in all of this nothing reached a listener that counts', async () => {
       await escape.nothingCameOut();
-      const { forbidden } = await world.sightings();
+      const { forbidden } = await stage.world.sightings();
       expect(Object.keys(forbidden).length).toBeGreaterThan(FORBIDDEN_PORTS.length * 8);
     });
   });

@@ -15,7 +15,7 @@ export interface SystemDependency {
 
 /** The Debian packages that the commands of this repository use. To install, to build and for `docs` none is needed. */
 export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
-  { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test'] },
+  { name: 'docker.io', purpose: 'build engine: dockerd with BuildKit inside', groups: ['demo', 'test', 'bench'] },
   { name: 'buildah', purpose: 'build engine without a daemon', groups: ['demo', 'test', 'bench'] },
   { name: 'podman', purpose: 'build engine without a daemon, and containers', groups: ['test'] },
   { name: 'runc', purpose: 'runs the steps of a build', groups: ['demo', 'test', 'bench'] },
@@ -26,17 +26,18 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   {
     name: 'libnbd-bin',
     purpose: 'nbdfuse mounts an image while it streams; nbdinfo and nbdcopy',
-    groups: ['demo', 'test'],
+    groups: ['demo', 'test', 'bench'],
   },
-  { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test'] },
-  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test'] },
+  { name: 'fuse3', purpose: 'unmounting of nbdfuse', groups: ['demo', 'test', 'bench'] },
+  { name: 'iproute2', purpose: 'the bridge of the private Docker daemon of tests', groups: ['test', 'bench'] },
+  { name: 'procps', purpose: 'ps and pgrep: what is left behind', groups: ['test', 'bench'] },
   { name: 'bubblewrap', purpose: 'the sandbox of jail', groups: ['demo', 'test', 'bench'] },
   { name: 'umoci', purpose: 'another flattening of an OCI image, to compare with', groups: ['test', 'bench'] },
   { name: 'skopeo', purpose: 'converts images between formats, to compare with', groups: ['test', 'bench'] },
   { name: 'docker-registry', purpose: 'a registry with passwords', groups: ['test'] },
   { name: 'slirp4netns', purpose: 'the network of rootless builds', groups: ['test'] },
   { name: 'python3-requests', purpose: 'another client of the image-builder', groups: ['test'] },
-  { name: 'openssl', purpose: 'an authority and certificates for servers of tests', groups: ['test'] },
+  { name: 'openssl', purpose: 'an authority and certificates for servers of tests', groups: ['test', 'bench'] },
   {
     name: 'python3',
     purpose: 'the attacks from within bottles, and what the C library reads as an address',

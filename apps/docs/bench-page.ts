@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { verdictOf, type BenchResult } from '../../bench/report.ts';
+import { verdictOf, type BenchResult, type Goal } from '../../bench/report.ts';
 import { write, type SidebarGroup } from './pages.ts';
 
 /** A result as it stands in its file. */
@@ -55,32 +55,48 @@ export function benchPage(result: StoredResult): string {
 }
 
 const BAR = 22;
-const LABELS = 240;
+const LABELS = 260;
+const NUMBERS = 60;
 const WIDTH = 720;
+/** What is met more often than this, or less often than its inverse, ends at the edge. */
+const MOST_TIMES = 64;
 
-/** One bar for each field with a goal: how many times the goal is met; the line is 1. */
+/** How many times a goal is met; less than 1 when it is missed. */
+function timesMet(value: number, { least, most = 0 }: Goal): number {
+  if (least !== undefined) return least === 0 ? 1 : value / least;
+  return value === most ? 1 : value <= 0 ? Number.POSITIVE_INFINITY : most / value;
+}
+
+/**
+ * One bar for each field with a goal: how many times it is met, on a logarithmic scale; those that are missed end left of
+ * the line, which is 1.
+ */
 function plot({ fields, goals }: BenchResult): string {
-  const bars = Object.entries(goals).flatMap(([name, { least, most }]) => {
+  const bars = Object.entries(goals).flatMap(([name, goal]) => {
     const value = fields[name];
-    if (value === null || value === undefined) return [];
-    return [{ name, times: least === undefined ? (most ?? 0) / value : value / least }];
+    return value === null || value === undefined ? [] : [{ name, times: timesMet(value, goal) }];
   });
-  const largest = Math.max(2, ...bars.map(({ times }) => times));
-  const x = (times: number) => LABELS + (times / largest) * (WIDTH - LABELS - 50);
+  const logs = bars.map(({ times }) => Math.log2(Math.min(Math.max(times, 1 / MOST_TIMES), MOST_TIMES)));
+  const [low, high] = [Math.floor(Math.min(-1, ...logs)), Math.ceil(Math.max(1, ...logs))];
+  const x = (log: number) => LABELS + ((log - low) / (high - low)) * (WIDTH - LABELS - NUMBERS);
   const lines = bars.flatMap(({ name, times }, i) => {
     const y = 8 + i * BAR;
+    const [from, to] = [x(Math.min(0, logs[i]!)), x(Math.max(0, logs[i]!))];
     const color = times >= 1 ? '#3a7d44' : '#b3402a';
+    const number = times > MOST_TIMES ? `> ${MOST_TIMES}` : times.toFixed(times < 10 ? 2 : 0);
     return [
       `<text x="${LABELS - 8}" y="${y + 13}" text-anchor="end" fill="currentColor">${name}</text>`,
-      `<rect x="${LABELS}" y="${y}" width="${(x(times) - LABELS).toFixed(1)}" height="16" fill="${color}" />`,
-      `<text x="${(x(times) + 6).toFixed(1)}" y="${y + 13}" fill="currentColor">${times.toFixed(2)}</text>`,
+      `<rect x="${from.toFixed(1)}" y="${y}" width="${Math.max(1, to - from).toFixed(1)}" height="16" fill="${color}" />`,
+      `<text x="${(to + 6).toFixed(1)}" y="${y + 13}" fill="currentColor">${number}</text>`,
     ];
   });
   const height = 16 + bars.length * BAR;
   return [
     `<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label="Measured values as multiples of their goals" font-size="12">`,
     ...lines,
-    `<line x1="${x(1).toFixed(1)}" y1="2" x2="${x(1).toFixed(1)}" y2="${height - 4}" stroke="currentColor" stroke-dasharray="3 3" />`,
+    `<line x1="${x(0).toFixed(1)}" y1="2" x2="${x(0).toFixed(1)}" y2="${height - 4}" stroke="currentColor" stroke-dasharray="3 3" />`,
     '</svg>',
+    '',
+    'How many times each goal is met, on a logarithmic scale. What ends left of the line is missed.',
   ].join('\n');
 }

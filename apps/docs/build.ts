@@ -7,7 +7,7 @@ import { build } from 'vitepress';
 import { isEmptyPackage, workspacePackages } from '../../scripts/workspace.ts';
 import { writeApi } from './api.ts';
 import { benchPages } from './bench-page.ts';
-import { copyFolder, copyPages, errorCodes, gettingStarted, write } from './pages.ts';
+import { copyFolder, copyPages, errorCodes, gettingStarted, security, write } from './pages.ts';
 
 /*
  * Gathers the site in .site/ from pages written here, documents of the repository and the sources, then builds it into
@@ -23,6 +23,8 @@ copyPages(join(here, 'pages'), site);
 const readme = join(root, 'README.md');
 gettingStarted(existsSync(readme) ? readFileSync(readme, 'utf8') : undefined, site);
 errorCodes(site);
+const guides = copyFolder(join(root, 'docs'), site, 'guides', 'Guides', 'None is written yet.');
+security(readFileSync(join(root, 'SECURITY.md'), 'utf8'), site);
 const formats = copyFolder(join(root, 'docs/formats'), site, 'formats', 'Formats', 'No format is written up yet.');
 const decisions = copyFolder(join(root, 'docs/decisions'), site, 'decisions', 'Decisions', 'None is recorded yet.');
 const benchmarks = benchPages(join(root, 'bench/results'), site);
@@ -39,6 +41,8 @@ const packages = workspacePackages()
 const api = await writeApi(packages, site, here);
 const sidebar = [
   { text: 'Getting started', link: '/getting-started' },
+  guides,
+  { text: 'Security', link: '/security' },
   formats,
   { text: 'Error codes', link: '/error-codes' },
   decisions,

@@ -70,6 +70,14 @@ export function gettingStarted(readme: string | undefined, site: string): void {
   );
 }
 
+/** SECURITY.md, without its links to files of the repository. */
+export function security(text: string, site: string): void {
+  write(
+    join(site, 'security.md'),
+    withoutForeignLinks(text, () => false),
+  );
+}
+
 /** A table of every error code, from the table that the code itself uses. */
 export function errorCodes(site: string): void {
   const families = new Map<string, ErrorCode[]>();

@@ -13,6 +13,7 @@ const sidebar = existsSync(SIDEBAR)
 export default defineConfig({
   title: 'decant',
   description: 'From a Dockerfile to a sandbox that runs before its disk has arrived',
+  head: [['link', { rel: 'icon', href: '/favicon.svg', type: 'image/svg+xml' }]],
   srcDir: '.site',
   cleanUrls: true,
   // The links of generated pages that lead to sources stay as text; every other dead link fails the build.
@@ -20,6 +21,7 @@ export default defineConfig({
   themeConfig: {
     nav: [
       { text: 'Getting started', link: '/getting-started' },
+      { text: 'Guides', link: '/guides/' },
       { text: 'Formats', link: '/formats/' },
       { text: 'API', link: '/api/' },
       { text: 'Error codes', link: '/error-codes' },

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
 
 import type { AuditEvent } from '../../../packages/bottle/src/index.ts';
-import { expectRefused, type Attempt, type Outcome } from './escape-case.ts';
+import { expectRefused, PROMPT_MS, type Attempt, type Outcome } from './escape-case.ts';
 import type { World } from './start-world.ts';
 import type { Opened } from './world.ts';
 
@@ -11,7 +11,7 @@ const USERS = ['agent', 'root'] as const;
 /** What must work beside every refusal. */
 const CONTROL: Attempt = { do: 'get', url: 'https://allowed.test/control' };
 /** Longest wait for an event to be written; counters of the kernel are looked at now and then. Milliseconds. */
-const AUDIT_MS = 10_000;
+const AUDIT_MS = 60_000;
 
 /** Attempts to get out of one bottle, and what must be true of them. */
 export class Escape {
@@ -53,7 +53,8 @@ export class Escape {
     const before = (await this.#events()).length;
     const tries = USERS.map(async (user) => {
       const outcomes = await this.attack([...attempts, CONTROL], user);
-      expectRefused(attempts, outcomes.slice(0, -1), rules.length === 0 ? undefined : rules);
+      const prompt = await this.#tryAgainIfSlow(attempts, outcomes.slice(0, -1), user);
+      expectRefused(attempts, prompt, rules.length === 0 ? undefined : rules);
       const control = outcomes.at(-1);
       expect(control, `the control as ${user}: ${JSON.stringify(control)}`).toMatchObject({ status: 200 });
     });
@@ -99,6 +100,24 @@ export class Escape {
   async nothingCameOut(): Promise<void> {
     const { forbidden } = await this.#world.sightings();
     expect(Object.entries(forbidden).filter(([, { connections, bytes }]) => connections > 0 || bytes > 0)).toEqual([]);
+  }
+
+  /** A refusal that waits for a time-out is slow each time; one that a busy machine held up is not. */
+  async #tryAgainIfSlow(
+    attempts: readonly Attempt[],
+    outcomes: readonly Outcome[],
+    user: string,
+  ): Promise<readonly Outcome[]> {
+    let best = outcomes;
+    for (let time = 0; time < 3 && best.some(({ ms }) => ms >= PROMPT_MS); time++) {
+      const slow = [...best.keys()].filter((i) => best[i]!.ms >= PROMPT_MS);
+      const again = await this.attack(
+        slow.map((i) => attempts[i]!),
+        user,
+      );
+      best = best.map((outcome, i) => (slow.includes(i) ? again[slow.indexOf(i)]! : outcome));
+    }
+    return best;
   }
 
   async #events(): Promise<readonly Partial<AuditEvent>[]> {

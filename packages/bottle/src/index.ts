@@ -114,5 +114,6 @@ export { RULES, type Refusal, type RuleId } from './net/refusal.ts';
 export { createResolver, type Lookup, type Resolver, type ResolverOptions } from './net/resolver.ts';
 export { verdict } from './net/verdict.ts';
 export { openFence, openFenceListeners } from './fence/open-fence.ts';
+export { readAudit } from './audit/audit-files.ts';
 export { AuditLog, type AuditLogOptions } from './audit/audit-log.ts';
 export { verifyAudit, type AuditReport } from './audit/verify-audit.ts';

@@ -180,7 +180,7 @@ describe.skipIf(!hasBusybox)('images', () => {
   test('a server, its first key, and the same commands over HTTP', async () => {
     const server = startDecant(['serve', '--port', '0', '--data', join(folder, 'served'), '--json'], {});
     try {
-      await vi.waitFor(() => expect(server.output.stdout).toContain('\n'), { timeout: 60_000, interval: 100 });
+      await vi.waitFor(() => expect(server.output.stdout).toContain('\n'), { timeout: 120_000, interval: 100 });
       const { url, key } = JSON.parse(server.output.stdout) as { url: string; key: string };
       const remote = { DECANT_URL: url, DECANT_API_KEY: key };
       expect(await decant(['image', 'ls'], { DECANT_URL: url })).toMatchObject({ code: 3, stdout: '' });
@@ -196,7 +196,7 @@ describe.skipIf(!hasBusybox)('images', () => {
   test('an image served over NBD until interrupted; its socket is gone afterwards', async () => {
     const socket = join(folder, 'nbd.sock');
     const serving = startDecant(['image', 'serve', 'box', '--socket', socket, '--json'], { DECANT_HOME: home });
-    await vi.waitFor(() => expect(serving.output.stdout).toContain('\n'), { timeout: 60_000, interval: 100 });
+    await vi.waitFor(() => expect(serving.output.stdout).toContain('\n'), { timeout: 120_000, interval: 100 });
     expect(JSON.parse(serving.output.stdout)).toMatchObject({ exportName: 'box:latest' });
     expect(existsSync(socket)).toBe(true);
     serving.child.kill('SIGINT');
@@ -248,7 +248,7 @@ describe.skipIf(!canRun)('[backend:bubblewrap] run', () => {
 
   test('an interrupt ends the command and leaves nothing', async () => {
     const running = startDecant(['run', 'runs', '--', 'sh', '-c', 'echo up; sleep 600'], { DECANT_HOME: home });
-    await vi.waitFor(() => expect(running.output.stdout).toBe('up\n'), { timeout: 60_000, interval: 100 });
+    await vi.waitFor(() => expect(running.output.stdout).toBe('up\n'), { timeout: 120_000, interval: 100 });
     running.child.kill('SIGINT');
     const { code, stderr } = await running.outcome;
     expect({ code, stderr }).toEqual({ code: 130, stderr: 'interrupted\n' });

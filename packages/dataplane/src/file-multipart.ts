@@ -17,14 +17,17 @@ const COPY_BYTES = 4 * 1024 * 1024;
 /** Uploads in parts, under `uploads`: what no key shows until it is complete. */
 export class FileMultipart {
   readonly #writes: FileWrites;
+  readonly #lasting: (key: string) => boolean;
   readonly #completing = new Map<string, Promise<ObjectInfo>>();
 
-  constructor(writes: FileWrites) {
+  /** `lasting`: whether the object of a key survives a loss of power. */
+  constructor(writes: FileWrites, lasting: (key: string) => boolean) {
     this.#writes = writes;
+    this.#lasting = lasting;
   }
 
   async create(key: string): Promise<string> {
-    const temp = await this.#writes.writeTemp((file) => writeAll(file, Buffer.from(key, 'utf8')));
+    const temp = await this.#writes.writeTemp((file) => writeAll(file, Buffer.from(key, 'utf8')), this.#lasting(key));
     const id = newId();
     try {
       await mkdir(this.#writes.path('uploads', id), { mode: 0o700 });
@@ -55,7 +58,7 @@ export class FileMultipart {
       }
       digest = hash.digest();
       await writeAll(file, digest);
-    });
+    }, this.#lasting(key));
     try {
       await rename(temp, this.#writes.path('uploads', uploadId, nameOfPart(partNumber)));
     } catch (error) {
@@ -99,9 +102,10 @@ export class FileMultipart {
     }
     // Past this point a failure loses the upload: the client sends it again.
     try {
-      const sizeBytes = await this.#join(joining, parts);
-      await this.#writes.publish(join(joining, nameOfPart(parts[0]!.partNumber)), to);
-      await this.#remember(uploadId, fingerprint, sizeBytes);
+      const lasting = this.#lasting(key);
+      const sizeBytes = await this.#join(joining, parts, lasting);
+      await this.#writes.publish(join(joining, nameOfPart(parts[0]!.partNumber)), to, lasting);
+      await this.#remember(uploadId, fingerprint, sizeBytes, lasting);
       return { key, sizeBytes };
     } finally {
       await rm(joining, { recursive: true, force: true });
@@ -112,7 +116,7 @@ export class FileMultipart {
    * Appends every part to the first and removes it, so that joining needs the space of one part, not of all.
    * Returns the size of the whole.
    */
-  async #join(folder: string, parts: readonly UploadedPart[]): Promise<number> {
+  async #join(folder: string, parts: readonly UploadedPart[], lasting: boolean): Promise<number> {
     const [first, ...rest] = parts.map(({ partNumber }) => join(folder, nameOfPart(partNumber)));
     const target = await open(first!, 'r+');
     try {
@@ -122,7 +126,7 @@ export class FileMultipart {
         size = await append(target, size, path);
         await removeFile(path);
       }
-      await this.#writes.syncFile(target);
+      if (lasting) await this.#writes.syncFile(target);
       return size;
     } catch (error) {
       throw diskError(error);
@@ -163,10 +167,10 @@ export class FileMultipart {
     return answered;
   }
 
-  async #remember(uploadId: string, fingerprint: string, sizeBytes: number): Promise<void> {
+  async #remember(uploadId: string, fingerprint: string, sizeBytes: number, lasting: boolean): Promise<void> {
     const text = JSON.stringify({ fingerprint, sizeBytes });
     try {
-      const temp = await this.#writes.writeTemp((file) => writeAll(file, Buffer.from(text)));
+      const temp = await this.#writes.writeTemp((file) => writeAll(file, Buffer.from(text)), lasting);
       await rename(temp, this.#writes.path('completed', uploadId));
     } catch {
       // The object is there; only a client that asks a second time would have profited.

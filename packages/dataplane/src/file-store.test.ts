@@ -1,11 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm, utimes, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import type { ObjectStore } from '@decant/core';
 import { objectStoreContract } from '@decant/core/contract';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { createFileObjectStore } from './file-store.ts';
 
@@ -46,6 +46,31 @@ describe('createFileObjectStore', () => {
     for (const area of ['uploads', 'joining', 'temp']) expect(await readdir(join(directory, area))).toEqual([]);
     await store.delete('ns/a/up');
     expect(await readdir(join(directory, 'objects'))).toEqual([]);
+  });
+
+  it('makes durable what must survive a loss of power, and nothing else', async () => {
+    const probe = await open(join(directory, 'probe'), 'w');
+    const prototype = Object.getPrototypeOf(probe) as FileHandle;
+    await probe.close();
+    await rm(join(directory, 'probe'));
+    const synced = [vi.spyOn(prototype, 'datasync'), vi.spyOn(prototype, 'sync')];
+    try {
+      const some = createFileObjectStore({ directory, fsync: (key) => key.startsWith('lasting/') });
+      // Its own folders are made durable whatever is put into them.
+      await some.put('lasting/first', randomBytes(10));
+      const countOf = async (key: string) => {
+        for (const spy of synced) spy.mockClear();
+        await some.put(`${key}/whole`, randomBytes(10));
+        const id = await some.createMultipart(`${key}/parts`);
+        await some.completeMultipart(`${key}/parts`, id, [await some.putPart(`${key}/parts`, id, 1, randomBytes(10))]);
+        expect((await some.get(`${key}/parts`)).length).toBe(10);
+        return synced.map((spy) => spy.mock.calls.length);
+      };
+      expect(await countOf('passing')).toEqual([0, 0]);
+      for (const count of await countOf('lasting')) expect(count).toBeGreaterThanOrEqual(2);
+    } finally {
+      for (const spy of synced) spy.mockRestore();
+    }
   });
 
   it('streams a value larger than what it may hold in memory', async () => {
@@ -89,7 +114,7 @@ describe('createFileObjectStore', () => {
     expect(listed).toEqual([{ key: 'k', sizeBytes: 5 }]);
     await next.put('again', Buffer.from('x'));
     await expect.poll(() => readdir(join(directory, 'uploads'))).toEqual([waiting]);
-    expect(await readdir(join(directory, 'temp'))).toEqual(['b'.repeat(32)]);
+    await expect.poll(() => readdir(join(directory, 'temp'))).toEqual(['b'.repeat(32)]);
   });
 
   it('ignores files it did not write', async () => {

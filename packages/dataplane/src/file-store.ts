@@ -14,8 +14,11 @@ import { piecesOf } from './pieces.ts';
 export interface FileObjectStoreOptions {
   /** The store's own folder; made when it is not there. Nothing else may be kept in it. */
   readonly directory: string;
-  /** `always`: what a call has written survives a loss of power once it returns. `never`: for throw-away stores. */
-  readonly fsync: 'always' | 'never';
+  /**
+   * `always`: what a call has written survives a loss of power once it returns. `never`: for throw-away stores. Or which keys'
+   * objects survive it: of the others any bytes may be lost then, so whoever reads them verifies them.
+   */
+  readonly fsync: 'always' | 'never' | ((key: string) => boolean);
 }
 
 /** Small pieces are collected with the young generation; of large ones tens of megabytes wait for a full collection. */
@@ -27,9 +30,11 @@ const PIECE_BYTES = 64 * 1024;
  * @throws DISK_FULL when the disk is, besides what the port says.
  */
 export function createFileObjectStore(options: FileObjectStoreOptions): ObjectStore {
-  const writes = new FileWrites(resolve(options.directory), options.fsync === 'always');
+  const { fsync } = options;
+  const writes = new FileWrites(resolve(options.directory), fsync !== 'never');
+  const lasting = (key: string) => (typeof fsync === 'function' ? fsync(key) : fsync === 'always');
   const sweeper = new Sweeper(writes);
-  const multipart = new FileMultipart(writes);
+  const multipart = new FileMultipart(writes, lasting);
   const pathOf = (key: string): string => {
     checkKey(key);
     return writes.path('objects', pathOfKey(key));
@@ -46,8 +51,8 @@ export function createFileObjectStore(options: FileObjectStoreOptions): ObjectSt
           await writeAll(file, piece);
           sizeBytes += piece.length;
         }
-      });
-      await writes.publish(temp, to);
+      }, lasting(key));
+      await writes.publish(temp, to, lasting(key));
       return { key, sizeBytes };
     },
     async get(key, { range, signal } = {}) {

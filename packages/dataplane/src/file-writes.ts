@@ -44,15 +44,15 @@ export class FileWrites {
     await this.syncFolder(this.#directory);
   }
 
-  /** A new file under `temp`, filled by `fill`; it is gone again when that fails. Returns its path. */
-  async writeTemp(fill: (file: FileHandle) => Promise<void>): Promise<string> {
+  /** A new file under `temp`, filled by `fill`, durable if `lasting`; it is gone again when that fails. Returns its path. */
+  async writeTemp(fill: (file: FileHandle) => Promise<void>, lasting: boolean): Promise<string> {
     await this.prepare();
     const path = this.path('temp', newId());
     try {
       const file = await open(path, 'wx', 0o600);
       try {
         await fill(file);
-        if (this.#durable) await file.datasync();
+        if (lasting) await this.syncFile(file);
       } finally {
         await file.close();
       }
@@ -64,7 +64,7 @@ export class FileWrites {
   }
 
   /** Makes a finished file visible at `to`, under `objects`, over whatever is there. The file is gone when that fails. */
-  async publish(from: string, to: string): Promise<void> {
+  async publish(from: string, to: string, lasting: boolean): Promise<void> {
     const folder = dirname(to);
     try {
       for (let attempt = 1; ; attempt++) {
@@ -78,7 +78,7 @@ export class FileWrites {
           if (!raced || attempt === FOLDER_RACES) throw error;
         }
       }
-      await this.syncUpwards(folder);
+      if (lasting) await this.syncUpwards(folder);
     } catch (error) {
       await removeFile(from);
       throw diskError(error);

@@ -119,6 +119,6 @@ export function createMemoryObjectStore(): ObjectStore {
 
 async function gather(body: ObjectBody, signal?: AbortSignal): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  for await (const piece of piecesOf(body, signal)) pieces.push(piece.slice());
+  for await (const piece of piecesOf(body, signal)) pieces.push(new Uint8Array(piece));
   return concatBytes(pieces);
 }

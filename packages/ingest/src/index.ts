@@ -9,5 +9,6 @@ export {
   namespacePrefix,
   packKey,
   recordKey,
+  isStagingKey,
   stagingPrefix,
 } from './object-keys.ts';

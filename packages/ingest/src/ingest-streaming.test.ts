@@ -1,5 +1,6 @@
 import { createImageReader, createPackSource, parseLocator, parseManifest } from '@decant/cas';
 import { PAGE_BYTES, type ChunkFrame, type ObjectStore } from '@decant/core';
+import { setImmediate } from 'node:timers/promises';
 import { zstdCompressSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -146,6 +147,40 @@ describe('what is in order', () => {
       expect(result.message).toBe('cut');
       expect(allowed).toBeLessThan(10);
     }
+    expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
+  });
+
+  it('fills a pack while the one before is made durable, and does not lose a failure of that', async () => {
+    // 40 MiB that do not compress: three packs at rest.
+    const image = imageOf(
+      bench,
+      Array.from({ length: 40 }, (_, i) => noise(i + 1, 256)),
+    );
+    const context = bench.context();
+    await stageImage(context, image);
+    let packs = 0;
+    let readWhileStoring = 0;
+    let storing = 0;
+    const store: ObjectStore = {
+      ...bench.store,
+      get: (key, options) => ((readWhileStoring += storing), bench.store.get(key, options)),
+      put: async (key, body, options) => {
+        if (!key.includes('/packs/')) return bench.store.put(key, body, options);
+        await bench.store.put(key, body, options);
+        packs++;
+        storing++;
+        for (let turns = 0; turns < 200 && readWhileStoring === 0; turns++) await setImmediate();
+        storing--;
+        throw new Error('cut');
+      },
+    };
+    // What is at rest is not written again: each time the next pack is the one that fails.
+    for (let count = 1; count <= 3; count++) {
+      await expect(admit({ ...context, store }, image)).rejects.toThrow('cut');
+      expect(packs).toBe(count);
+    }
+    expect(readWhileStoring).toBeGreaterThan(0);
+    expect((await admit({ ...context, store }, image)).packs.length).toBe(3);
     expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
   });
 

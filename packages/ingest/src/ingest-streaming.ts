@@ -180,7 +180,7 @@ function checkingReader(manifest: Manifest, staged: StagedChunks, locations: Chu
 /** Verifies every staged chunk and writes those that are new; `locations` knows them afterwards. */
 async function writePacks(manifest: Manifest, staged: StagedChunks, locations: ChunkLocations, context: IngestContext) {
   const { hash, codec, onProgress, signal } = context;
-  const writer = new RestPackWriter(context);
+  await using writer = new RestPackWriter(context);
   let chunksNew = 0;
   let newBytes = 0;
   let storedBytes = 0;

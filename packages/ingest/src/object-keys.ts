@@ -9,6 +9,11 @@ export function stagingPrefix(namespace: Namespace, build: BuildId): string {
   return `${namespacePrefix(namespace)}staging/${build}`;
 }
 
+/** Whether a key is one of what builders have staged, in any namespace. */
+export function isStagingKey(key: string): boolean {
+  return /^ns\/[^/]+\/staging\//.test(key);
+}
+
 export function manifestKey(namespace: Namespace, image: ImageId): string {
   return `${namespacePrefix(namespace)}manifests/${imageIdDigits(image)}`;
 }

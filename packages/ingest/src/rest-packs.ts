@@ -1,4 +1,4 @@
-import { createPackBuilder, type PackBuilder } from '@decant/cas';
+import { createPackBuilder, type FinishedPack, type PackBuilder } from '@decant/cas';
 import { MIB, type ChunkFrame } from '@decant/core';
 
 import type { IngestContext, WrittenPack } from './admission.ts';
@@ -7,8 +7,11 @@ import { packKey } from './object-keys.ts';
 /** Bytes at which a pack at rest is closed: it is held in memory until its digest, and so its key, is known. */
 const REST_PACK_BYTES = 16 * MIB;
 
-/** Writes packs at rest from frames that were verified, in the order they come. */
-export class RestPackWriter {
+/**
+ * Writes packs at rest from frames that were verified, in the order they come. While the store makes one durable, the next
+ * is filled. Disposing of it waits for what is on its way.
+ */
+export class RestPackWriter implements AsyncDisposable {
   readonly #context: IngestContext;
   readonly #packs: WrittenPack[] = [];
   #builder: PackBuilder;
@@ -18,6 +21,8 @@ export class RestPackWriter {
    */
   readonly #buffer = new Uint8Array(REST_PACK_BYTES);
   #filled = 0;
+  /** The pack before, on its way into the store. */
+  #storing: Promise<void> = Promise.resolve();
 
   constructor(context: IngestContext) {
     this.#context = context;
@@ -35,26 +40,43 @@ export class RestPackWriter {
 
   async finish(): Promise<readonly WrittenPack[]> {
     if (this.#builder.count > 0) await this.#close();
+    await this.#storing;
     return this.#packs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#storing.catch(() => undefined);
   }
 
   #newBuilder(): PackBuilder {
     return createPackBuilder({ hash: this.#context.hash, maxBytes: REST_PACK_BYTES });
   }
 
+  /** Gives the open pack to the store; its buffer can be filled again afterwards. */
   async #close(): Promise<void> {
-    const { store, namespace, signal } = this.#context;
-    const { bytes, table, digest } = this.#builder.finish();
-    const pieces = [this.#buffer.subarray(0, this.#filled), bytes];
+    const finished = this.#builder.finish();
+    const pieces = [this.#buffer.subarray(0, this.#filled), finished.bytes];
     this.#builder = this.#newBuilder();
+    await this.#storing;
+    const taken = Promise.withResolvers<void>();
+    this.#storing = this.#store(finished, iterate(pieces, taken.resolve)).finally(taken.resolve);
+    // Whoever awaits it next gets its failure; until then it must not count as unhandled.
+    this.#storing.catch(() => undefined);
+    await taken.promise;
+    this.#filled = 0;
+  }
+
+  async #store({ table, digest }: FinishedPack, body: AsyncIterable<Uint8Array>): Promise<void> {
+    const { store, namespace, signal } = this.#context;
     const key = packKey(namespace, digest);
     // The key names the bytes: an object that has it is this one.
-    const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, iterate(pieces), { signal }));
-    this.#filled = 0;
+    const { sizeBytes } = (await store.head(key, { signal })) ?? (await store.put(key, body, { signal }));
     this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }
 }
 
-async function* iterate(pieces: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+/** The pieces; `onTaken` is called when the last one has been used. */
+async function* iterate(pieces: readonly Uint8Array[], onTaken: () => void): AsyncGenerator<Uint8Array> {
   yield* pieces;
+  onTaken();
 }

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rmdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError, errnoOf, sleep } from '@decant/core';
-import { processStart } from '@decant/core/node';
+import { processNamespace, processStart } from '@decant/core/node';
 
 export interface GroupLimits {
   /** Memory with the page cache, in bytes; swap is not used. */
@@ -50,8 +50,15 @@ const PERIOD_US = 100_000;
 /** How long the kernel may take to let go of processes that were killed, in milliseconds. */
 const REMOVE_MS = 3000;
 
-/* decant-PID-START-RANDOM: the process that made it, so that what killed processes left can be removed. */
-const NAME = /^decant-(\d+)-(\d+)-[0-9a-f]{8}$/;
+export const CONTROL_GROUPS_HINT = 'Run as root, where the control groups memory, pids and cpu can be written to.';
+
+/*
+ * decant-NAMESPACE-PID-START-RANDOM: the process that made it, and the process namespace its number is of, so that what killed
+ * processes left can be removed, and nothing of those that only cannot be seen from here, such as those outside of a container.
+ */
+const NAME = /^decant-(\d+)-(\d+)-(\d+)-[0-9a-f]{8}$/;
+/** Age after which a group goes although it cannot be told whether its process lives: an empty one, at most. */
+const FORGOTTEN_MS = 24 * 60 * 60 * 1000;
 
 /**
  * Makes control groups (version 1, 2 or both mixed) with these limits. What processes that are gone left is removed.
@@ -59,7 +66,8 @@ const NAME = /^decant-(\d+)-(\d+)-[0-9a-f]{8}$/;
  */
 export async function openControlGroup(limits: GroupLimits): Promise<ControlGroup> {
   const found = await hierarchies();
-  const name = `decant-${process.pid}-${(await processStart(process.pid)) ?? 0}-${randomBytes(4).toString('hex')}`;
+  const [namespace, start] = await Promise.all([processNamespace(), processStart(process.pid)]);
+  const name = `decant-${namespace}-${process.pid}-${start ?? 0}-${randomBytes(4).toString('hex')}`;
   const places = new Map<string, Hierarchy>();
   const of = (controller: Controller) => {
     const hierarchy = found.get(controller);
@@ -68,9 +76,8 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   for (const controller of CONTROLLERS) {
     const place = of(controller);
     if (place === undefined) {
-      if (controller === 'cpuacct' && found.get('cpu')?.version === 2) continue;
-      if (controller === 'freezer') continue;
-      throw unavailable(`there is no control group for ${controller}`);
+      if (isNeeded(controller, found)) throw unavailable(`there is no control group for ${controller}`);
+      continue;
     }
     places.set(place.path, place);
   }
@@ -79,19 +86,16 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   // Every group of version 2 can be frozen.
   const freezing = of('freezer') ?? [...places.values()].find(({ version }) => version === 2);
   try {
-    for (const parent of new Set([...found.values()].map(({ path }) => path))) await removeLeftovers(parent);
-    for (const path of places.keys()) await mkdir(path);
+    const parents = [...new Set([...found.values()].map(({ path }) => path))];
+    await allEnded([...parents.map(removeLeftovers), ...[...places.keys()].map((path) => mkdir(path))]);
     const quota = Math.max(1000, Math.round(limits.cpus * PERIOD_US));
-    if (memory.version === 2) {
-      await writeFile(join(memory.path, 'memory.max'), String(limits.memoryBytes));
-      await writeIfThere(join(memory.path, 'memory.swap.max'), '0');
-    } else {
-      await writeFile(join(memory.path, 'memory.limit_in_bytes'), String(limits.memoryBytes));
-      await writeIfThere(join(memory.path, 'memory.memsw.limit_in_bytes'), String(limits.memoryBytes));
-    }
-    await writeFile(join(pids.path, 'pids.max'), String(limits.processes));
-    if (cpu.version === 2) await writeFile(join(cpu.path, 'cpu.max'), `${quota} ${PERIOD_US}`);
-    else await writeFile(join(cpu.path, 'cpu.cfs_quota_us'), String(quota));
+    await allEnded([
+      limitMemory(memory, limits.memoryBytes),
+      writeFile(join(pids.path, 'pids.max'), String(limits.processes)),
+      cpu.version === 2
+        ? writeFile(join(cpu.path, 'cpu.max'), `${quota} ${PERIOD_US}`)
+        : writeFile(join(cpu.path, 'cpu.cfs_quota_us'), String(quota)),
+    ]);
   } catch (error) {
     for (const path of places.keys()) await rmdir(path).catch(() => undefined);
     throw unavailable(error instanceof Error ? error.message : String(error), error);
@@ -121,6 +125,42 @@ export async function openControlGroup(limits: GroupLimits): Promise<ControlGrou
   };
 }
 
+async function limitMemory({ version, path }: Hierarchy, bytes: number): Promise<void> {
+  if (version === 2) {
+    await writeFile(join(path, 'memory.max'), String(bytes));
+    await writeIfThere(join(path, 'memory.swap.max'), '0');
+  } else {
+    await writeFile(join(path, 'memory.limit_in_bytes'), String(bytes));
+    await writeIfThere(join(path, 'memory.memsw.limit_in_bytes'), String(bytes));
+  }
+}
+
+/** All of them have ended when this settles, so that what one made can be removed when another failed. */
+async function allEnded(works: readonly Promise<unknown>[]): Promise<void> {
+  await Promise.allSettled(works);
+  await Promise.all(works);
+}
+
+/** The controllers that {@link openControlGroup} needs and would not have, as far as can be told without making a group. */
+export async function missingControllers(): Promise<readonly string[]> {
+  const found = await hierarchies();
+  const missing: Controller[] = [];
+  for (const controller of CONTROLLERS) {
+    if (!isNeeded(controller, found)) continue;
+    const place = found.get(controller);
+    const usable = place !== undefined && (await access(place.path, constants.W_OK).then(yes, no));
+    if (!usable) missing.push(controller);
+  }
+  return missing;
+}
+
+const yes = () => true;
+const no = () => false;
+
+function isNeeded(controller: Controller, found: ReadonlyMap<Controller, Hierarchy>): boolean {
+  return controller !== 'freezer' && !(controller === 'cpuacct' && found.get('cpu')?.version === 2);
+}
+
 /** Removes the groups of processes that have ended without it. Those of living ones stay. */
 export async function removeControlGroups(): Promise<void> {
   const parents = new Set([...(await hierarchies()).values()].map(({ path }) => path));
@@ -128,7 +168,7 @@ export async function removeControlGroups(): Promise<void> {
 }
 
 async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
-  const found = new Map<Controller, Hierarchy>();
+  const found = new Map<Controller, Hierarchy | Promise<Hierarchy>>();
   const [mounts, own] = await Promise.all([
     readFile('/proc/self/mounts', 'utf8').catch(() => ''),
     readFile('/proc/self/cgroup', 'utf8').catch(() => ''),
@@ -138,7 +178,10 @@ async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
     if (type === 'cgroup') {
       for (const controller of CONTROLLERS) {
         if (!options.split(',').includes(controller)) continue;
-        found.set(controller, { version: 1, path: await ownGroup(path, controller, own) });
+        found.set(
+          controller,
+          ownGroup(path, controller, own).then((group) => ({ version: 1, path: group })),
+        );
       }
     } else if (type === 'cgroup2') {
       const enabled = await enable(path);
@@ -147,7 +190,7 @@ async function hierarchies(): Promise<ReadonlyMap<Controller, Hierarchy>> {
       }
     }
   }
-  return found;
+  return new Map(await Promise.all([...found].map(async ([name, hierarchy]) => [name, await hierarchy] as const)));
 }
 
 /** The group this process is in, so that whatever limits it counts below as well; the root when it is not shown. */
@@ -184,6 +227,7 @@ async function writeIfThere(file: string, text: string): Promise<void> {
 
 async function removeGroup(path: string): Promise<void> {
   const deadline = performance.now() + REMOVE_MS;
+  let pauseMs = 1;
   for (;;) {
     try {
       await rmdir(path);
@@ -193,23 +237,32 @@ async function removeGroup(path: string): Promise<void> {
       // The next run removes it; an empty group costs nothing.
       if (errnoOf(error) !== 'EBUSY' || performance.now() > deadline) return;
     }
-    await sleep(20);
+    await sleep(pauseMs);
+    pauseMs = Math.min(2 * pauseMs, 20);
   }
 }
 
 async function removeLeftovers(parent: string): Promise<void> {
+  const here = await processNamespace();
   for (const name of await readdir(parent)) {
-    const [, pid, start] = NAME.exec(name) ?? [];
-    if (pid === undefined || (await processStart(Number(pid))) === start) continue;
+    const [, namespace, pid, start] = NAME.exec(name) ?? [];
+    if (pid === undefined) continue;
+    const lives = namespace === here ? (await processStart(Number(pid))) === start : await isFresh(join(parent, name));
+    if (lives) continue;
     // What was frozen when its maker was killed waits to end.
     await writeFile(join(parent, name, 'freezer.state'), 'THAWED', { flag: 'r+' }).catch(() => undefined);
     await rmdir(join(parent, name)).catch(() => undefined);
   }
 }
 
+async function isFresh(path: string): Promise<boolean> {
+  const info = await stat(path).catch(() => undefined);
+  return info === undefined || Date.now() - info.mtimeMs < FORGOTTEN_MS;
+}
+
 function unavailable(why: string, cause?: unknown): DecantError {
   return new DecantError('JAIL_UNAVAILABLE', `Memory and processes cannot be limited on this machine: ${why}.`, {
-    hint: 'Run as root, where the control groups memory, pids and cpu can be written to.',
+    hint: CONTROL_GROUPS_HINT,
     ...(cause === undefined ? {} : { cause }),
   });
 }

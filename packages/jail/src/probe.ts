@@ -3,6 +3,7 @@ import { access, constants, readFile } from 'node:fs/promises';
 import { DecantError, isDecantError } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 
+import { CONTROL_GROUPS_HINT, missingControllers } from './cgroup.ts';
 import { PERL_MOUNTS } from './perl-mounts.ts';
 
 export interface JailCheck {
@@ -15,7 +16,7 @@ export interface JailCheck {
 }
 
 export interface JailReport {
-  /** Whether {@link runImage} can stream an image here, now, as this user. */
+  /** Whether {@link openSandbox} can stream an image here, now, as this user. It needs no `control groups`; limits do. */
   readonly ok: boolean;
   readonly checks: readonly JailCheck[];
 }
@@ -35,7 +36,7 @@ const PROGRAMS: readonly Program[] = [
 ];
 const NBDFUSE: Program = { name: 'nbdfuse', debian: 'libnbd-bin and fuse3' };
 
-/** What this machine can do of what {@link runImage} and {@link runConfinedTool} need. Changes nothing on it. */
+/** What this machine can do of what {@link openSandbox} and {@link runConfinedTool} need. Changes nothing on it. */
 export async function probeJail(options: { readonly signal?: AbortSignal | undefined } = {}): Promise<JailReport> {
   const { signal } = options;
   signal?.throwIfAborted();
@@ -57,7 +58,7 @@ export async function probeJail(options: { readonly signal?: AbortSignal | undef
   const have = (name: string) => required.some((check) => check.name === name && check.ok);
   if (isRoot && have('perl') && have('unshare') && have('user namespaces')) required.push(await idmap(signal));
   const ok = required.every((check) => check.ok);
-  return { ok, checks: [...required, await cgroups()] };
+  return { ok, checks: [...required, await controlGroups()] };
 }
 
 /** What was found to be there before: programs and filesystems do not go away while a process runs. */
@@ -92,6 +93,15 @@ export async function requireRunner(filesystemName: string, overNbd: boolean): P
     hint: `${[...new Set(missing.map((check) => check.mend))].join(' ')} ${instead}`,
     details: { missing },
   });
+}
+
+/** Whether write layers can be volumes of their own here, which takes mkfs.ext4 and loop devices. */
+export async function canHaveVolumes(): Promise<boolean> {
+  const loops = access('/dev/loop-control', constants.R_OK | constants.W_OK).then(
+    () => true,
+    () => false,
+  );
+  return (await findProgram('mkfs.ext4')) !== undefined && (await loops);
 }
 
 async function programCheck({ name, debian }: Program): Promise<JailCheck> {
@@ -154,12 +164,12 @@ async function idmap(signal: AbortSignal | undefined): Promise<JailCheck> {
   return { name, ok: false, why, mend: 'Use Linux 6.3 or later, with the right to mount.' };
 }
 
-async function cgroups(): Promise<JailCheck> {
-  const name = 'cgroup v2';
-  const line = (await readFile('/proc/self/mounts', 'utf8')).split('\n').find((mount) => mount.startsWith('cgroup2 '));
-  if (line?.split(' ')[1] === '/sys/fs/cgroup') return { name, ok: true };
-  const why = 'The machine has no unified cgroup hierarchy; limits are by process instead.';
-  return { name, ok: false, why, mend: 'Boot with systemd.unified_cgroup_hierarchy=1. Nothing depends on it yet.' };
+async function controlGroups(): Promise<JailCheck> {
+  const name = 'control groups';
+  const missing = await missingControllers();
+  if (missing.length === 0) return { name, ok: true };
+  const why = `Nothing can be limited by the control group${missing.length === 1 ? '' : 's'} ${missing.join(', ')}.`;
+  return { name, ok: false, why, mend: CONTROL_GROUPS_HINT };
 }
 
 async function reasonOfFailure(command: string, args: readonly string[], signal: AbortSignal | undefined) {

@@ -83,7 +83,7 @@ export class ArchiveIndex {
   }
 
   read(member: Member, options: ReadOptions = {}): AsyncIterable<Uint8Array> {
-    return readRange(this.#file, member.offset, member.sizeBytes, options.signal);
+    return readRange(this.#file, member.offset, member.sizeBytes, options);
   }
 
   /** A whole small member. */

@@ -5,7 +5,7 @@ import { limitError } from './limits.ts';
 import type { Descriptor } from './documents.ts';
 
 export interface ReadOptions {
-  /** The reader is done with each piece when it asks for the next: what was unpacked may then be given up at once. */
+  /** The reader is done with each piece when it asks for the next: the memory may then be used again, or be given up. */
   readonly lend?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }

@@ -1,14 +1,11 @@
 import { constants, createGunzip, createZstdDecompress, type Gunzip, type ZstdDecompress } from 'node:zlib';
 
-import { DecantError, isDecantError, releaseBytes } from '@decant/core';
-
 import type { ReadOptions } from './blob-source.ts';
 import { StreamCursor } from './byte-cursor.ts';
+import { createBuffers, Decoding, INPUT_BYTES, OUTPUT_BYTES, type DecodingBuffers } from './decoding.ts';
 import { zstdFrames } from './zstd-frames.ts';
 
 export type Compression = 'none' | 'gzip' | 'zstd';
-
-const OUTPUT_BYTES = 256 * 1024;
 
 /**
  * The plain bytes of a compressed stream: all members of gzip, all frames of zstd. The source is always read
@@ -26,17 +23,18 @@ export async function* decompress(
     return;
   }
   if (compression === 'gzip') {
-    yield* through(source, createGunzip({ chunkSize: OUTPUT_BYTES }), options);
+    yield* through(source, createGunzip({ chunkSize: OUTPUT_BYTES }), createBuffers(options));
     return;
   }
   const cursor = new StreamCursor(source, options.signal);
+  const buffers = createBuffers(options);
   const windowLog = Math.min(31, Math.max(10, Math.ceil(Math.log2(options.zstdWindowBytes))));
   try {
     for await (const frame of zstdFrames(cursor, options.zstdWindowBytes)) {
       yield* through(
         frame.bytes,
         createZstdDecompress({ chunkSize: OUTPUT_BYTES, params: { [constants.ZSTD_d_windowLogMax]: windowLog } }),
-        options,
+        buffers,
       );
     }
   } finally {
@@ -44,60 +42,69 @@ export async function* decompress(
   }
 }
 
-/** Feeds a source through one decoder; whatever ends first, both are given up and nothing is left running. */
+/**
+ * Feeds a source through one decoder, which works on one part while the reader has what came of the one before. Whatever
+ * ends first, both are given up and nothing is left running.
+ */
 async function* through(
   source: AsyncIterable<Uint8Array>,
   decoder: Gunzip | ZstdDecompress,
-  { lend = false }: ReadOptions,
+  buffers: DecodingBuffers,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  let fedBytes = 0;
-  let allFed = false;
-  let sourceFailure: { readonly error: unknown } | undefined;
-  const closed = new Promise<void>((resolve) => decoder.once('close', resolve));
-  const feed = async () => {
-    try {
-      for await (const piece of source) {
-        if (decoder.destroyed || decoder.readableEnded) return;
-        fedBytes += piece.length;
-        if (!decoder.write(piece)) {
-          await Promise.race([new Promise<void>((resolve) => decoder.once('drain', resolve)), closed]);
-        }
-      }
-      allFed = true;
-      if (!decoder.destroyed) decoder.end();
-    } catch (error) {
-      sourceFailure = { error };
-      decoder.destroy();
-    }
-  };
-  const feeding = feed();
-  let decoderFailure: { readonly error: unknown } | undefined;
+  const parts = partsOf(source, buffers.input);
+  const work = new Decoding(decoder, buffers.output);
+  let next = ahead(parts);
+  let held: Uint8Array | undefined;
   try {
-    for await (const piece of decoder as AsyncIterable<Uint8Array>) {
-      yield piece;
-      // The decoder has done with a buffer that is full; left to the collector, a gigabyte of them costs it seconds.
-      if (lend) releaseBytes(piece);
+    for (let ended = false; !ended;) {
+      const part = await next;
+      ended = part.done === true;
+      if (part.done === true) {
+        work.end();
+      } else {
+        work.begin(part.value);
+        next = ahead(parts);
+      }
+      for (;;) {
+        // What the part before gave lies in the buffer that is not written to now.
+        if (held !== undefined) yield* work.lend(held);
+        held = await work.output();
+        if (held === undefined || work.finished()) break;
+      }
     }
+    if (held !== undefined) yield* work.lend(held);
   } catch (error) {
-    decoderFailure = { error };
+    // A source that failed is the reason, whatever its decoder says.
+    await next;
+    throw error;
   } finally {
     decoder.destroy();
-    await feeding;
-  }
-  if (sourceFailure !== undefined) throw sourceFailure.error;
-  if (decoderFailure !== undefined) throw brokenData(decoderFailure.error, decoder.bytesWritten);
-  if (!allFed || decoder.bytesWritten < fedBytes) {
-    throw brokenData(new Error('there is something after the end of the compressed data'), decoder.bytesWritten);
+    await next.catch(() => undefined);
+    await parts.return();
   }
 }
 
-function brokenData(error: unknown, offset: number): unknown {
-  if (isDecantError(error)) return error;
-  const what = error instanceof Error ? error.message : String(error);
-  return new DecantError('LAYER_INVALID', `The compressed layer is broken near byte ${offset}: ${what}.`, {
-    details: { offset },
-    cause: error,
-  });
+/** The next part, asked for now and awaited later. */
+function ahead(parts: AsyncGenerator<Uint8Array, void, undefined>): Promise<IteratorResult<Uint8Array, void>> {
+  const next = parts.next();
+  next.catch(() => undefined);
+  return next;
+}
+
+/** Copies of what the source gives, in two buffers by turns: a part is good until the next but one is asked for. */
+async function* partsOf(
+  source: AsyncIterable<Uint8Array>,
+  buffers: DecodingBuffers['input'],
+): AsyncGenerator<Uint8Array, void, undefined> {
+  let count = 0;
+  for await (const piece of source) {
+    for (let at = 0; at < piece.length; at += INPUT_BYTES) {
+      const from = piece.subarray(at, at + INPUT_BYTES);
+      const part = buffers[count++ % 2]!.subarray(0, from.length);
+      part.set(from);
+      yield part;
+    }
+  }
 }
 
 /** How data is compressed, by its first four bytes. */

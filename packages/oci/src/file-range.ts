@@ -2,26 +2,29 @@ import type { FileHandle } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
 
+import type { ReadOptions } from './blob-source.ts';
 import type { ByteCursor } from './byte-cursor.ts';
 
 const PIECE_BYTES = 256 * 1024;
 
-/** A range of an open file in pieces. @throws OCI_SOURCE_INVALID when the file is shorter than it was. */
+/** A range of an open file in pieces, lent ones all in the same memory. @throws OCI_SOURCE_INVALID when the file is shorter than it was. */
 export async function* readRange(
   file: FileHandle,
   start: number,
   lengthBytes: number,
-  signal?: AbortSignal,
+  { lend = false, signal }: ReadOptions = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
+  let memory: Uint8Array | undefined;
   for (let done = 0; done < lengthBytes;) {
     signal?.throwIfAborted();
     const want = Math.min(PIECE_BYTES, lengthBytes - done);
-    const { bytesRead, buffer } = await file.read(Buffer.allocUnsafeSlow(want), 0, want, start + done);
+    const { bytesRead, buffer } = await file.read((memory ??= new Uint8Array(PIECE_BYTES)), 0, want, start + done);
     if (bytesRead === 0) {
       throw new DecantError('OCI_SOURCE_INVALID', 'A file of the image became shorter while it was read.');
     }
     done += bytesRead;
     yield buffer.subarray(0, bytesRead);
+    if (!lend) memory = undefined;
   }
 }
 

@@ -140,7 +140,7 @@ describe('a layer', () => {
     })();
     expect(await failure(reading)).toBe('LIMIT_EXCEEDED');
     expect(bytes).toBeLessThanOrEqual(256 * 1024 * 1024);
-  }, 30_000);
+  });
 
   it('bounds the unpacked bytes and the zstd window', async () => {
     const limits = { layerBytes: 100_000 };
@@ -192,12 +192,14 @@ describe('a layer whose pieces are lent', () => {
     ['gzip', gzipSync(long)],
     ['zstd', zstdCompressSync(long)],
   ] as const)(
-    'gives up %s pieces that were read, and a cursor on it knows where it is',
+    'uses the memory of %s pieces that were read again, and a cursor on it knows where it is',
     async (compression, stored) => {
-      const kept: Uint8Array[] = [];
+      const kept = new Set<ArrayBufferLike>();
+      let pieces = 0;
       async function* seen() {
         for await (const piece of layer(long, stored, compression, { pieceBytes: 1 << 20 }).open({ lend: true })) {
-          kept.push(piece);
+          kept.add(piece.buffer);
+          pieces++;
           yield piece;
         }
       }
@@ -208,7 +210,7 @@ describe('a layer whose pieces are lent', () => {
         expect(cursor.offset).toBe(Math.min(at + 200_004, long.length));
       }
       await cursor.drain();
-      expect(kept.some(({ length }) => length === 0)).toBe(true);
+      expect(kept.size).toBeLessThan(pieces);
     },
   );
 

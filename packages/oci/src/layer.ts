@@ -108,7 +108,8 @@ async function* decompressAs(
     while (length < MAGIC_BYTES) {
       const next = await pieces.next();
       if (next.done === true) break;
-      start.push(next.value.slice());
+      // A copy, which `slice` of a Buffer is not.
+      start.push(new Uint8Array(next.value));
       length += next.value.length;
     }
     async function* all(): AsyncGenerator<Uint8Array> {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { DecantError, errnoOf, quote } from '@decant/core';
 
-import { tooLarge, type BlobSource } from './blob-source.ts';
+import { tooLarge, type BlobSource, type ReadOptions } from './blob-source.ts';
 import { digestHex } from './digest.ts';
 import { readRange } from './file-range.ts';
 import type { OciImage, OpenImageOptions } from './image.ts';
@@ -62,7 +62,7 @@ function directorySource(directory: string): BlobSource {
       const path = pathOf(digest);
       const sizeBytes = await fileSize(path);
       if (sizeBytes === undefined) throw new DecantError('OCI_INVALID', `There is no blob ${digest} any more.`);
-      yield* readFileFrom(path, sizeBytes, options.signal);
+      yield* readFileFrom(path, sizeBytes, options);
     },
   };
 }
@@ -80,7 +80,7 @@ async function fileSize(path: string): Promise<number | undefined> {
   throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is not a regular file.`);
 }
 
-async function* readFileFrom(path: string, sizeBytes: number, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+async function* readFileFrom(path: string, sizeBytes: number, options?: ReadOptions): AsyncGenerator<Uint8Array> {
   let file;
   try {
     file = await open(path, 'r');
@@ -88,7 +88,7 @@ async function* readFileFrom(path: string, sizeBytes: number, signal?: AbortSign
     throw unreadable(path, error);
   }
   try {
-    yield* readRange(file, 0, sizeBytes, signal);
+    yield* readRange(file, 0, sizeBytes, options);
   } finally {
     await file.close();
   }

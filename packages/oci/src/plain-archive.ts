@@ -17,7 +17,7 @@ export async function* readPlainArchive(
   path: string,
   options: ReadOptions & { readonly limits?: Partial<OciLimits> | undefined } = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const { signal } = options;
+  const { lend, signal } = options;
   const limits = { ...DEFAULT_OCI_LIMITS, ...options.limits };
   const file = await openRegular(path);
   try {
@@ -27,8 +27,9 @@ export async function* readPlainArchive(
     const { layerBytes, layerRatio, zstdWindowBytes } = limits;
     const cap = Math.min(layerBytes, Math.max(RATIO_FLOOR_BYTES, layerRatio * size));
     let total = 0;
-    for await (const piece of decompress(readRange(file, 0, size, signal), detectCompression(start), {
+    for await (const piece of decompress(readRange(file, 0, size, { lend, signal }), detectCompression(start), {
       zstdWindowBytes,
+      lend,
       signal,
     })) {
       total += piece.length;

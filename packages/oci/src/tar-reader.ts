@@ -99,7 +99,7 @@ async function gatherMetadata(
   const start = cursor.offset;
   for (;;) {
     const headerOffset = cursor.offset;
-    const headerBlock = (await cursor.take(BLOCK_BYTES)).slice();
+    let headerBlock = await cursor.take(BLOCK_BYTES);
     const atEnd = headerBlock.length === 0 || (headerBlock.length === BLOCK_BYTES && isZeroBlock(headerBlock));
     if (!atEnd && headerBlock.length < BLOCK_BYTES) throw tarError('the archive ends inside a header', headerOffset);
     if (atEnd) {
@@ -108,6 +108,8 @@ async function gatherMetadata(
       return { header: undefined, headerBlock, headerOffset, own, longName, longLink };
     }
     const header = parseHeader(headerBlock, headerOffset);
+    // The one kind of which more is read, after what follows it.
+    if (header.type === 'S') headerBlock = new Uint8Array(headerBlock);
     if (!'xXgLK'.includes(header.type)) return { header, headerBlock, headerOffset, own, longName, longLink };
     metadataBytes += BLOCK_BYTES + header.size;
     if (metadataBytes > limits.metadataBytes) {

@@ -67,7 +67,7 @@ async function readFrameHeader(
   if ((descriptor & 0x08) !== 0) throw broken('a zstd frame uses a reserved bit', offset + 4);
   const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
   const sizeBytes = [single ? 1 : 0, 2, 4, 8][descriptor >> 6]!;
-  const rest = (await exactly(cursor, (single ? 0 : 1) + dictionaryBytes + sizeBytes)).slice();
+  const rest = new Uint8Array(await exactly(cursor, (single ? 0 : 1) + dictionaryBytes + sizeBytes));
   const dictionary = rest.subarray(single ? 0 : 1, (single ? 0 : 1) + dictionaryBytes);
   if (dictionary.some((byte) => byte !== 0)) throw broken('a zstd frame needs a dictionary', offset);
   let windowBytes: number;
@@ -95,13 +95,13 @@ async function* frameBytes(
   let batchBytes = header.length;
   for (let last = false; !last;) {
     const offset = cursor.offset;
-    const head = (await exactly(cursor, 3)).slice();
+    const head = new Uint8Array(await exactly(cursor, 3));
     const value = head[0]! | (head[1]! << 8) | (head[2]! << 16);
     last = (value & 1) !== 0;
     const type = (value >> 1) & 3;
     const declared = value >> 3;
     if (type === RESERVED || declared > BLOCK_LIMIT) throw broken('a zstd block has a wrong type or size', offset);
-    const content = (await exactly(cursor, (type === RLE ? 1 : declared) + (last && checksum ? 4 : 0))).slice();
+    const content = new Uint8Array(await exactly(cursor, (type === RLE ? 1 : declared) + (last && checksum ? 4 : 0)));
     batch.push(head, content);
     batchBytes += head.length + content.length;
     if (last || batchBytes >= BATCH_BYTES) {

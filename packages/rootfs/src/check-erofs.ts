@@ -5,7 +5,7 @@ import type { RandomAccess } from '@decant/cas';
 import { DecantError, isDecantError, MIB } from '@decant/core';
 
 import { BLOCK_BYTES } from './erofs-format.ts';
-import { readErofs, type ErofsImage, type ReadErofsOptions } from './erofs-read.ts';
+import { scanErofs, type ErofsFacts, type ReadErofsOptions } from './erofs-read.ts';
 import { privateFolder } from './private-folder.ts';
 import { lastLines, type RunTool } from './run-tool.ts';
 
@@ -30,7 +30,7 @@ export async function checkErofs(source: RandomAccess, options: CheckErofsOption
   const { runTool, signal } = options;
   await using folder = await privateFolder(options.tempDir);
   const path = join(folder.path, 'metadata.erofs');
-  await copyChecked(source, path, options);
+  await copyMetadata(source, await scanErofs(source, options), path, signal);
   try {
     const result = await runTool('fsck.erofs', [path], { readable: [path], signal });
     if (result.exitCode !== 0) {
@@ -45,17 +45,11 @@ export async function checkErofs(source: RandomAccess, options: CheckErofsOption
   }
 }
 
-/** In a function of its own: the tree is not kept while the tool runs. */
-async function copyChecked(source: RandomAccess, path: string, options: CheckErofsOptions): Promise<void> {
-  const image = await readErofs(source, options);
-  await copyMetadata(source, image, path, options.signal);
-}
-
 const MOST_BLOCKS_AT_ONCE = MIB / BLOCK_BYTES;
 
 async function copyMetadata(
   source: RandomAccess,
-  image: ErofsImage,
+  image: ErofsFacts,
   path: string,
   signal?: AbortSignal,
 ): Promise<void> {

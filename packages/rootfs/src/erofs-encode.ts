@@ -18,8 +18,9 @@ import {
 } from './erofs-format.ts';
 import { crc32c } from './crc32c.ts';
 import { chunkCount, listing, nidOf, type MetadataLayout, type PlacedInode } from './erofs-layout.ts';
-import { pagesOf } from './file-storage.ts';
+import { pagesOf, planStorage } from './file-storage.ts';
 import { storedTime } from './source-date.ts';
+import type { FileNode } from './tree.ts';
 
 /** Writes the inode with its xattrs, inline data, chunk map and directory blocks into the metadata zone. */
 export function encodeInode(
@@ -48,13 +49,13 @@ export function encodeInode(
   else if (node.kind === 'symlink') {
     const inline = placed.layout === LAYOUT_INLINE;
     zone.write(node.target, inline ? behind : placed.firstBlock * BLOCK_BYTES, 'latin1');
-  } else if (placed.layout === LAYOUT_CHUNKS) encodeChunkMap(placed, behind, zone);
+  } else if (node.kind === 'file' && placed.layout === LAYOUT_CHUNKS) encodeChunkMap(placed, node, behind, zone);
 }
 
-function unionField({ inode, layout, firstBlock, storage }: PlacedInode): number {
+function unionField({ inode, layout, firstBlock, chunkPageBits }: PlacedInode): number {
   const { node } = inode;
   if (node.kind === 'character-device' || node.kind === 'block-device') return encodeDevice(node.major, node.minor);
-  if (layout === LAYOUT_CHUNKS) return storage!.chunkPageBits! & CHUNK_BITS_MASK;
+  if (layout === LAYOUT_CHUNKS) return chunkPageBits! & CHUNK_BITS_MASK;
   return node.kind === 'fifo' || node.kind === 'socket' ? 0 : firstBlock;
 }
 
@@ -74,12 +75,13 @@ function encodeDirectory(placed: PlacedInode, layout: MetadataLayout, behind: nu
   }
 }
 
-function encodeChunkMap({ sizeBytes, storage, firstBlock }: PlacedInode, at: number, zone: Buffer): void {
-  const chunkPages = 2 ** storage!.chunkPageBits!;
-  const chunks = chunkCount(sizeBytes, storage!.chunkPageBits!);
+function encodeChunkMap({ sizeBytes, firstBlock }: PlacedInode, node: FileNode, at: number, zone: Buffer): void {
+  const { chunkPageBits = 0, runs } = planStorage(node);
+  const chunkPages = 2 ** chunkPageBits;
+  const chunks = chunkCount(sizeBytes, chunkPageBits);
   for (let i = 0; i < chunks; i++) zone.writeUInt32LE(NULL_BLOCK, at + 4 * i);
   let block = firstBlock;
-  for (const run of storage!.runs) {
+  for (const run of runs) {
     const firstChunk = run.fileOffset / (chunkPages * BLOCK_BYTES);
     const pages = pagesOf(run);
     for (let i = 0; i * chunkPages < pages; i++) {

@@ -13,7 +13,7 @@ import {
   SUPERBLOCK_BYTES,
   SUPERBLOCK_OFFSET,
 } from './erofs-format.ts';
-import { planStorage, type FileStorage } from './file-storage.ts';
+import { planStorage } from './file-storage.ts';
 import { inSubtreeOrder, pathOf, unsupported, type Child, type Inode } from './inventory.ts';
 import { planSharedXattrs, type SharedXattrs } from './shared-xattrs.ts';
 import type { ByteString, FileNode } from './tree.ts';
@@ -30,12 +30,14 @@ export interface PlacedInode {
   /** First block of its own: of directory or link data, or of stored file runs; NULL_BLOCK for none. */
   firstBlock: number;
   readonly shape: DirectoryShape | undefined;
-  readonly storage: FileStorage | undefined;
+  /** Of a file with holes: log2 of the pages per chunk. */
+  readonly chunkPageBits: number | undefined;
+  /** Stored pages of a file. */
+  readonly pages: number;
 }
 
 export interface PlacedFile extends PlacedInode {
   readonly inode: Inode & { readonly node: FileNode };
-  readonly storage: FileStorage;
 }
 
 export interface MetadataLayout {
@@ -102,7 +104,8 @@ function place(inode: Inode, from: number, shared: SharedXattrs): { placed: Plac
 
   let offset = roundUp(from, NID_BYTES);
   if ((offset % BLOCK_BYTES) + INODE_BYTES > BLOCK_BYTES) offset = roundUp(offset, BLOCK_BYTES);
-  let layout = storage?.chunkPageBits === undefined ? LAYOUT_PLAIN : LAYOUT_CHUNKS;
+  const chunkPageBits = storage?.chunkPageBits;
+  let layout = chunkPageBits === undefined ? LAYOUT_PLAIN : LAYOUT_CHUNKS;
   let behindBytes = 0;
   const tailBytes = node.kind === 'directory' || node.kind === 'symlink' ? sizeBytes % BLOCK_BYTES : 0;
   if (tailBytes > 0) {
@@ -115,8 +118,10 @@ function place(inode: Inode, from: number, shared: SharedXattrs): { placed: Plac
       if (!fits(offset)) offset = nextBlock;
     }
   }
-  if (storage?.chunkPageBits !== undefined) behindBytes = 4 * chunkCount(sizeBytes, storage.chunkPageBits);
-  const placed = { inode, xattrs, sizeBytes, layout, offset, firstBlock: NULL_BLOCK, shape, storage };
+  if (chunkPageBits !== undefined) behindBytes = 4 * chunkCount(sizeBytes, chunkPageBits);
+  const pages = storage?.pages ?? 0;
+  // The runs of a file are found again when they are written: kept for every file, they take more than all the rest.
+  const placed = { inode, xattrs, sizeBytes, layout, offset, firstBlock: NULL_BLOCK, shape, chunkPageBits, pages };
   return { placed, end: offset + headBytes + behindBytes };
 }
 

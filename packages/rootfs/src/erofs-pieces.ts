@@ -1,9 +1,9 @@
 import type { ImagePiece } from '@decant/cas';
 import { KIB, MIB, PAGE_BYTES, roundUp } from '@decant/core';
 
+import type { DataFile } from './data-files.ts';
 import { FileCursor } from './file-bytes.ts';
 import { planStorage } from './file-storage.ts';
-import type { FileNode } from './tree.ts';
 
 const BUFFER_BYTES = MIB;
 /** Shorter zero runs are copied like data. */
@@ -11,24 +11,13 @@ const LEAST_ZEROS = 64 * KIB;
 /** The metadata zone is cut at multiples of this. */
 const METADATA_PART_BYTES = 128 * KIB;
 
-/** What is written of a file: nothing that would keep the rest of the tree in memory. */
-export interface FileData {
-  readonly file: FileNode;
-  /** Where its data begins, in blocks of 4,096 bytes from the start of the image. */
-  readonly firstBlock: number;
-  /** Whether a cut comes before it. */
-  readonly cut: boolean;
-  /** Cuts inside it, after so many stored pages each; undefined for none. */
-  readonly cutEveryPages: number | undefined;
-}
-
 /**
  * The metadata zone, then the files' data with zeros between sections: the stored runs of their files, each filled up with zeros to
  * whole pages.
  */
 export async function* writePieces(
   zone: Uint8Array,
-  files: readonly FileData[],
+  files: Iterable<DataFile>,
   { signal }: { readonly signal?: AbortSignal | undefined },
 ): AsyncGenerator<ImagePiece, void, undefined> {
   for (const [from, to] of metadataParts(zone.length)) {

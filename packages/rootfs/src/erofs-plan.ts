@@ -5,7 +5,8 @@ import { Cooperation } from './cooperate.ts';
 import { encodeInode, encodeSuperblock } from './erofs-encode.ts';
 import { BLOCK_BYTES, LAYOUT_CHUNKS } from './erofs-format.ts';
 import { layOutMetadata, nidOf, type PlacedFile } from './erofs-layout.ts';
-import { writePieces, type FileData } from './erofs-pieces.ts';
+import { DataFiles } from './data-files.ts';
+import { writePieces } from './erofs-pieces.ts';
 import { orderFiles, sectionAfter } from './file-order.ts';
 import { findOwners } from './file-owners.ts';
 import { takeInventory } from './inventory.ts';
@@ -52,7 +53,7 @@ export async function planErofs(root: DirectoryNode, options: PlanErofsOptions):
 
 interface LaidOut extends Omit<ErofsPlan, 'pieces'> {
   readonly zone: Uint8Array;
-  readonly files: readonly FileData[];
+  readonly files: DataFiles;
 }
 
 async function layOut(root: DirectoryNode, options: PlanErofsOptions): Promise<LaidOut> {
@@ -62,18 +63,18 @@ async function layOut(root: DirectoryNode, options: PlanErofsOptions): Promise<L
   const inventory = await takeInventory(root, cooperation);
   const layout = await layOutMetadata(inventory.inodes, cooperation);
   const files = inventory.files.map((inode) => layout.placed[inode.index] as PlacedFile);
-  refuseBeyondEnd(files.reduce((sum, { storage }) => sum + storage.pages, layout.blocks));
+  refuseBeyondEnd(files.reduce((sum, { pages }) => sum + pages, layout.blocks));
   const owners = await findOwners(root, cooperation);
   const sections = await orderFiles(files, { owners, fractions: (file) => fractionsOf(file, hash), cooperation });
 
   let blocks = layout.blocks;
-  const data: FileData[] = [];
+  const data = new DataFiles(sections.reduce((sum, { items }) => sum + items.length, 0));
   for (const [i, section] of sections.entries()) {
     if (i > 0) blocks = sectionAfter(blocks);
     for (const { placed, cut, cutEveryPages } of section.items) {
       placed.firstBlock = blocks;
-      data.push({ file: placed.inode.node, firstBlock: blocks, cut, cutEveryPages });
-      blocks += placed.storage.pages;
+      data.add(placed.inode.node, { firstBlock: blocks, cut, cutEveryPages });
+      blocks += placed.pages;
     }
   }
   refuseBeyondEnd(blocks);

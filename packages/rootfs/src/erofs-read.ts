@@ -14,6 +14,7 @@ import {
 } from './erofs-format.ts';
 import { readInode, type ImageRange, type ReadInode } from './erofs-inode.ts';
 import { readSuperblock, type ErofsSuperblock } from './erofs-superblock.ts';
+import { InodeTable } from './inode-table.ts';
 import { invalidAt, MetadataReader } from './metadata-reader.ts';
 import type { ByteString, DeviceNode, Metadata, SpecialNode, SymlinkNode } from './tree.ts';
 
@@ -73,15 +74,11 @@ export interface ErofsImage {
   ): Promise<Uint8Array>;
 }
 
-/** What is known of an inode while the tree is read. */
-interface Found {
-  readonly inode: ReadInode;
-  readonly node: ImageNode;
-  /** Entries still to be filled, for a directory. */
-  readonly entries: Map<ByteString, ImageNode>;
-  readonly parentNid: number;
-  names: number;
-  subdirectories: number;
+/** Takes what is found while an image is walked through, by the inodes' numbers: the root first, a directory before what it names. */
+interface Finds {
+  /** Called once for each number, in ascending order. */
+  inode(node: ImageNode): void;
+  name(directory: number, name: ByteString, child: number): void;
 }
 
 const MOST_READ_BYTES = 64 * 1024 * 1024;
@@ -94,25 +91,47 @@ const MOST_READ_BYTES = 64 * 1024 * 1024;
  * @throws ROOTFS_INVALID with `details.offset`, ROOTFS_UNSUPPORTED, LIMIT_EXCEEDED
  */
 export async function readErofs(source: RandomAccess, options: ReadErofsOptions = {}): Promise<ErofsImage> {
+  const nodes: ImageNode[] = [];
+  const scan = await scanWith(source, options, {
+    inode: (node) => void nodes.push(node),
+    name(directory, name, child) {
+      // It is this call's own tree until it is returned.
+      const { entries } = nodes[directory] as ImageDirectory;
+      (entries as Map<ByteString, ImageNode>).set(name, nodes[child]!);
+    },
+  });
+  return {
+    ...scan,
+    root: nodes[0] as ImageDirectory,
+    readFile: (file, offset, lengthBytes, readOptions) => readRange(source, file, offset, lengthBytes, readOptions),
+  };
+}
+
+/** What is known of an image whose metadata was checked, besides its tree. */
+export type ErofsFacts = Omit<ErofsImage, 'root' | 'readFile'>;
+
+/** Checks all that {@link readErofs} does and keeps no tree: in some 100 bytes of memory an inode. */
+export function scanErofs(source: RandomAccess, options: ReadErofsOptions = {}): Promise<ErofsFacts> {
+  return scanWith(source, options, { inode: () => undefined, name: () => undefined });
+}
+
+async function scanWith(source: RandomAccess, options: ReadErofsOptions, finds: Finds): Promise<ErofsFacts> {
   const { limits = {}, signal } = options;
   signal?.throwIfAborted();
   if (source.sizeBytes < BLOCK_BYTES) throw invalidAt(0, 'it is shorter than a block');
   const reader = new MetadataReader(source, limits.maxMetadataBytes ?? GIB, signal);
   const superblock = await readSuperblock(reader, source.sizeBytes);
-  const found = await walk(reader, superblock, limits);
-  if (found.size !== superblock.inodeCount) throw invalidAt(1024 + 16, 'the number of inodes is wrong');
-  const inodes = [...found.values()];
-  for (const one of inodes) checkLinks(one);
+  const table = await walk(reader, superblock, limits, finds);
+  if (table.size !== superblock.inodeCount) throw invalidAt(1024 + 16, 'the number of inodes is wrong');
+  for (let number = 0; number < table.size; number++) checkLinks(table, number);
   const metadataBlocks = [...reader.touched].sort((a, b) => a - b);
-  checkOverlaps(inodes, metadataBlocks);
+  checkOverlaps(table, metadataBlocks);
   return {
-    root: found.get(superblock.rootNid)!.node as ImageDirectory,
-    inodeCount: found.size,
+    inodeCount: table.size,
     sizeBytes: reader.endBytes,
     metadataBytes: (metadataBlocks.at(-1)! + 1) * BLOCK_BYTES,
     metadataBlocks,
     uuid: superblock.uuid,
-    readFile: (file, offset, lengthBytes, readOptions) => readRange(source, file, offset, lengthBytes, readOptions),
   };
 }
 
@@ -120,57 +139,57 @@ async function walk(
   reader: MetadataReader,
   superblock: ErofsSuperblock,
   limits: ErofsLimits,
-): Promise<Map<number, Found>> {
+  finds: Finds,
+): Promise<InodeTable> {
   const inodeBudget = new Budget(limits.maxInodes ?? 2_000_000, 'inodes');
   const nameBudget = new Budget(limits.maxNames ?? 4_000_000, 'names');
   const budgets = {
     xattrBytes: new Budget(limits.maxXattrBytes ?? 64 * MIB, 'bytes of extended attributes'),
     ranges: new Budget(limits.maxRanges ?? 4_000_000, 'runs of file data'),
   };
-  const found = new Map<number, Found>();
-  const queue: Found[] = [];
-  const open = async (nid: number, parentNid: number): Promise<Found> => {
+  const table = new InodeTable();
+  /** Directories still to be listed, with their numbers. */
+  const queue: { readonly number: number; readonly inode: ReadInode }[] = [];
+  const open = async (nid: number, parentNid: number): Promise<number> => {
     inodeBudget.spend(1);
     const inode = await readInode({ reader, superblock, budgets }, nid);
-    const entries = new Map<ByteString, ImageNode>();
-    const node = await nodeOf(reader, inode, entries);
-    const one: Found = { inode, node, entries, parentNid, names: 0, subdirectories: 0 };
-    found.set(nid, one);
-    if (inode.kind === 'directory') queue.push(one);
-    return one;
+    finds.inode(await nodeOf(reader, inode));
+    const number = table.add(inode, parentNid);
+    if (inode.kind === 'directory') queue.push({ number, inode });
+    return number;
   };
   const root = await open(superblock.rootNid, superblock.rootNid);
-  if (root.inode.kind !== 'directory') throw invalidAt(root.inode.offset + 4, 'the root is no directory');
-  root.names = 1;
+  if (table.kind(root) !== 'directory') throw invalidAt(table.offset(root) + 4, 'the root is no directory');
+  table.addName(root);
   for (let next = 0; next < queue.length; next++) {
-    const directory = queue[next]!;
-    for await (const { entry, offset } of readEntries(reader, directory)) {
+    const { number: directory, inode } = queue[next]!;
+    for await (const { entry, offset } of readEntries(reader, inode, table.parentNid(directory))) {
       nameBudget.spend(1);
-      const known = found.get(entry.nid);
-      if (known?.inode.kind === 'directory') throw invalidAt(offset, 'a directory has a second name');
-      const child = known ?? (await open(entry.nid, directory.inode.nid));
-      if (ENTRY_TYPES[child.inode.kind] !== entry.type) {
+      const known = table.find(entry.nid);
+      if (known !== undefined && table.kind(known) === 'directory') {
+        throw invalidAt(offset, 'a directory has a second name');
+      }
+      const child = known ?? (await open(entry.nid, inode.nid));
+      const kind = table.kind(child);
+      if (ENTRY_TYPES[kind] !== entry.type) {
         throw invalidAt(offset, 'the type in a directory entry is not that of its inode');
       }
-      child.names++;
-      if (child.inode.kind === 'directory') directory.subdirectories++;
-      directory.entries.set(entry.name, child.node);
+      table.addName(child);
+      if (kind === 'directory') table.addSubdirectory(directory);
+      finds.name(directory, entry.name, child);
     }
   }
-  return found;
+  return table;
 }
 
-async function nodeOf(
-  reader: MetadataReader,
-  inode: ReadInode,
-  entries: Map<ByteString, ImageNode>,
-): Promise<ImageNode> {
+/** The node of an inode; a directory is empty. */
+async function nodeOf(reader: MetadataReader, inode: ReadInode): Promise<ImageNode> {
   const { kind, meta } = inode;
   switch (kind) {
     case 'file':
       return { kind, meta, sizeBytes: inode.sizeBytes, ranges: inode.ranges };
     case 'directory':
-      return { kind, meta, entries };
+      return { kind, meta, entries: new Map() };
     case 'symlink': {
       const parts: Uint8Array[] = [];
       for (const range of inode.ranges) parts.push(await reader.read(range.imageOffset, range.lengthBytes));
@@ -189,7 +208,8 @@ async function nodeOf(
 /** The entries of a directory except `.` and `..`, which are checked here. */
 async function* readEntries(
   reader: MetadataReader,
-  { inode, parentNid }: Found,
+  inode: ReadInode,
+  parentNid: number,
 ): AsyncGenerator<{ entry: DirectoryEntry; offset: number }, void, undefined> {
   let before: ByteString | undefined;
   let dots = 0;
@@ -223,30 +243,26 @@ function checkName(name: ByteString, before: ByteString | undefined, offset: num
   if (before !== undefined && !(before < name)) throw invalidAt(offset, 'the names of a directory are not in order');
 }
 
-function checkLinks({ inode, names, subdirectories }: Found): void {
-  const expected = inode.kind === 'directory' ? 2 + subdirectories : names;
-  if (inode.links !== expected) {
-    throw invalidAt(inode.offset, `the link count is ${inode.links} and should be ${expected}`);
+function checkLinks(table: InodeTable, number: number): void {
+  const { actual, expected } = table.links(number);
+  if (actual !== expected) {
+    throw invalidAt(table.offset(number), `the link count is ${actual} and should be ${expected}`);
   }
 }
 
 /** Inodes with what belongs to them lie apart, and file data apart from all metadata. */
-function checkOverlaps(found: readonly Found[], metadataBlocks: readonly number[]): void {
-  const areas = found.map(({ inode }) => inode).sort((a, b) => a.offset - b.offset);
+function checkOverlaps(table: InodeTable, metadataBlocks: readonly number[]): void {
   let end = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
-  for (const inode of areas) {
-    if (inode.offset < end) throw invalidAt(inode.offset, 'an inode overlaps another or the superblock');
-    end = inode.end;
+  for (const number of table.inOrderOfOffsets()) {
+    const offset = table.offset(number);
+    if (offset < end) throw invalidAt(offset, 'an inode overlaps another or the superblock');
+    end = table.end(number);
   }
-  for (const inode of areas) {
-    if (inode.kind !== 'file') continue;
-    for (const range of inode.ranges) {
-      if (inode.inline && range === inode.ranges.at(-1)) continue;
-      const first = range.imageOffset / BLOCK_BYTES;
-      const next = metadataBlocks[lowerBound(metadataBlocks, first)];
-      if (next !== undefined && next < first + Math.ceil(range.lengthBytes / BLOCK_BYTES)) {
-        throw invalidAt(inode.offset, 'file data lies over metadata');
-      }
+  for (const { inode, imageOffset, lengthBytes } of table.dataRuns()) {
+    const first = imageOffset / BLOCK_BYTES;
+    const next = metadataBlocks[lowerBound(metadataBlocks, first)];
+    if (next !== undefined && next < first + Math.ceil(lengthBytes / BLOCK_BYTES)) {
+      throw invalidAt(table.offset(inode), 'file data lies over metadata');
     }
   }
 }

@@ -1,13 +1,13 @@
 import { DecantError } from '@decant/core';
 
-import type { Extent, FileNode } from './tree.ts';
+import type { Extent, FileContent } from './tree.ts';
 
 /** Reads one file piecewise, holes as zeros, walking its extents once from the front. */
 export class FileCursor {
-  readonly #file: FileNode;
+  readonly #file: FileContent;
   #next = 0;
 
-  constructor(file: FileNode) {
+  constructor(file: FileContent) {
     this.#file = file;
   }
 

@@ -66,7 +66,7 @@ export interface OrderOptions {
 export async function orderFiles(files: readonly PlacedFile[], options: OrderOptions): Promise<Section[]> {
   const { owners, fractions, cooperation } = options;
   const ordered = files
-    .filter(({ storage }) => storage.pages > 0)
+    .filter(({ pages }) => pages > 0)
     .map((placed) => ({ placed, owner: owners.get(placed.inode.node) }))
     .sort((a, b) => compareOwners(a.owner, b.owner));
   const units: Unit[] = [];
@@ -75,7 +75,7 @@ export async function orderFiles(files: readonly PlacedFile[], options: OrderOpt
   let ownerBefore: ByteString | undefined;
   for (const { placed, owner } of ordered) {
     await cooperation.step();
-    const { pages } = placed.storage;
+    const { pages } = placed;
     const [groupFraction, fraction] = fractions(placed);
     if (pages >= LARGE_FILE_PAGES) {
       units.push({ files: [placed], fraction, pages });

@@ -1,6 +1,6 @@
 import { PAGE_BYTES, roundUp } from '@decant/core';
 
-import type { FileNode } from './tree.ts';
+import type { FileContent } from './tree.ts';
 
 /** A run of a file as the image stores it: whole pages, except that the last one may end with the file. */
 export interface StoredRun {
@@ -23,7 +23,7 @@ const MOST_CHUNKS = 16_384;
  * A file whose every page has data is stored in one run. A file with holes is stored by chunks of the smallest
  * power of two pages that needs no more than 16,384 of them; a chunk that no data touches is not stored.
  */
-export function planStorage(file: FileNode): FileStorage {
+export function planStorage(file: FileContent): FileStorage {
   const { sizeBytes } = file;
   const pages = Math.ceil(sizeBytes / PAGE_BYTES);
   if (pages === 0) return { chunkPageBits: undefined, runs: [], pages: 0 };
@@ -41,7 +41,7 @@ export function pagesOf(run: StoredRun): number {
 }
 
 /** The runs of whole units, the last cut to the file's size, that hold at least one byte of an extent. */
-function coveredRuns(file: FileNode, unitBytes: number): StoredRun[] {
+function coveredRuns(file: FileContent, unitBytes: number): StoredRun[] {
   const runs: { fileOffset: number; lengthBytes: number }[] = [];
   for (const extent of file.extents) {
     const start = extent.fileOffset - (extent.fileOffset % unitBytes);

@@ -3,11 +3,11 @@ import { setImmediate } from 'node:timers/promises';
 import type { TarEntry } from '@decant/oci';
 
 import type { FlattenLimits } from './flatten-limits.ts';
-import { splitMarks, type Mark, type Planned, type Whiteouts } from './flatten-marks.ts';
+import { splitMarks, type Mark, type Whiteouts } from './flatten-marks.ts';
 import { componentsOf, entryError, entryLimitError, MAX_PATH_BYTES } from './flatten-path.ts';
 import { newDirectory, walk, type GrowingDirectory, type GrowingNode } from './flatten-tree.ts';
 import { keptXattrs } from './flatten-xattrs.ts';
-import type { BlobReader, Extent, FileNode, Metadata } from './tree.ts';
+import type { BlobReader, ByteString, Extent, FileNode, Metadata } from './tree.ts';
 
 const MAX_ID = 2 ** 32 - 2;
 /** Linux device numbers: 12 bits of major, 20 of minor. */
@@ -30,7 +30,7 @@ export interface LayerContext {
 const BATCH_ENTRIES = 8192;
 
 /** Checks what can be checked of an entry alone. @throws LAYER_INVALID, LIMIT_EXCEEDED */
-export function planEntry(entry: TarEntry, limits: FlattenLimits): Planned {
+export function checkEntry(entry: TarEntry, limits: FlattenLimits): void {
   if (entry.linkPath.length > MAX_PATH_BYTES) {
     throw entryError(entry, `has a link target of ${entry.linkPath.length} bytes`);
   }
@@ -38,20 +38,23 @@ export function planEntry(entry: TarEntry, limits: FlattenLimits): Planned {
   if (entry.sizeBytes > limits.fileBytes)
     throw entryLimitError(entry, `has ${entry.sizeBytes} bytes`, limits, 'fileBytes');
   if (entry.uid > MAX_ID || entry.gid > MAX_ID) throw entryError(entry, `has the owner ${entry.uid}:${entry.gid}`);
-  return { entry, components: componentsOf(entry.path, entry, limits) };
+  componentsOf(entry.path, entry, limits);
 }
 
 /**
  * Applies one layer to the tree of those below it. Whiteouts and opaque marks act first and only on what lies
- * below, wherever they stand in the layer; then entries are added in their order.
+ * below, wherever they stand in the layer; then entries are added in their order. Names are taken apart as they are
+ * needed: of a layer of a hundred thousand entries, their parts take more memory than the tree.
  * @throws LAYER_INVALID, LIMIT_EXCEEDED with the entry and its byte offset; the tree is then half-changed and of no use.
  */
 export async function applyLayer(
   root: GrowingDirectory,
-  entries: readonly Planned[],
+  entries: readonly TarEntry[],
   context: LayerContext,
 ): Promise<void> {
-  const { planned, marks } = splitMarks(entries, context.whiteouts);
+  const { planned, marks } = splitMarks(entries, context.whiteouts, (entry) =>
+    componentsOf(entry.path, entry, context.limits),
+  );
   if (marks.length > 0) applyMarks(root, marks, planned, context);
   for (const [i, each] of planned.entries()) {
     if (i % BATCH_ENTRIES === BATCH_ENTRIES - 1) {
@@ -65,11 +68,13 @@ export async function applyLayer(
 function applyMarks(
   root: GrowingDirectory,
   marks: readonly Mark[],
-  planned: readonly Planned[],
+  planned: readonly TarEntry[],
   context: LayerContext,
 ): void {
   const directories = new Set<string>();
-  for (const { entry, components } of planned) if (entry.type === 'directory') directories.add(components.join('/'));
+  for (const entry of planned) {
+    if (entry.type === 'directory') directories.add(componentsOf(entry.path, entry, context.limits).join('/'));
+  }
   for (const { entry, parents, target } of marks) {
     const parent = walk(root, parents, {
       place: entry,
@@ -82,7 +87,8 @@ function applyMarks(
   }
 }
 
-function addEntry(root: GrowingDirectory, { entry, components }: Planned, context: LayerContext): void {
+function addEntry(root: GrowingDirectory, entry: TarEntry, context: LayerContext): void {
+  const components = componentsOf(entry.path, entry, context.limits);
   const name = components.at(-1);
   if (name === undefined) {
     if (entry.type !== 'directory') throw entryError(entry, `puts a ${entry.type} in the place of the root`);
@@ -96,7 +102,10 @@ function addEntry(root: GrowingDirectory, { entry, components }: Planned, contex
     existing.meta = metadataOf(entry, context);
     return;
   }
-  parent.entries.set(name, entry.type === 'hardlink' ? linkTarget(root, entry, context) : newNode(entry, context));
+  parent.entries.set(
+    ownString(name),
+    entry.type === 'hardlink' ? linkTarget(root, entry, context) : newNode(entry, context),
+  );
 }
 
 function newNode(entry: TarEntry, context: LayerContext): GrowingNode {
@@ -124,13 +133,26 @@ function newNode(entry: TarEntry, context: LayerContext): GrowingNode {
 }
 
 function newFile(entry: TarEntry, meta: Metadata, { blob, blobBase }: LayerContext): FileNode {
-  const extents: Extent[] = [];
+  const { sizeBytes, sparse } = entry;
   let blobOffset = blobBase + entry.dataOffset;
-  for (const run of entry.sparse ?? [{ fileOffset: 0, lengthBytes: entry.sizeBytes }]) {
-    if (run.lengthBytes > 0) extents.push({ ...run, blob, blobOffset });
-    blobOffset += run.lengthBytes;
+  if (sparse === undefined) {
+    // Arrays that grow have room for seventeen.
+    const extents = sizeBytes === 0 ? [] : [{ fileOffset: 0, lengthBytes: sizeBytes, blob, blobOffset }];
+    return { kind: 'file', meta, sizeBytes, extents };
   }
-  return { kind: 'file', meta, sizeBytes: entry.sizeBytes, extents };
+  const extents: Extent[] = [];
+  for (const { fileOffset, lengthBytes } of sparse) {
+    if (lengthBytes > 0) extents.push({ fileOffset, lengthBytes, blob, blobOffset });
+    blobOffset += lengthBytes;
+  }
+  return { kind: 'file', meta, sizeBytes, extents };
+}
+
+const nameBuffer = Buffer.alloc(255);
+
+/** The same name in memory of its own: a part of a path would keep the whole path. */
+function ownString(name: ByteString): ByteString {
+  return nameBuffer.toString('latin1', 0, nameBuffer.write(name, 'latin1'));
 }
 
 /** The node a hard link names. The link's own metadata does not count: the file keeps what it has. */

@@ -10,12 +10,6 @@ import type { ByteString } from './tree.ts';
  */
 export type Whiteouts = 'oci' | 'overlay' | 'none';
 
-/** An entry whose name is checked and taken apart. */
-export interface Planned {
-  readonly entry: TarEntry;
-  readonly components: readonly ByteString[];
-}
-
 /** Something below the layer that goes. */
 export interface Mark {
   readonly entry: TarEntry;
@@ -25,8 +19,11 @@ export interface Mark {
   readonly target: ByteString | undefined;
 }
 
+/** Takes the name of an entry apart. */
+export type ComponentsOfEntry = (entry: TarEntry) => readonly ByteString[];
+
 export interface SplitLayer {
-  readonly planned: readonly Planned[];
+  readonly planned: readonly TarEntry[];
   readonly marks: readonly Mark[];
 }
 
@@ -36,22 +33,31 @@ const DRIVER = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
 
 /** Tells the marks of a layer from its entries. @throws LAYER_INVALID for a mark of nothing; OCI_UNSUPPORTED */
-export function splitMarks(entries: readonly Planned[], whiteouts: Whiteouts): SplitLayer {
+export function splitMarks(
+  entries: readonly TarEntry[],
+  whiteouts: Whiteouts,
+  componentsOf: ComponentsOfEntry,
+): SplitLayer {
   if (whiteouts === 'none') return { planned: entries, marks: [] };
-  return whiteouts === 'oci' ? splitNames(entries) : splitOverlay(entries);
+  return whiteouts === 'oci' ? splitNames(entries, componentsOf) : splitOverlay(entries, componentsOf);
 }
 
-function splitNames(entries: readonly Planned[]): SplitLayer {
-  const planned: Planned[] = [];
+function splitNames(entries: readonly TarEntry[], componentsOf: ComponentsOfEntry): SplitLayer {
+  const planned: TarEntry[] = [];
   const marks: Mark[] = [];
-  for (const { entry, components } of entries) {
+  for (const entry of entries) {
+    if (!entry.path.includes(WHITEOUT)) {
+      planned.push(entry);
+      continue;
+    }
+    const components = componentsOf(entry);
     if (components.some((part) => part.startsWith(DRIVER) && part !== OPAQUE)) continue;
     if (components.slice(0, -1).some((part) => part.startsWith(WHITEOUT))) {
       throw entryError(entry, 'lies below a whiteout');
     }
     const name = components.at(-1);
     if (name?.startsWith(WHITEOUT) !== true) {
-      planned.push({ entry, components });
+      planned.push(entry);
       continue;
     }
     const target = name.slice(WHITEOUT.length);
@@ -64,11 +70,11 @@ function splitNames(entries: readonly Planned[]): SplitLayer {
 }
 
 /** The forms of Linux's Documentation/filesystems/overlayfs.rst, with either prefix of the attributes. */
-function splitOverlay(entries: readonly Planned[]): SplitLayer {
-  const planned: Planned[] = [];
+function splitOverlay(entries: readonly TarEntry[], componentsOf: ComponentsOfEntry): SplitLayer {
+  const planned: TarEntry[] = [];
   const marks: Mark[] = [];
-  for (const each of entries) {
-    const { entry, components } = each;
+  for (const entry of entries) {
+    const components = componentsOf(entry);
     const name = components.at(-1);
     const isDevice = entry.type === 'character-device' && entry.devMajor === 0 && entry.devMinor === 0;
     const isFile = entry.type === 'file' && entry.sizeBytes === 0 && attribute(entry, 'whiteout') !== undefined;
@@ -87,7 +93,7 @@ function splitOverlay(entries: readonly Planned[]): SplitLayer {
     if (entry.type === 'directory' && attribute(entry, 'opaque') === 'y') {
       marks.push({ entry, parents: components, target: undefined });
     }
-    planned.push(each);
+    planned.push(entry);
   }
   return { planned, marks };
 }

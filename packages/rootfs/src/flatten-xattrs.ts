@@ -7,6 +7,7 @@ import type { Xattr } from './tree.ts';
 /** Most bytes of one value, as in Linux. */
 const MAX_VALUE_BYTES = 65_536;
 const MAX_NAME_BYTES = 255;
+const NONE: readonly Xattr[] = [];
 
 /** Marks of the storage driver and labels of the machine that built the image: nothing of the image's own. */
 const SILENTLY_DROPPED = /^(trusted\.overlay\.|security\.selinux$)/;
@@ -20,7 +21,7 @@ export function keptXattrs(
   limits: FlattenLimits,
   onDropped: (name: string, why: string) => void,
 ): readonly Xattr[] {
-  if (entry.xattrs.length === 0) return entry.xattrs;
+  if (entry.xattrs.length === 0) return NONE;
   let bytes = 0;
   const kept: Xattr[] = [];
   for (const { name, value } of entry.xattrs) {

@@ -1,9 +1,9 @@
 import { DecantError, formatBytes, isDecantError, stage, type OnEvent } from '@decant/core';
 import { limitError, readTar, showBytes, type OciImage, type TarEntry } from '@decant/oci';
 
-import { applyLayer, planEntry } from './flatten-layer.ts';
+import { applyLayer, checkEntry } from './flatten-layer.ts';
 import { DEFAULT_FLATTEN_LIMITS, type FlattenLimits } from './flatten-limits.ts';
-import type { Planned, Whiteouts } from './flatten-marks.ts';
+import type { Whiteouts } from './flatten-marks.ts';
 import { newDirectory, type GrowingDirectory } from './flatten-tree.ts';
 import type { Scratch } from './scratch.ts';
 import type { DirectoryNode } from './tree.ts';
@@ -119,11 +119,12 @@ interface State {
 async function addLayer(input: LayerArchive, done: number, state: State): Promise<void> {
   const { limits, options } = state;
   const blobBase = options.scratch.sizeBytes;
-  const planned: Planned[] = [];
+  const planned: TarEntry[] = [];
   for await (const entry of readTar(keep(input.open(), done, state), { limits, signal: options.signal })) {
     countEntry(state);
     countMetadata(entry, state);
-    planned.push(planEntry(entry, limits));
+    checkEntry(entry, limits);
+    planned.push(entry);
   }
   // Only here is the layer known to be what was declared: its source throws before its end when it is not.
   await applyLayer(state.root, planned, {

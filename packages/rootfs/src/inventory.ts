@@ -31,6 +31,8 @@ export interface Inventory {
   readonly files: readonly (Inode & { readonly node: FileNode })[];
 }
 
+const NONE: readonly Child[] = [];
+
 /**
  * Lists the inodes of a tree and refuses what neither filesystem can hold.
  * @throws ROOTFS_UNSUPPORTED naming the path
@@ -40,7 +42,8 @@ export async function takeInventory(root: DirectoryNode, cooperation: Cooperatio
   const known = new Map<TreeNode, Inode>();
   const add = (node: TreeNode, parent: Inode | undefined, name: ByteString): Inode => {
     const links = node.kind === 'directory' ? 2 : 1;
-    const inode: Inode = { node, index: inodes.length, parent, name, children: [], links };
+    const children = node.kind === 'directory' ? [] : NONE;
+    const inode: Inode = { node, index: inodes.length, parent, name, children, links };
     checkNode(inode);
     inodes.push(inode);
     known.set(node, inode);

@@ -39,12 +39,16 @@ export interface Extent {
   readonly blobOffset: number;
 }
 
-export interface FileNode {
-  readonly kind: 'file';
-  readonly meta: Metadata;
+/** The bytes of a file. */
+export interface FileContent {
   readonly sizeBytes: number;
   /** Ascending, without overlap, inside the size. */
   readonly extents: readonly Extent[];
+}
+
+export interface FileNode extends FileContent {
+  readonly kind: 'file';
+  readonly meta: Metadata;
 }
 
 export interface DirectoryNode {

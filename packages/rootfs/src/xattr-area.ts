@@ -16,9 +16,12 @@ export interface XattrSharing {
 /** Most references of one inode: their number is one byte. */
 const MOST_SHARED = 255;
 
+/** One for all inodes without attributes: an empty array of bytes takes some 200. */
+const NOTHING = new Uint8Array(0);
+
 /** The extended attributes of one inode as EROFS keeps them behind it; empty when there are none. */
 export function encodeXattrs(xattrs: readonly Xattr[], sharing: XattrSharing, refuse: Refuse): Uint8Array {
-  if (xattrs.length === 0) return new Uint8Array(0);
+  if (xattrs.length === 0) return NOTHING;
   const references: number[] = [];
   const entries: Uint8Array[] = [];
   for (const xattr of [...xattrs].sort((a, b) => (a.name < b.name ? -1 : 1))) {

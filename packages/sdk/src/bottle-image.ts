@@ -4,6 +4,7 @@ import { DecantError, isDecantError, Scope, type ImageDetail, type OnEvent } fro
 import type { ImageRequest, ResolvedImage } from '@decant/bottle';
 import { serveNbd } from '@decant/stream';
 
+import { workingDirOf } from './guest-command.ts';
 import { openDisk } from './image-disk.ts';
 import type { RunStats } from './results.ts';
 import type { Session } from './session.ts';
@@ -44,12 +45,14 @@ export async function openBottleDisk(session: Session, request: BottleDiskReques
     );
   }
   const resources = scope.move();
+  const config = detail.config?.config ?? {};
+  const workingDir = workingDirOf(config);
   return {
     image: {
       id: detail.image.id,
       disk: opened.file === undefined ? { nbdSocket } : { file: opened.file },
       filesystem,
-      config: detail.config?.config ?? {},
+      config: { ...config, ...(workingDir === undefined ? {} : { WorkingDir: workingDir }) },
     },
     detail,
     failure: () => failures.find((failure) => isDecantError(failure)),

@@ -1,8 +1,7 @@
-import { PassThrough, type Readable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
 
-import { AgentLog, findRecord } from '@decant/bottle';
+import { AgentLog, findRecord, readAudit } from '@decant/bottle';
 import { DecantError, isDecantError } from '@decant/core';
 
 import { findBottle } from './bottle-client.ts';
@@ -52,12 +51,12 @@ export async function bottleLogs(
   return { ...streams, done };
 }
 
-/** The audit of a bottle, JSON lines; of one that has ended, the file that stays. @throws NOT_FOUND */
+/** The audit of a bottle, JSON lines; of one that has ended, the files that stay. @throws NOT_FOUND */
 export async function bottleAudit(session: Session, slug: string, { signal }: WorkOptions): Promise<BottleOutput> {
   const client = await runningOrNone(session, slug);
   if (client !== undefined) return client.audit(signal);
   const { record } = await findRecord(recordsDirectory(session.paths), slug);
-  const stdout = createReadStream(record.auditFile, { signal });
+  const stdout = Readable.from(readAudit(record.auditFile, signal));
   const done = new Promise<void>((resolve, reject) => {
     stdout.once('close', resolve);
     stdout.once('error', (error) => {

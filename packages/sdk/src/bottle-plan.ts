@@ -23,6 +23,8 @@ import type { Session, WorkOptions } from './session.ts';
 export interface BottleRequest {
   /** A manifest by its name or its file in the operator's folder; what the bottle is called when there is an image. */
   readonly name?: string | undefined;
+  /** What the bottle is called, whatever its manifest says. */
+  readonly bottleName?: string | undefined;
   /** Instead of the manifest's. When there is no manifest of that name either, the request alone says everything. */
   readonly image?: string | undefined;
   readonly backend?: Backend['name'] | undefined;
@@ -64,11 +66,11 @@ export async function planFor(
   request: BottleRequest,
   { signal }: WorkOptions,
 ): Promise<PlannedBottle> {
-  const asked = requestManifest(inputOf(request));
+  const asked = requestManifest(manifestOf(request));
   const loaded = await loadNamed(request);
   const manifest =
     loaded === undefined
-      ? { ...asked, name: request.name ?? nameOfImage(request.image ?? '') }
+      ? { ...asked, name: asked.name ?? request.name ?? nameOfImage(request.image ?? '') }
       : mergeManifests(loaded.manifest, asked);
   const { spec, environment } = specOf(manifest);
   const backend = backendOf(session, spec.backend);
@@ -86,10 +88,13 @@ export function allBackends(session: Session): readonly Backend[] {
   return [backendOf(session, 'native'), backendOf(session, 'docker')];
 }
 
-function inputOf({ image, backend, allow, command, environment, user, workingDir, mounts, limits }: BottleRequest) {
+/** What is asked for, as a manifest would say it. */
+export function manifestOf(request: BottleRequest): ManifestInput {
+  const { bottleName, image, backend, allow, command, environment, user, workingDir, mounts, limits } = request;
   const given = (object: object) =>
     Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
   const input = given({
+    name: bottleName,
     image,
     backend,
     mounts,
@@ -111,7 +116,7 @@ function inputOf({ image, backend, allow, command, environment, user, workingDir
       env: environment === undefined || Object.keys(environment).length === 0 ? undefined : environment,
     }),
   });
-  return input as ManifestInput;
+  return input;
 }
 
 async function loadNamed({ name, image }: BottleRequest) {
@@ -129,7 +134,7 @@ async function loadNamed({ name, image }: BottleRequest) {
 }
 
 /** What a bottle is called that nobody named: its image without registry, path and tag. */
-function nameOfImage(image: string): string {
+export function nameOfImage(image: string): string {
   const last = image.split('/').at(-1) ?? '';
   return last.split(/[:@]/)[0] ?? '';
 }

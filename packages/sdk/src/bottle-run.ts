@@ -17,9 +17,11 @@ import type { Session, WorkOptions } from './session.ts';
 
 export interface RunBottleRequest extends Pick<
   SuperviseOptions,
-  'viewer' | 'stdin' | 'terminal' | 'detached' | 'graceMs' | 'onReady'
+  'viewer' | 'stdin' | 'inheritStdin' | 'terminal' | 'command' | 'detached' | 'graceMs' | 'onReady'
 > {
   readonly planned: PlannedBottle;
+  /** Whether how it ended and what its agent wrote stay when it has ended. Default true. */
+  readonly keepsRecord?: boolean | undefined;
   /** Let this machine's kernel mount a filesystem that decant's own writer did not make. */
   readonly trustFilesystem?: boolean | undefined;
   readonly onStage?: ((event: BottleEvent) => void) | undefined;
@@ -28,6 +30,8 @@ export interface RunBottleRequest extends Pick<
 export interface RunBottleResult {
   /** The agent's; 128 + n after signal n. */
   readonly exitCode: number;
+  /** False when the image has no such command or it cannot be executed, so that nothing ran. */
+  readonly ran: boolean;
   readonly stats: RunStats;
 }
 
@@ -37,7 +41,7 @@ export interface RunBottleResult {
  */
 export async function runBottle(
   session: Session,
-  { planned, trustFilesystem, onStage, ...supervision }: RunBottleRequest,
+  { planned, trustFilesystem, onStage, keepsRecord = true, ...supervision }: RunBottleRequest,
   { onEvent, signal }: WorkOptions,
 ): Promise<RunBottleResult> {
   const { plan, backend, environment } = planned;
@@ -63,11 +67,14 @@ export async function runBottle(
     }).finally(() => signal?.removeEventListener('abort', onAbort));
     const ended = await superviseBottle(bottle, {
       ...supervision,
-      records: recordsDirectory(session.paths),
+      records: keepsRecord ? recordsDirectory(session.paths) : undefined,
       signal,
     });
     signal?.throwIfAborted();
-    return { exitCode: exitCodeOf(ended), stats: statsOf(disk) };
+    const exitCode = exitCodeOf(ended);
+    const broken = disk?.failure();
+    if (broken !== undefined && exitCode !== 0) throw broken;
+    return { exitCode, ran: ended.ran, stats: statsOf(disk) };
   } catch (error) {
     signal?.throwIfAborted();
     // A disk that could not be read is why the rest failed, and says more.

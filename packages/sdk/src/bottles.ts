@@ -1,4 +1,11 @@
-import { collectBottles, type BottleInfo, type CollectResult, type RemoteExec } from '@decant/bottle';
+import {
+  collectBottles,
+  type AttachRequest,
+  type BottleInfo,
+  type CollectResult,
+  type RemoteExec,
+  type RemoteExecRequest,
+} from '@decant/bottle';
 
 import { findBottle } from './bottle-client.ts';
 import { startDetached, type DetachedBottle, type DetachRequest } from './bottle-detach.ts';
@@ -11,24 +18,12 @@ import { snapshotBottle, type SnapshotBottleRequest } from './bottle-snapshot.ts
 import type { ImageResult } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
-export interface ExecBottleRequest {
+export interface ExecBottleRequest extends RemoteExecRequest {
   readonly slug: string;
-  /** Program and arguments. */
-  readonly argv: readonly string[];
-  readonly env?: Readonly<Record<string, string>> | undefined;
-  readonly user?: string | undefined;
-  readonly workingDir?: string | undefined;
-  /** A terminal of this size instead of three pipes. */
-  readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
-  readonly timeoutMs?: number | undefined;
-  /** Whether its standard input will be written; default false. */
-  readonly stdin?: boolean | undefined;
 }
 
-export interface AttachBottleRequest {
+export interface AttachBottleRequest extends AttachRequest {
   readonly slug: string;
-  readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
-  readonly stdin?: boolean | undefined;
 }
 
 export interface CopyBottleRequest {

@@ -8,13 +8,7 @@ import { diffImages, type DiffImagesRequest, type ImageDiff } from './image-diff
 import { exportImage, type ExportRequest } from './image-export.ts';
 import { importImage, type ImportImageRequest } from './image-import.ts';
 import { inspectImage, listImages, nameHistory, removeName, tagImage } from './image-names.ts';
-import {
-  runFencedImage,
-  runImageByName,
-  type RunFencedRequest,
-  type RunImageRequest,
-  type RunImageResult,
-} from './image-run.ts';
+import { runImageByName, type RunImageRequest, type RunImageResult } from './image-run.ts';
 import { serveImage, type ServedImage, type ServeImageRequest } from './image-serve.ts';
 import {
   pullImage,
@@ -77,10 +71,8 @@ export interface Decant {
     ): Promise<{ readonly bytes: number; readonly contentBytes: number }>;
     /** Serves the image over NBD on a Unix socket until it is disposed of. */
     serve(request: ServeImageRequest, options?: WorkOptions): Promise<ServedImage>;
-    /** Runs a command in the image in a sandbox without network, streaming what it reads. */
+    /** Runs a command in the image, streaming what it reads: a bottle that ends with it, without network unless hosts are allowed. */
     run(request: RunImageRequest, options?: WorkOptions): Promise<RunImageResult>;
-    /** The same in a bottle of its own that lets some hosts through. */
-    runFenced(request: RunFencedRequest, options?: WorkOptions): Promise<RunImageResult>;
   };
   readonly bottles: Bottles;
   /** Builds at the image-builder, of this client or any other of the namespace. */
@@ -133,7 +125,6 @@ export function createDecant(options: DecantOptions): Decant {
       export: (request, work = {}) => exportImage(session, request, work),
       serve: (request, work = {}) => serveImage(session, request, work),
       run: (request, work = {}) => runImageByName(session, request, work),
-      runFenced: (request, work = {}) => runFencedImage(session, request, work),
     },
     bottles: createBottles(session),
     builds: {

@@ -1,34 +1,25 @@
-import type { AgentViewer, SupervisedBottle } from '@decant/bottle';
-import { GIB, imageEnvironment, quote } from '@decant/core';
-import { openScratchDirectory } from '@decant/core/node';
-import { runImage, type GuestStreams } from '@decant/jail';
+import { availableParallelism, totalmem } from 'node:os';
 
-import { openBottleDisk } from './bottle-image.ts';
-import { planFor } from './bottle-plan.ts';
-import { runBottle } from './bottle-run.ts';
-import { argumentsOf, workingDirOf } from './guest-command.ts';
+import { environmentOf, planBottle, requestManifest, specOf, type BottlePlan } from '@decant/bottle';
+import { GIB, MIB, quote } from '@decant/core';
+
+import { backendOf, manifestOf, nameOfImage, type BottleRequest } from './bottle-plan.ts';
+import { runBottle, type RunBottleRequest } from './bottle-run.ts';
+import { argumentsOf } from './guest-command.ts';
 import { inspectImage } from './image-names.ts';
 import type { RunStats } from './results.ts';
 import type { Session, WorkOptions } from './session.ts';
 
-export interface RunImageRequest {
+export interface RunImageRequest
+  extends
+    Omit<BottleRequest, 'name' | 'image' | 'command'>,
+    Pick<
+      RunBottleRequest,
+      'viewer' | 'stdin' | 'inheritStdin' | 'terminal' | 'graceMs' | 'onReady' | 'trustFilesystem'
+    > {
   readonly ref: string;
   /** Replaces the image's command; its entrypoint stays, as docker has it. */
   readonly command: readonly string[];
-  /** Default `inherit`: the streams of this process. */
-  readonly stdio?: 'inherit' | GuestStreams | undefined;
-  /** Let this machine's kernel mount a filesystem that decant's own writer did not make. */
-  readonly trustFilesystem?: boolean | undefined;
-}
-
-export interface RunFencedRequest extends Omit<RunImageRequest, 'stdio'> {
-  /** Hosts that it may reach by HTTP: `HOST`, `*.NAME`, `HOST:PORT`. */
-  readonly allow: readonly string[];
-  readonly viewer: AgentViewer;
-  readonly stdin: NonNullable<GuestStreams['stdin']>;
-  /** A terminal of this size instead of pipes. */
-  readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
-  readonly onReady?: ((ready: SupervisedBottle) => void) | undefined;
 }
 
 export interface RunImageResult {
@@ -39,62 +30,77 @@ export interface RunImageResult {
   readonly stats: RunStats;
 }
 
-/** Most bytes a run can write when its image asks for no size. */
+/** Most bytes a run can write when neither the request nor its image says how many, and the fewest. */
 const DEFAULT_WRITE_BYTES = GIB;
+const LEAST_WRITE_BYTES = 16 * MIB;
+/** As many as a sandbox that nobody bounds has. */
+const DEFAULT_PROCESSES = 4096;
+/** The longest that a bottle can have. */
+const DEFAULT_WALL_TIME_MS = 7 * 86_400_000;
+/** Between TERM and KILL of a command that is interrupted, milliseconds. */
+const GRACE_MS = 2000;
 
-/** Runs a command in an image without any network: a bottle whose fence has no way through, so that it needs none. */
+/**
+ * Runs a command in an image: a bottle of its own, of which nothing is kept. Without a host that it may reach it has no fence but a
+ * network namespace with nothing in it. Limits that are left out are those of the machine.
+ * @throws what `bottles.run` throws; USAGE when there is no command
+ */
 export async function runImageByName(
   session: Session,
-  request: RunImageRequest,
-  { onEvent, signal }: WorkOptions,
-): Promise<RunImageResult> {
-  const { ref, trustFilesystem } = request;
-  await using scratch = await openScratchDirectory(session.paths.scratch);
-  const image = { ref, scratchDirectory: scratch.path, trustFilesystem, onEvent, signal };
-  await using opened = await openBottleDisk(session, image);
-  const { disk, filesystem, config } = opened.image;
-  const { diskBytes } = opened.detail;
-  const argv = argumentsOf(config, request);
-  const { exitCode, ran } = await runImage({
-    disk,
-    filesystem,
-    argv,
-    env: imageEnvironment(config),
-    user: config.User,
-    workingDir: workingDirOf(config),
-    diskBytes: diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes,
-    stdio: request.stdio ?? 'inherit',
-    stateDirectory: scratch.path,
-    signal,
-  }).catch((error: unknown) => {
-    // A disk that could not be read is why the sandbox failed, and says more.
-    throw opened.failure() ?? error;
-  });
-  const broken = opened.failure();
-  if (broken !== undefined && exitCode !== 0) throw broken;
-  return { exitCode, notRun: ran ? undefined : whyNotRun(ref, argv[0] ?? '', exitCode), stats: opened.stats() };
-}
-
-/** The same in a bottle that lets some hosts through. */
-export async function runFencedImage(
-  session: Session,
-  { ref, command, allow, trustFilesystem, ...supervision }: RunFencedRequest,
+  { ref, command, graceMs = GRACE_MS, ...request }: RunImageRequest,
   work: WorkOptions,
 ): Promise<RunImageResult> {
   const { config, diskBytes } = await inspectImage(session, ref, work);
   const argv = argumentsOf(config?.config ?? {}, { ref, command });
-  const limits = { diskBytes: diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes };
-  const planned = await planFor(session, { image: ref, allow, command: argv, limits }, work);
-  const { exitCode, stats } = await runBottle(
+  const { plan, environment } = await planOneOff(session, { ...request, image: ref }, diskBytes);
+  const { viewer, stdin, inheritStdin, terminal, onReady, trustFilesystem } = request;
+  const { exitCode, ran, stats } = await runBottle(
     session,
-    { ...supervision, planned, trustFilesystem, detached: false, graceMs: FENCED_GRACE_MS },
+    {
+      ...{ viewer, stdin, inheritStdin, terminal, onReady, trustFilesystem, graceMs },
+      planned: { plan, environment, files: [], backend: backendOf(session, plan.backend) },
+      command: argv,
+      detached: false,
+      keepsRecord: false,
+    },
     work,
   );
-  return { exitCode, notRun: undefined, stats };
+  return { exitCode, notRun: ran ? undefined : whyNotRun(ref, argv[0] ?? '', exitCode), stats };
 }
 
-/** Between TERM and KILL of a command that is interrupted, milliseconds. */
-const FENCED_GRACE_MS = 2000;
+/** The plan of a bottle for one command. Its command is not in it, since that may be longer than what plans hold. */
+async function planOneOff(
+  session: Session,
+  request: BottleRequest & { readonly image: string },
+  diskBytes: number,
+): Promise<{ readonly plan: BottlePlan; readonly environment: Readonly<Record<string, string>> }> {
+  const { allow = [], limits = {} } = request;
+  const asked = requestManifest({
+    name: nameOfImage(request.image),
+    ...manifestOf(request),
+    ...(allow.length === 0 ? { egress: { sealed: true } } : {}),
+  });
+  const { spec, environment } = specOf(asked);
+  const isBounded = Object.values(limits).some((limit) => limit !== undefined);
+  const plan = await planBottle(
+    {
+      ...spec,
+      limits: {
+        cpus: limits.cpus ?? availableParallelism(),
+        memoryBytes: limits.memoryBytes ?? totalmem(),
+        processes: limits.processes ?? DEFAULT_PROCESSES,
+        diskBytes: limits.diskBytes ?? Math.max(LEAST_WRITE_BYTES, diskBytes === 0 ? DEFAULT_WRITE_BYTES : diskBytes),
+        wallTimeMs: limits.wallTimeMs ?? DEFAULT_WALL_TIME_MS,
+        bestEffort: !isBounded,
+      },
+    },
+    // Nobody is shown this plan: what this machine cannot do is told by the launch, sooner than by a probe of everything.
+    { backend: { ...backendOf(session, spec.backend), probe: () => Promise.resolve(PROBED) } },
+  );
+  return { plan, environment: environmentOf(environment) };
+}
+
+const PROBED = { usable: true, reasons: [], weaknesses: [] } as const;
 
 function whyNotRun(ref: string, command: string, exitCode: number): string {
   return exitCode === 127

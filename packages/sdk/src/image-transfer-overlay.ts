@@ -33,7 +33,7 @@ export async function rootOfOverlay(
       // One at a time: flattening has read one to its end before it opens the next.
       await archiveDirectory(directory, file, options);
       try {
-        yield* readPlainArchive(file, { signal: options.signal });
+        yield* readPlainArchive(file, { lend: true, signal: options.signal });
       } finally {
         await rm(file, { force: true });
       }

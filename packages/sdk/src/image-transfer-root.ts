@@ -16,7 +16,7 @@ export function rootOfTar(path: string): RootTree {
   const { os, architecture } = hostPlatform();
   return {
     config: { os, architecture },
-    flatten: (options) => flattenTar(readPlainArchive(path, { signal: options.signal }), options),
+    flatten: (options) => flattenTar(readPlainArchive(path, { lend: true, signal: options.signal }), options),
   };
 }
 

@@ -24,7 +24,7 @@ export type { DiffEntry, DiffImagesRequest, ImageChange, ImageDiff } from './ima
 export type { ExportRequest } from './image-export.ts';
 export type { FilesystemRequest, ImageLimits } from './filesystem-request.ts';
 export type { ImportImageRequest } from './image-import.ts';
-export type { RunFencedRequest, RunImageRequest, RunImageResult } from './image-run.ts';
+export type { RunImageRequest, RunImageResult } from './image-run.ts';
 export type { ServeImageRequest, ServedImage } from './image-serve.ts';
 export { checkLogin, loadLogin, removeLogin, saveLogin, type Login } from './login.ts';
 export type { PullImageRequest, PullImageResult, PushImageRequest, PushImageResult } from './image-transfer.ts';

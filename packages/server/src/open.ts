@@ -5,6 +5,7 @@ import { createNodeFetch } from '@decant/transport/node';
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
 import { DecantError, quote, Scope, type Fetch } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
+import { isStagingKey } from '@decant/ingest';
 import { createBlobSigner, createFileObjectStore, createObjectGateway } from '@decant/dataplane';
 
 import { createApp } from './app.ts';
@@ -83,7 +84,11 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
   );
   const metadata = scope.use(await openSqliteMetadata(join(dataDirectory, 'metadata.sqlite')));
   await metadata.keys.ensureNamespace(DEFAULT_NAMESPACE);
-  const store = createFileObjectStore({ directory: join(dataDirectory, 'objects'), fsync: 'always' });
+  const store = createFileObjectStore({
+    directory: join(dataDirectory, 'objects'),
+    // What is staged is verified before anything is made of it, and may be staged again.
+    fsync: (key) => !isStagingKey(key),
+  });
   const credentials = {
     accessKeyId: 'DECANTLOCAL',
     secretAccessKey: await metadata.setting('object-signing-secret', () => randomBytes(32).toString('base64url')),

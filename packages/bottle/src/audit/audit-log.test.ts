@@ -1,4 +1,4 @@
-import { readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 
 import type { AuditEvent } from './audit-event.ts';
+import { auditName, pruneAudits, readAudit, type AuditBounds } from './audit-files.ts';
 import { AuditLog, FIRST_LINK } from './audit-log.ts';
 import { verifyAudit } from './verify-audit.ts';
 
@@ -82,18 +83,99 @@ describe('AuditLog', () => {
     await expect(verifyAudit(path)).rejects.toMatchObject({ details: { line: 2 } });
   });
 
-  test('a file that exists is left alone; a full log says so; a closed one takes nothing', async () => {
+  test('a file that exists is left alone; an event that is too long is refused; a closed log takes nothing', async () => {
     await using folder = await openScratchDirectory(tmpdir());
     const path = await written(folder.path, ['a.example']);
     expect(() => new AuditLog({ path })).toThrow(expect.objectContaining({ code: 'CONFLICT' }));
-    const small = new AuditLog({ path: join(folder.path, 'small.jsonl'), maxBytes: 300 });
-    small.append(event('a.example'));
-    expect(() => small.append(event('b.example'))).toThrow(expect.objectContaining({ code: 'LIMIT_EXCEEDED' }));
     const long = new AuditLog({ path: join(folder.path, 'long.jsonl') });
     expect(() => long.append(event('x'.repeat(9000)))).toThrow(expect.objectContaining({ code: 'LIMIT_EXCEEDED' }));
     long.close();
     long.close();
     expect(() => long.append(event('a'))).toThrow(expect.objectContaining({ code: 'USAGE' }));
+  });
+
+  test('goes on in further files, as one chain, and ends where they are full', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const path = join(folder.path, 'log.jsonl');
+    const log = new AuditLog({ path, segmentBytes: 2000, segments: 3 });
+    let written = 0;
+    const fill = () => {
+      for (;;) {
+        log.append(event(`${written}.example`));
+        written++;
+      }
+    };
+    for (let i = 0; i < 2; i++) expect(fill).toThrow(expect.objectContaining({ code: 'LIMIT_EXCEEDED' }));
+    log.close();
+    expect(written).toBeGreaterThan(10);
+    expect((await readdir(folder.path)).toSorted()).toEqual(['log.2.jsonl', 'log.3.jsonl', 'log.jsonl']);
+    for (const name of await readdir(folder.path)) {
+      const { size, mode } = await stat(join(folder.path, name));
+      expect(size).toBeLessThanOrEqual(2000);
+      expect(mode & 0o777).toBe(0o600);
+    }
+    expect(await verifyAudit(path)).toEqual({
+      events: written,
+      segments: 3,
+      sealed: true,
+      reason: 'The log was full.',
+      head: log.head,
+    });
+    const pieces: Buffer[] = [];
+    for await (const piece of readAudit(path)) pieces.push(piece);
+    const hosts = Buffer.concat(pieces)
+      .toString('utf8')
+      .match(/\d+\.example/g);
+    expect(hosts).toEqual(Array.from({ length: written }, (_, i) => `${i}.example`));
+  });
+
+  test('a file that is missing, swapped or added in the middle or at the end is noticed', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const at = (number: number) => join(folder.path, number === 1 ? 'log.jsonl' : `log.${number}.jsonl`);
+    const contents = new Map<number, Buffer>();
+    {
+      using log = new AuditLog({ path: at(1), segmentBytes: 2000, segments: 9 });
+      for (let i = 0; i < 25; i++) log.append(event(`${i}.example`));
+    }
+    const { segments } = await verifyAudit(at(1));
+    expect(segments).toBeGreaterThan(2);
+    for (let i = 1; i <= segments; i++) contents.set(i, await readFile(at(i)));
+    const restore = async () => {
+      for (const [i, bytes] of contents) await writeFile(at(i), bytes);
+    };
+    const refused = () => expect(verifyAudit(at(1))).rejects.toMatchObject({ code: 'AUDIT_INVALID' });
+    for (let i = 2; i <= segments; i++) {
+      await rm(at(i));
+      await refused();
+      await restore();
+    }
+    await writeFile(at(2), contents.get(3)!);
+    await refused();
+    await restore();
+    await writeFile(at(segments + 1), contents.get(2)!);
+    await refused();
+    await rm(at(segments + 1));
+    // What was killed between making a file and writing to it leaves it empty.
+    await writeFile(at(segments), '');
+    expect(await verifyAudit(at(1))).toMatchObject({ sealed: false, segments });
+  });
+
+  test('the oldest audits go when there are too many, those of running bottles stay', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const names = Array.from({ length: 6 }, (_, i) =>
+      auditName({ slug: `b${i}`, createdAt: `2026-01-0${i + 1}T00:00:00.000Z`, id: '0123456789abcdef' }),
+    );
+    for (const name of names) await writeFile(join(folder.path, name), 'x'.repeat(100));
+    const further = names[1]!.replace('.jsonl', '.2.jsonl');
+    await writeFile(join(folder.path, further), 'x'.repeat(100));
+    await writeFile(join(folder.path, 'notes.txt'), 'mine');
+    const prune = (bounds: AuditBounds) => pruneAudits(folder.path, async (slug) => slug === 'b0', bounds);
+    await prune({ audits: 6 });
+    expect(await readdir(folder.path)).toHaveLength(8);
+    await prune({ audits: 4 });
+    expect((await readdir(folder.path)).toSorted()).toEqual([names[0], ...names.slice(3), 'notes.txt']);
+    await prune({ bytes: 250 });
+    expect((await readdir(folder.path)).toSorted()).toEqual([names[0], names[5], 'notes.txt']);
   });
 
   test('a line without an end does not fill the memory', async () => {

@@ -25,6 +25,11 @@ export interface BottleLimits {
   readonly diskBytes: number;
   /** From launch to teardown, milliseconds. */
   readonly wallTimeMs: number;
+  /**
+   * What this machine cannot bound is left unbounded instead of refused: memory and processors without control groups
+   * to write to; and what is written is kept in memory where there is no place for a volume. Default false.
+   */
+  readonly bestEffort?: boolean | undefined;
 }
 
 export interface MachineRequest {
@@ -50,6 +55,8 @@ export interface ExecRequest {
   readonly workingDir?: string | undefined;
   /** A terminal of this size instead of three pipes; its output comes on `stdout`. */
   readonly terminal?: TerminalSize | undefined;
+  /** Standard input is that of this process, which must not read it, instead of a pipe; not with a terminal. Default false. */
+  readonly inheritStdin?: boolean | undefined;
   /** The command and what it started in its session end after this time. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -58,6 +65,8 @@ export interface ExecRequest {
 export interface ExecExit {
   /** 128 + n after signal n; 127 no such command, 126 not executable. */
   readonly exitCode: number;
+  /** False when there is no such command or it cannot be executed, so that nothing ran. */
+  readonly ran: boolean;
   readonly timedOut: boolean;
 }
 
@@ -103,7 +112,8 @@ export interface Machine extends AsyncDisposable {
 export interface PreparedMachine extends AsyncDisposable {
   /** `new`: the fence makes the namespace and the machine joins it. A path: the fence opens its listeners in that one. */
   readonly network: 'new' | { readonly path: string };
-  start(fence: { readonly networkNamespace: string }): Promise<Machine>;
+  /** With no namespace of a fence, in a new one that has nothing but loopback. */
+  start(fence: { readonly networkNamespace: string | undefined }): Promise<Machine>;
 }
 
 /** One thing a bottle may acquire outside its own processes, as the ledger records it before it is acquired. */
@@ -119,6 +129,12 @@ export interface ResourceStack {
    * throws, what there is of the claim is undone by the backend's `reap`, as after a crash.
    */
   enter<T>(
+    claim: ResourceClaim,
+    acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
+    release: (value: T) => Promise<void>,
+  ): Promise<T>;
+  /** As `enter`, for what a crash of the machine ends too: the claim outlives this process, and need not wait for the disk. */
+  hold<T>(
     claim: ResourceClaim,
     acquire: (note: (facts: Readonly<Record<string, string | number>>) => Promise<void>) => Promise<T>,
     release: (value: T) => Promise<void>,

@@ -45,17 +45,16 @@ export async function openBackendFixture(backend: Backend): Promise<BackendFixtu
       await mkdir(stateDirectory, { mode: 0o700 });
       const own = new Scope();
       scope.defer(() => own[Symbol.asyncDispose]());
-      const stack: ResourceStack = {
-        async enter(claim, acquire, release) {
-          const value = await acquire(() => Promise.resolve());
-          claims.push(claim.kind);
-          own.defer(async () => {
-            await release(value);
-            claims.splice(claims.indexOf(claim.kind), 1);
-          });
-          return value;
-        },
+      const enter: ResourceStack['enter'] = async (claim, acquire, release) => {
+        const value = await acquire(() => Promise.resolve());
+        claims.push(claim.kind);
+        own.defer(async () => {
+          await release(value);
+          claims.splice(claims.indexOf(claim.kind), 1);
+        });
+        return value;
       };
+      const stack: ResourceStack = { enter, hold: enter };
       const prepared = await backend.prepare(
         {
           slug: `contract-${process.pid}-${number}`,
@@ -168,6 +167,13 @@ export class Screen {
   constructor(running: Exec) {
     running.stdout.on('data', (piece: Buffer) => (this.text += piece.toString()));
   }
+}
+
+/**
+ * A number of seconds that no other test file sleeps: the same tests look for processes of other backends beside these.
+ */
+export function ownSeconds(number: number): string {
+  return `${number}.${process.pid}`;
 }
 
 /** Host processes one of whose arguments is this word. */

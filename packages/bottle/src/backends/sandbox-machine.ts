@@ -18,17 +18,15 @@ export function machineOf(sandbox: Sandbox, config: BottleImage['config']): Mach
 }
 
 async function exec(sandbox: Sandbox, config: BottleImage['config'], request: ExecRequest): Promise<Exec> {
-  const { argv, user = config.User, terminal, timeoutMs, signal } = request;
+  const { argv, user = config.User, terminal, inheritStdin, timeoutMs, signal } = request;
   const running = await sandbox.exec({
-    ...{ argv, user, terminal, timeoutMs, signal },
+    ...{ argv, user, terminal, inheritStdin, timeoutMs, signal },
     env: { ...imageEnvironment(config), ...request.env },
     workingDir: request.workingDir ?? config.WorkingDir,
     makeWorkingDir: request.workingDir === undefined,
   });
-  const exit = running.exit.then(({ exitCode, timedOut }) => ({ exitCode, timedOut }));
-  exit.catch(() => undefined);
   return {
-    ...{ stdin: running.stdin, stdout: running.stdout, stderr: running.stderr, exit },
+    ...{ stdin: running.stdin, stdout: running.stdout, stderr: running.stderr, exit: running.exit },
     signal: async (name) => running.signal(name),
     resize: async (size) => running.resize(size),
   };

@@ -24,7 +24,7 @@ export interface AgentRequest {
 export function agentRequest(
   { command, prompt, promptMode, user, workingDir }: AgentPlan,
   config: BottleImage['config'],
-  { command: other, terminal, signal }: RunAgentOptions,
+  { command: other, terminal, inheritStdin, signal }: RunAgentOptions,
 ): AgentRequest {
   const own = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
   const argv = other ?? (command.length > 0 ? command : own);
@@ -33,7 +33,7 @@ export function agentRequest(
       hint: 'The image sets none: name one in the manifest or on the command line.',
     });
   }
-  const request: ExecRequest = { argv, user, workingDir, terminal, signal };
+  const request: ExecRequest = { argv, user, workingDir, terminal, inheritStdin, signal };
   if (prompt === undefined) return { request };
   if (promptMode === 'argument') return { request: { ...request, argv: [...argv, prompt] } };
   if (promptMode === 'file') {
@@ -45,5 +45,5 @@ export function agentRequest(
       hint: 'Give the prompt as an argument or in a file.',
     });
   }
-  return { request, input: prompt };
+  return { request: { ...request, inheritStdin: false }, input: prompt };
 }

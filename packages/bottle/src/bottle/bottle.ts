@@ -56,6 +56,7 @@ export interface Bottle extends AsyncDisposable {
 
 export interface RunAgentOptions {
   readonly terminal?: ExecRequest['terminal'];
+  readonly inheritStdin?: ExecRequest['inheritStdin'];
   /** In place of the plan's command. */
   readonly command?: readonly string[] | undefined;
   readonly signal?: AbortSignal | undefined;

@@ -5,7 +5,15 @@ import { PassThrough } from 'node:stream';
 
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import type { Backend, Exec, ExecRequest, Machine, MachineRequest, ResourceClaim } from '../backends/backend.ts';
+import type {
+  ExecExit,
+  Backend,
+  Exec,
+  ExecRequest,
+  Machine,
+  MachineRequest,
+  ResourceClaim,
+} from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
 import { specOf } from '../manifest/spec.ts';
 import type { Manifest } from '../manifest/schema.ts';
@@ -67,8 +75,8 @@ function fakes(failAt?: string) {
     async exec(request) {
       execs.push(request);
       const stdin = new PassThrough();
-      const exit = new Promise<{ exitCode: number; timedOut: boolean }>((resolve) => {
-        stdin.resume().once('end', () => resolve({ exitCode: 0, timedOut: false }));
+      const exit = new Promise<ExecExit>((resolve) => {
+        stdin.resume().once('end', () => resolve({ exitCode: 0, ran: true, timedOut: false }));
       });
       const none = async () => undefined;
       return {
@@ -242,7 +250,7 @@ describe('launch', () => {
   it('starts a machine that joins the fence when the namespace is there, and undoes it when the fence fails then', async () => {
     const run = async (fails: boolean) => {
       const { deps, parts, backend } = fakes();
-      const started = () => expect.poll(() => log, { timeout: 5000 }).toContain('machine');
+      const started = () => expect.poll(() => log).toContain('machine');
       const openFence: LaunchParts['openFence'] = async (options) => {
         options.onNamespace?.('/proc/1/fd/9');
         await started();

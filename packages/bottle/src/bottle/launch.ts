@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
-import { chmod, mkdir, open } from 'node:fs/promises';
+import { access, chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { DecantError, errnoOf, isImageId, MIB, untilAborted } from '@decant/core';
 
+import { auditName, pruneAudits } from '../audit/audit-files.ts';
 import { AuditLog } from '../audit/audit-log.ts';
 import type { PreparedMachine } from '../backends/backend.ts';
 import type { Fence, FenceOptions } from '../fence/fence.ts';
@@ -17,6 +18,7 @@ import type { Bottle, BottlePaths } from './bottle.ts';
 import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
 import { LifeLine } from './life-line.ts';
 import { RunningBottle } from './running-bottle.ts';
+import { requireSealedNetwork } from './sealed-network.ts';
 import type { SelfProbeOptions } from './self-probe.ts';
 import { putTrustFiles } from './trust-files.ts';
 
@@ -68,11 +70,18 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
   try {
     done('claimed');
     const paths = await openFolders(stack, directory, slug);
-    const audit = await stack.hold(
-      { kind: 'audit' },
-      async () => new AuditLog({ path: paths.audit }),
-      async (log) => log.close(),
-    );
+    const isSealed = plan.egress.sealed === true;
+    // Where there is no fence, there is nothing to record.
+    const audit = isSealed
+      ? undefined
+      : await stack.hold(
+          { kind: 'audit' },
+          async () => new AuditLog({ path: paths.audit }),
+          async (log) => {
+            log.close();
+            await pruneAudits(join(directory, AUDIT_FOLDER), (other) => isThere(join(directory, `${other}.jsonl`)));
+          },
+        );
     const namespace = Promise.withResolvers<string>();
     const openFence = (network: FenceOptions['network']) =>
       enterFence(stack, () =>
@@ -83,15 +92,15 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           resolvers: plan.egress.resolvers.length === 0 ? undefined : plan.egress.resolvers,
           upstreamCaPem,
           onNamespace: namespace.resolve,
-          onAudit: (event) => audit.append(event),
+          onAudit: (event) => audit?.append(event),
           signal: life.signal,
         }),
       );
-    const early = backend.joinsNetwork === true ? openFence('new') : undefined;
+    const early = !isSealed && backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
-    const probe = (networkNamespace: string) =>
-      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, signal: life.signal });
-    const tried = early?.then((fence) => probe(fence.networkNamespace));
+    const probe = (networkNamespace: string, { prober }: Fence) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, prober, signal: life.signal });
+    const tried = early?.then((fence) => probe(fence.networkNamespace, fence));
     tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
       deps.resolveImage({ ref: plan.image, scratchDirectory: join(paths.state, 'image'), signal: life.signal }),
@@ -99,12 +108,13 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
     done('image');
     const prepared = await prepare(stack, plan, deps, { slug, resolved, paths, life });
     done('prepared');
-    const opening = (early ?? openFence(prepared.network)).then((fence) => {
-      void fence.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
+    const fencing = isSealed ? Promise.resolve(undefined) : (early ?? openFence(prepared.network));
+    const opening = fencing.then((fence) => {
+      void fence?.ended.then(({ reason }) => life.end('fence-ended', `Its fence has ended: ${reason}`));
       done('fenced');
       return fence;
     });
-    const opened = opening.then(({ networkNamespace }) => networkNamespace);
+    const opened = opening.then((fence) => fence?.networkNamespace);
     const enter = async () => {
       const networkNamespace = await (early === undefined ? opened : Promise.race([namespace.promise, opened]));
       const machine = await adopt(stack, 'machine', () => prepared.start({ networkNamespace }));
@@ -114,17 +124,16 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
     };
     const [fence, machine] = await bothEnded(opening, enter(), () => life.end('failed', 'Its launch failed.'));
     await untilAborted(
-      Promise.all([
-        putTrustFiles({
-          fence,
-          machine,
-          imageKey: imageKeyOf(plan, resolved),
-          signal: life.signal,
-        }),
-        tried ?? probe(machine.networkNamespace),
-        // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
-        tried && parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace),
-      ]),
+      Promise.all(
+        fence === undefined
+          ? [requireSealedNetwork(machine.networkNamespace)]
+          : [
+              putTrustFiles({ fence, machine, imageKey: imageKeyOf(plan, resolved), signal: life.signal }),
+              tried ?? probe(machine.networkNamespace, fence),
+              // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
+              ...(tried ? [parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace)] : []),
+            ],
+      ),
       life.signal,
     );
     done('probed');
@@ -137,7 +146,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       stack,
       life,
       startedMs,
-      environment: { ...fence.env, ...environment },
+      environment: { ...fence?.env, ...environment },
       imageConfig: resolved.image.config,
     });
     if (deps.provision !== undefined) {
@@ -252,14 +261,22 @@ async function openFolders(stack: BottleStack, directory: string, slug: string):
   );
   const audits = join(directory, AUDIT_FOLDER);
   await mkdir(audits, { recursive: true, mode: 0o700 });
-  const started = stack.header.createdAt.replaceAll(/[-:]|\.\d+/g, '');
-  return { state, audit: join(audits, `${slug}.${started}.${stack.header.id}.jsonl`) };
+  return { state, audit: join(audits, auditName(stack.header)) };
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 function launchedPlan(
   plan: BottlePlan,
-  { slug, fence, resolved }: { readonly slug: string; readonly fence: Fence; readonly resolved: ResolvedImage },
+  parts: { readonly slug: string; readonly fence: Fence | undefined; readonly resolved: ResolvedImage },
 ): BottlePlan {
+  const { slug, fence, resolved } = parts;
+  if (fence === undefined) return withArtifact(withSlug(plan, slug), resolved.image);
   const proxy = fence.env['HTTPS_PROXY'];
   const reachable = withEndpoints(withSlug(plan, slug), { networkNamespace: fence.networkNamespace, proxy });
   return withArtifact(withCertificate(reachable, fence.certificatePem), resolved.image);

@@ -1,11 +1,11 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
-import { findProgram } from '@decant/core/node';
+import { findProgram, run } from '@decant/core/node';
 import { probeJail } from '@decant/jail';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 
@@ -71,6 +71,30 @@ describe.skipIf(!available)('[backend:bubblewrap] a native bottle', { timeout: 3
     process.kill(pid, 'SIGKILL');
     expect(await bottle.ended).toMatchObject({ reason: 'fence-ended' });
     expect(await readdir(directory)).toEqual(['audit.d']);
+  });
+
+  test('ends when its audit can be written no more, and what was written stays whole', async () => {
+    const small = join(folder, 'small');
+    await mkdir(small);
+    await run('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', small]);
+    try {
+      const bottle = await openRealBottle(small, image);
+      await run('sh', ['-c', 'cat /dev/zero > "$1"; test -s "$1"', 'sh', join(small, 'filler')], { okCodes: [0] });
+      // What is denied is recorded too: as long as it is answered, the record has room.
+      const knock = 'i=0; while [ $i -lt 3000 ]; do wget -q -O - http://192.0.2.1/; i=$((i+1)); done';
+      const knocking = await bottle.exec({ argv: ['sh', '-c', knock] });
+      knocking.stdout.resume();
+      knocking.stderr.resume();
+      knocking.exit.catch(() => undefined);
+      expect(await bottle.ended).toMatchObject({
+        reason: 'fence-ended',
+        message: expect.stringMatching(/could not be recorded: No space is left/),
+      });
+      expect((await readdir(small)).toSorted()).toEqual(['audit.d', 'filler']);
+      expect(await verifyAudit(bottle.paths.audit)).toMatchObject({ sealed: false });
+    } finally {
+      await run('umount', ['--lazy', small]);
+    }
   });
 
   test('killed at every acquisition, it leaves nothing once it was collected, and others run on', async () => {

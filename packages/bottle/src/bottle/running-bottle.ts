@@ -15,7 +15,8 @@ interface RunningBottleParts {
   readonly plan: BottlePlan;
   readonly paths: BottlePaths;
   readonly machine: Machine;
-  readonly fence: Fence;
+  /** Undefined for a sealed network. */
+  readonly fence: Fence | undefined;
   readonly stack: BottleStack;
   readonly life: LifeLine;
   readonly startedMs: number;
@@ -115,7 +116,7 @@ export class RunningBottle implements Bottle {
       uptimeMs: now - startedMs,
       remainingMs: Math.max(0, life.deadlineMs - now),
       execs: { ...this.#execs },
-      egress: { ...(await fence.stats()) },
+      egress: fence === undefined ? {} : { ...(await fence.stats()) },
     };
   }
 

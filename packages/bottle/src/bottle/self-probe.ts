@@ -3,19 +3,20 @@ import { stat } from 'node:fs/promises';
 import { createServer, connect, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
 
-import { DecantError, isDecantError } from '@decant/core';
-import { run } from '@decant/core/node';
+import { DecantError } from '@decant/core';
 
 import { DNS_PORT, portsOf, PROXY_PORT } from '../fence/ports.ts';
+import { Prober } from '../fence/prober.ts';
 import { parseHostPattern } from '../net/host-pattern.ts';
 import type { EgressPolicy, Pins } from '../net/policy.ts';
 import { verdict } from '../net/verdict.ts';
-import { PROBE_PROGRAM } from './probe-program.ts';
 
 export interface SelfProbeOptions {
   /** Path of the namespace that the machine's processes are in. */
   readonly networkNamespace: string;
   readonly policy: EgressPolicy;
+  /** A process for it that was started ahead; the caller disposes of it. */
+  readonly prober?: Prober | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -59,10 +60,10 @@ const NO_PINS: Pins = { addressesOf: () => undefined, namesOf: () => [] };
  * @throws BOTTLE_PROBE_FAILED
  */
 export async function selfProbe(options: SelfProbeOptions): Promise<readonly ProbeOutcome[]> {
-  const { networkNamespace, policy, signal } = options;
+  const { policy } = options;
   await using canary = await openCanary(portsOf(policy));
   const probes = [...deniedProbes(policy, canary.port), ...allowedProbes(policy)];
-  const outcomes = await attempt(networkNamespace, probes, signal);
+  const outcomes = await attempt(options, probes);
   const holds = (probe: Probe, index: number) => probe.holds(outcomes[index]!);
   const wrong = probes.find((probe, index) => probe.need === 'must' && !holds(probe, index));
   if (wrong !== undefined) throw failed(outcomes[probes.indexOf(wrong)]!, outcomes);
@@ -173,27 +174,19 @@ function isDenied({ outcome, detail }: ProbeOutcome): boolean {
 }
 
 async function attempt(
-  networkNamespace: string,
+  { networkNamespace, prober, signal }: SelfProbeOptions,
   probes: readonly Probe[],
-  signal: AbortSignal | undefined,
 ): Promise<ProbeOutcome[]> {
-  const args = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
+  const lines = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
     [kind, name, address, port, limitMs, bytes === undefined ? '-' : Buffer.from(bytes).toString('hex')].join(' '),
   );
-  const { stdout } = await run('perl', ['-e', PROBE_PROGRAM, '--', networkNamespace, ...args], {
-    cwd: '/',
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
+  await using own = prober?.isReady === true ? undefined : new Prober();
+  const answers = await (own ?? prober!).attempt({
+    ...{ networkNamespace, probes: lines, signal },
     timeoutMs: ALLOWED_WITHIN_MS + DENIED_WITHIN_MS,
-    signal,
-  }).catch((error: unknown) => {
-    signal?.throwIfAborted();
-    if (!isDecantError(error)) throw error;
-    throw new DecantError('BOTTLE_PROBE_FAILED', `The fence could not be tried from inside: ${error.message}`, {
-      cause: error,
-    });
   });
   const found = new Map<string, ProbeOutcome>();
-  for (const line of stdout.toString('latin1').split('\n')) {
+  for (const line of answers.split('\n')) {
     const [name = '', outcome = '', ms = '', detail = ''] = line.split(' ');
     const probe = probes.find((one) => one.name === name);
     if (probe === undefined) continue;

@@ -17,31 +17,41 @@ export interface AgentViewer {
 
 /** Most bytes that wait for one viewer that does not hold the agent. */
 const MAX_WAITING_BYTES = 4 * MIB;
-/** How long output is still waited for when the agent has ended and what it started holds its streams, milliseconds. */
-const LAST_OUTPUT_MS = 1000;
+/** How long the end of streams is waited for when everything that could write has been killed, milliseconds. */
+const LAST_OUTPUT_MS = 10_000;
 
 /** The one command a bottle is there for: its output goes to the log and to whoever looks on. */
 export class AgentSession {
   readonly terminal: boolean;
   readonly log: AgentLog;
-  /** After the last output has reached the log and the viewers. Never rejects for what the agent does. */
+  /** Of the agent itself: what it wrote last, and what it started, may still be on the way. */
   readonly exit: Promise<ExecExit>;
   readonly #exec: Exec;
   readonly #viewers = new Set<AgentViewer>();
+  readonly #outputs: Promise<unknown>;
+  readonly #delivered = Promise.withResolvers<void>();
 
   constructor(exec: Exec, { terminal, log }: { readonly terminal: boolean; readonly log: AgentLog }) {
     this.#exec = exec;
     this.terminal = terminal;
     this.log = log;
     exec.stdin.on('error', () => undefined);
-    const outputs = Promise.all([this.#follow('stdout'), this.#follow('stderr')]);
-    this.exit = exec.exit.then(async (exit) => {
-      const timer = setTimeout(() => this.#abandon(), LAST_OUTPUT_MS);
-      await outputs;
-      clearTimeout(timer);
-      return exit;
-    });
+    this.#outputs = Promise.all([this.#follow('stdout'), this.#follow('stderr')]);
+    this.exit = exec.exit;
     this.exit.catch(() => undefined);
+  }
+
+  /** Resolves when all output has reached the log and the viewers; to be called when nothing is left that could write more. */
+  async delivered(): Promise<void> {
+    const timer = setTimeout(() => this.#abandon(), LAST_OUTPUT_MS);
+    await this.#outputs;
+    clearTimeout(timer);
+    this.#delivered.resolve();
+  }
+
+  /** Resolves when `delivered` has. */
+  get ended(): Promise<void> {
+    return this.#delivered.promise;
   }
 
   get stdin(): NodeJS.WritableStream {
@@ -88,7 +98,11 @@ export class AgentSession {
     const to = viewer[name];
     if (to.destroyed || to.writableEnded) return;
     if (viewer.holdsAgent === true) {
-      if (!to.write(bytes)) await Promise.race([once(to, 'drain'), once(to, 'close'), this.#exec.exit]).catch(() => 0);
+      const taken = to.write(bytes, (error) => {
+        // Its reader has gone: the agent hears of that as it would of any other pipe.
+        if (error != null) destroy(this.#exec[name]);
+      });
+      if (!taken) await Promise.race([once(to, 'drain'), once(to, 'close'), this.#exec.exit]).catch(() => 0);
       return;
     }
     if (to.writableLength + bytes.length > MAX_WAITING_BYTES) {
@@ -102,8 +116,11 @@ export class AgentSession {
   }
 
   #abandon(): void {
-    for (const stream of [this.#exec.stdout, this.#exec.stderr]) {
-      (stream as NodeJS.ReadableStream & { destroy?(): void }).destroy?.();
-    }
+    destroy(this.#exec.stdout);
+    destroy(this.#exec.stderr);
   }
+}
+
+function destroy(stream: NodeJS.ReadableStream & { destroy?(): void }): void {
+  stream.destroy?.();
 }

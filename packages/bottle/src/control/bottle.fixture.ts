@@ -3,7 +3,7 @@ import { cp } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { Readable } from 'node:stream';
 
-import type { Exec, ExecRequest } from '../backends/backend.ts';
+import type { Exec, ExecExit, ExecRequest } from '../backends/backend.ts';
 import { AgentLog } from './agent-log.ts';
 import { AgentSession } from './agent-session.ts';
 import type { BottleInfo } from './messages.ts';
@@ -30,10 +30,10 @@ export async function hostExec(request: ExecRequest): Promise<Exec> {
           kill('SIGKILL');
         }, request.timeoutMs);
   request.signal?.addEventListener('abort', () => kill('SIGKILL'), { once: true });
-  const exit = new Promise<{ exitCode: number; timedOut: boolean }>((resolve) => {
+  const exit = new Promise<ExecExit>((resolve) => {
     child.once('exit', (code, name) => {
       clearTimeout(timer);
-      resolve({ exitCode: code ?? 128 + constants.signals[name!], timedOut });
+      resolve({ exitCode: code ?? 128 + constants.signals[name!], ran: true, timedOut });
     });
   });
   await new Promise<void>((resolve, reject) => {
@@ -62,6 +62,7 @@ export async function fixtureBottle(
 ): Promise<FixtureBottle> {
   const exec = await hostExec({ argv: agent });
   const session = new AgentSession(exec, { terminal: more.terminal ?? false, log: AgentLog.create(directory) });
+  const delivered = session.exit.then(() => session.delivered());
   const stops: number[] = [];
   const info: BottleInfo = {
     slug: 'fixture',
@@ -89,7 +90,7 @@ export async function fixtureBottle(
     stop: async (timeoutMs) => {
       stops.push(timeoutMs);
       await session.signal('SIGKILL');
-      await session.exit;
+      await delivered;
     },
     stops,
     ...more,

@@ -1,9 +1,9 @@
-import { createReadStream } from 'node:fs';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
-import { DecantError, errnoOf, quote } from '@decant/core';
+import { DecantError, errnoOf } from '@decant/core';
 
+import { readAudit } from '../audit/audit-files.ts';
 import type { Exec, ExecExit, ExecRequest } from '../backends/backend.ts';
 import type { AgentLog } from './agent-log.ts';
 import { STREAM, type Channel } from './channel.ts';
@@ -35,7 +35,7 @@ export function answer(call: Call, channel: Channel, target: ControlTarget, sign
     case 'logs':
       return { result: sendLog(call, channel, target.agent.log, signal), outlivesBottle: true };
     case 'audit':
-      return { result: sendFile(target.auditFile, channel, signal) };
+      return { result: sendAudit(target.auditFile, channel, signal) };
     case 'changes':
       return { result: sendChanges(target, channel, signal) };
     default:
@@ -133,7 +133,7 @@ function answerAttach(
       if (call.terminal !== undefined) await agent.redraw(call.terminal);
       // Leaving ends what this client types, not what the agent reads.
       stdin?.pipe(agent.stdin, { end: false });
-      const exit = await Promise.race([agent.exit, gone.promise]);
+      const exit = await Promise.race([agent.ended.then(() => agent.exit), gone.promise]);
       await Promise.all([finished(stdout, signal), finished(stderr, signal)]);
       return exit;
     } finally {
@@ -180,13 +180,13 @@ async function sendChanges(target: ControlTarget, channel: Channel, signal: Abor
   return null;
 }
 
-async function sendFile(path: string, channel: Channel, signal: AbortSignal): Promise<null> {
+async function sendAudit(path: string, channel: Channel, signal: AbortSignal): Promise<null> {
   channel.send({ type: 'started' });
   try {
-    await send(createReadStream(path), channel.outgoing(STREAM.stdout), signal);
+    await send(Readable.from(readAudit(path)), channel.outgoing(STREAM.stdout), signal);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
-    throw new DecantError('NOT_FOUND', `There is no file ${quote(path)}.`, { cause: error });
+    throw new DecantError('NOT_FOUND', 'The bottle has no audit, since its network is sealed.', { cause: error });
   }
   return null;
 }

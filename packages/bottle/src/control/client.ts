@@ -17,7 +17,7 @@ import {
 } from './messages.ts';
 import { openSocketPath } from './socket-path.ts';
 
-export interface RemoteExecRequest extends Omit<ExecRequest, 'signal'> {
+export interface RemoteExecRequest extends Omit<ExecRequest, 'signal' | 'inheritStdin'> {
   /** Whether anything will be written to `stdin`; default false: the command reads the end at once. */
   readonly stdin?: boolean | undefined;
 }
@@ -106,7 +106,7 @@ export function createBottleClient(slug: string, directory: string): BottleClien
   };
 }
 
-function asCall({ argv, env, user, workingDir, terminal, timeoutMs }: Omit<ExecRequest, 'signal'>) {
+function asCall({ argv, env, user, workingDir, terminal, timeoutMs }: Omit<RemoteExecRequest, 'stdin'>) {
   return { argv: [...argv], env: env === undefined ? undefined : { ...env }, user, workingDir, terminal, timeoutMs };
 }
 

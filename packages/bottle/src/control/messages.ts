@@ -73,7 +73,11 @@ export const serverMessageSchema = z.discriminatedUnion('type', [
 ]);
 export type ServerMessage = z.infer<typeof serverMessageSchema>;
 
-export const exitSchema = z.strictObject({ exitCode: z.int().min(0).max(255), timedOut: z.boolean() });
+export const exitSchema = z.strictObject({
+  exitCode: z.int().min(0).max(255),
+  ran: z.boolean(),
+  timedOut: z.boolean(),
+});
 
 /** What a bottle says about itself. */
 export const bottleInfoSchema = z.strictObject({

@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 
 import { Scope, sleep, toDecantError } from '@decant/core';
@@ -13,12 +15,14 @@ import { openRecord, writeRecord } from './records.ts';
 import { serveControl, type ControlTarget } from './server.ts';
 
 export interface SuperviseOptions {
-  /** Folder of what is kept of bottles that have ended. */
-  readonly records: string;
+  /** Folder of what is kept of bottles that have ended; left out: nothing is kept, and the log goes with the bottle. */
+  readonly records?: string | undefined;
   /** Default: none; then the agent has a terminal only when `terminal` says so. */
   readonly viewer?: AgentViewer | undefined;
   /** What the agent reads; without it and without a terminal it reads the end at once, or its prompt. */
   readonly stdin?: Readable | undefined;
+  /** The agent reads the standard input of this process, which must not read it itself; not with `stdin` or a terminal. */
+  readonly inheritStdin?: boolean | undefined;
   readonly terminal?: { readonly columns: number; readonly rows: number } | undefined;
   /** In place of the plan's command. */
   readonly command?: readonly string[] | undefined;
@@ -34,7 +38,7 @@ export interface SuperviseOptions {
 
 export interface SupervisedBottle {
   readonly slug: string;
-  /** Folder of its record, which stays. */
+  /** Folder of its record, which stays when records are kept. */
   readonly record: string;
   resize(size: { readonly columns: number; readonly rows: number }): Promise<void>;
 }
@@ -42,6 +46,8 @@ export interface SupervisedBottle {
 export interface SupervisedEnd {
   /** Of the agent; undefined when the bottle ended under it. */
   readonly exitCode: number | undefined;
+  /** False when there is no such command or it cannot be executed. */
+  readonly ran: boolean;
   readonly timedOut: boolean;
   readonly end: BottleEnd;
 }
@@ -68,6 +74,11 @@ export async function superviseBottle(bottle: Bottle, options: SuperviseOptions)
     startedAt,
     auditFile: bottle.paths.audit,
   };
+  if (options.records === undefined) {
+    const log = join(bottle.paths.state, 'log');
+    await mkdir(log, { mode: 0o700 });
+    return await superviseAgent(bottle, log, kept, options);
+  }
   const record = await openRecord(options.records, kept);
   const close = (exitCode: number | undefined, reason: string) =>
     writeRecord(record, { ...kept, ended: { at: new Date().toISOString(), exitCode: exitCode ?? null, reason } });
@@ -90,7 +101,8 @@ async function superviseAgent(
   const { signal, graceMs = GRACE_MS } = options;
   await using scope = new Scope();
   const log = scope.use(AgentLog.create(record));
-  const exec = await bottle.runAgent({ terminal: options.terminal, command: options.command });
+  const { terminal, command, inheritStdin } = options;
+  const exec = await bottle.runAgent({ terminal, command, inheritStdin });
   const agent = new AgentSession(exec, { terminal: options.terminal !== undefined, log });
   if (options.viewer !== undefined) agent.view(options.viewer);
   feed(exec, bottle.plan, options);
@@ -103,9 +115,10 @@ async function superviseAgent(
   options.onReady?.({ slug: bottle.slug, record, resize: (size) => agent.resize(size) });
   const exit = await Promise.race([agent.exit.catch(() => undefined), bottle.ended.then(() => undefined)]);
   stop.begin();
-  log[Symbol.dispose]();
   try {
-    await bottle.stop('stopped', 'Its agent has ended.');
+    // With it ends what the agent left behind, and so the last that can write.
+    await bottle.stop('stopped', 'Its agent has ended.').finally(() => agent.delivered());
+    log[Symbol.dispose]();
   } catch (error) {
     control.endCalls('not everything of it could be undone; decant bottle gc tries again.');
     stop.finish(error);
@@ -114,7 +127,7 @@ async function superviseAgent(
   const end = await bottle.ended;
   control.endCalls(end.message);
   stop.finish(undefined);
-  return { exitCode: exit?.exitCode, timedOut: exit?.timedOut ?? false, end };
+  return { exitCode: exit?.exitCode, ran: exit?.ran ?? true, timedOut: exit?.timedOut ?? false, end };
 }
 
 function feed(exec: Exec, { agent }: BottlePlan, { stdin, terminal }: SuperviseOptions): void {
@@ -122,6 +135,17 @@ function feed(exec: Exec, { agent }: BottlePlan, { stdin, terminal }: SuperviseO
   if (agent.prompt !== undefined && agent.promptMode === 'stdin') return;
   if (stdin !== undefined) stdin.on('error', () => undefined).pipe(exec.stdin);
   else if (terminal === undefined) exec.stdin.end();
+}
+
+/** What of a command is told, since a message has an end. */
+const MOST_SHOWN_WORDS = 64;
+const MOST_SHOWN_CHARACTERS = 1024;
+
+function shownCommand(command: readonly string[]): string[] {
+  const cut = (word: string) =>
+    word.length > MOST_SHOWN_CHARACTERS ? `${word.slice(0, MOST_SHOWN_CHARACTERS)}…` : word;
+  const words = command.slice(0, MOST_SHOWN_WORDS).map(cut);
+  return command.length > MOST_SHOWN_WORDS ? [...words, '…'] : words;
 }
 
 /** The end that was asked for: the agent is told once, and everybody who asked waits for the same end. */
@@ -192,7 +216,7 @@ function target(
         name: plan.name,
         image: { ref: plan.image, id: plan.artifact?.id ?? plan.image },
         backend: plan.backend,
-        command: [...(command ?? plan.agent.command)],
+        command: shownCommand(command ?? plan.agent.command),
         terminal: terminal !== undefined,
         state: stop.begun ? 'stopping' : 'running',
         startedAt,

@@ -1,6 +1,7 @@
 import type { AuditEvent } from '../audit/audit-event.ts';
 import type { EgressLimits } from '../egress/limits.ts';
 import type { EgressPolicy } from '../net/policy.ts';
+import type { Prober } from './prober.ts';
 
 /** What opens the listeners: a namespace and the ports in it. No policy is needed yet, so it can be done ahead of a launch. */
 export interface FenceListenersOptions {
@@ -74,6 +75,8 @@ export interface Fence extends AsyncDisposable {
    */
   reload(policy: EgressPolicy): Promise<void>;
   stats(): Promise<FenceStats>;
+  /** A process to try it from inside with, started together with it; it ends with the fence. */
+  readonly prober?: Prober | undefined;
   /** Ends when the sidecar ends, for whatever reason; never rejects. Connections are refused from then on. */
   readonly ended: Promise<{ readonly reason: string }>;
   close(): Promise<void>;

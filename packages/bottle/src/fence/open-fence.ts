@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import { Resolver } from 'node:dns';
 
-import { DecantError } from '@decant/core';
+import { DecantError, Scope } from '@decant/core';
 
 import type { AuditEvent } from '../audit/audit-event.ts';
 import { DEFAULT_EGRESS_LIMITS } from '../egress/limits.ts';
@@ -18,6 +18,7 @@ import type {
   TrustFile,
 } from './fence.ts';
 import { checkedPorts, portsOf } from './ports.ts';
+import { Prober } from './prober.ts';
 import { startSidecar, type SidecarProcess, type StartedSidecar } from './sidecar-process.ts';
 
 /**
@@ -40,7 +41,12 @@ export async function openFence(options: FenceOptions): Promise<Fence> {
 /** The first half of {@link openFence}, which needs no policy: for launches that must be quick. Nothing passes before `configure`. */
 export async function openFenceListeners(options: FenceListenersOptions): Promise<FenceListeners> {
   const ports = checkedPorts(options.ports ?? []);
-  return new OpenListeners(await startSidecar(options, ports), ports);
+  const starting = startSidecar(options, ports);
+  await using scope = new Scope();
+  const prober = scope.use(new Prober());
+  const started = await starting;
+  scope.move();
+  return new OpenListeners(started, prober, ports);
 }
 
 class OpenListeners implements FenceListeners {
@@ -49,11 +55,13 @@ class OpenListeners implements FenceListeners {
   readonly ports: readonly number[];
   readonly ended: Promise<{ readonly reason: string }>;
   readonly #sidecar: SidecarProcess;
+  readonly #prober: Prober;
   readonly #certificatePem: string;
   #taken = false;
 
-  constructor({ sidecar, certificatePem, networkNamespace }: StartedSidecar, ports: readonly number[]) {
+  constructor({ sidecar, certificatePem, networkNamespace }: StartedSidecar, prober: Prober, ports: readonly number[]) {
     this.#sidecar = sidecar;
+    this.#prober = prober;
     this.#certificatePem = certificatePem;
     this.networkNamespace = networkNamespace;
     this.processId = sidecar.pid;
@@ -77,12 +85,22 @@ class OpenListeners implements FenceListeners {
     });
     const common = { policy, limits: { ...DEFAULT_EGRESS_LIMITS, ...limits } };
     await this.#sidecar.ask({ type: 'configure', ...common, resolvers, upstreamCaPem }, 'configured', signal);
-    return new OpenFence(this.#sidecar, this.ports, this.#certificatePem, this.networkNamespace, onAudit);
+    const parts = { sidecar: this.#sidecar, prober: this.#prober, ports: this.ports, onAudit };
+    return new OpenFence({ ...parts, certificatePem: this.#certificatePem, networkNamespace: this.networkNamespace });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#sidecar.close();
+    await Promise.all([this.#sidecar.close(), this.#prober[Symbol.asyncDispose]()]);
   }
+}
+
+interface FenceParts {
+  readonly sidecar: SidecarProcess;
+  readonly prober: Prober;
+  readonly ports: readonly number[];
+  readonly certificatePem: string;
+  readonly networkNamespace: string;
+  readonly onAudit: (event: AuditEvent) => void;
 }
 
 class OpenFence implements Fence {
@@ -90,19 +108,15 @@ class OpenFence implements Fence {
   readonly processId: number;
   readonly certificatePem: string;
   readonly env = fenceEnv();
+  readonly prober: Prober;
   readonly ended: Promise<{ readonly reason: string }>;
   readonly #sidecar: SidecarProcess;
   readonly #ports: readonly number[];
   readonly #onAudit: (event: AuditEvent) => void;
 
-  constructor(
-    sidecar: SidecarProcess,
-    ports: readonly number[],
-    certificatePem: string,
-    networkNamespace: string,
-    onAudit: (event: AuditEvent) => void,
-  ) {
+  constructor({ sidecar, prober, ports, certificatePem, networkNamespace, onAudit }: FenceParts) {
     this.#sidecar = sidecar;
+    this.prober = prober;
     this.#onAudit = onAudit;
     this.#ports = ports;
     this.certificatePem = certificatePem;
@@ -126,7 +140,7 @@ class OpenFence implements Fence {
   }
 
   async close(): Promise<void> {
-    await this.#sidecar.close();
+    await Promise.all([this.#sidecar.close(), this.prober[Symbol.asyncDispose]()]);
   }
 
   [Symbol.asyncDispose](): Promise<void> {

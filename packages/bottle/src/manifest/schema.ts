@@ -135,6 +135,7 @@ const limitsSchema = z.strictObject({
 });
 
 const egressSchema = z.strictObject({
+  sealed: z.boolean().optional(),
   routes: z.array(routeSchema).max(256).optional(),
   deny: z
     .array(

@@ -40,6 +40,9 @@ export function specOf(manifest: Manifest, where = 'The bottle'): SpecResult {
   const [problem] = policyProblems(policy);
   if (problem !== undefined) throw refuse(problem);
   portsOf(policy);
+  if (egress.sealed === true && policy.routes.length > 0) {
+    throw refuse('its network is sealed, and it has routes.');
+  }
   const environment = agent.env ?? {};
   if (agent.prompt === undefined && agent.promptMode !== undefined) {
     throw refuse(`it has the prompt mode ${agent.promptMode}, and no prompt.`);
@@ -49,6 +52,7 @@ export function specOf(manifest: Manifest, where = 'The bottle'): SpecResult {
     image,
     backend: manifest.backend ?? 'native',
     egress: {
+      ...(egress.sealed === true ? { sealed: true } : {}),
       policy,
       resolvers: (egress.resolvers ?? []).map((text) => {
         const resolver = parseResolver(text);

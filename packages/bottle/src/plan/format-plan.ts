@@ -20,7 +20,11 @@ export function formatPlan(plan: BottlePlan): string {
   field('backend', plan.backend);
   if (plan.obstacles.length > 0) list('cannot run', plan.obstacles.map(shown), '');
   if (plan.weaknesses.length > 0) list('weaker', plan.weaknesses.map(shown), '');
-  list('may reach', egress.policy.routes.flatMap(routeLines), 'nothing');
+  list(
+    'may reach',
+    egress.policy.routes.flatMap(routeLines),
+    egress.sealed === true ? 'nothing: sealed, so that nothing is recorded either' : 'nothing',
+  );
   if (egress.policy.deny.length > 0) list('never', egress.policy.deny.map(word), '');
   if (egress.policy.routes.length > 0) {
     field('names by', egress.resolvers.length === 0 ? "this machine's resolvers" : egress.resolvers.join(', '));

@@ -37,6 +37,11 @@ export interface BottleSpec {
 }
 
 export interface EgressPlan {
+  /**
+   * No fence, since there is no route: the network namespace has nothing in it but loopback. What is tried there is refused by
+   * the kernel and recorded by nobody. Default false.
+   */
+  readonly sealed?: boolean | undefined;
   readonly policy: EgressPolicy;
   /** `ADDRESS:PORT` (IPv6 in brackets) of the resolvers that look allowed names up; empty: the system's. */
   readonly resolvers: readonly string[];

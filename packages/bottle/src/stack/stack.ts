@@ -16,8 +16,6 @@ export interface StackOptions extends LedgerOptions {
 /** What a bottle holds, in the order it was acquired. */
 export interface BottleStack extends ResourceStack, AsyncDisposable {
   readonly header: LedgerHeader;
-  /** As `enter`, for what belongs to this process and ends with it: written as well, and not synced. */
-  hold<T>(claim: ResourceClaim, acquire: (note: Note) => Promise<T>, release: (value: T) => Promise<void>): Promise<T>;
   /**
    * Lets everything go in reverse order, to the end whatever fails, and removes the ledger last. When something could
    * not be undone, the ledger stays and `gc` tries again. Calling it again gives the same result.

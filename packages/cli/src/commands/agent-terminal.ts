@@ -1,7 +1,9 @@
 import { PassThrough, type Readable, type Writable } from 'node:stream';
-import type { ReadStream } from 'node:tty';
+import { isatty, type ReadStream } from 'node:tty';
 
 import { DetachKeys, type RunBottleRequest } from '@decant/sdk';
+
+import { goOnWithoutReader } from '../render/reader-gone.ts';
 
 export interface TerminalSize {
   readonly columns: number;
@@ -10,8 +12,9 @@ export interface TerminalSize {
 
 /** Size of this process's terminal, as a program in a bottle gets it; undefined when there is none. */
 export function terminalSize(): TerminalSize | undefined {
-  const { isTTY, columns, rows } = process.stdout;
-  if (!process.stdin.isTTY || !isTTY) return undefined;
+  // By their numbers: Node makes a pipe that it looks at one that never blocks, also for whoever shares it.
+  if (!isatty(0) || !isatty(1)) return undefined;
+  const { columns, rows } = process.stdout;
   const within = (value: number) => Math.min(1000, Math.max(1, value || 1));
   return { columns: within(columns || 80), rows: within(rows || 24) };
 }
@@ -46,15 +49,30 @@ export function takeTerminal(
 
 /** The streams of this process for an agent that runs in it. Disposing gives the terminal back. */
 export interface Foreground extends AsyncDisposable {
-  readonly agent: Pick<RunBottleRequest, 'stdin' | 'terminal' | 'viewer' | 'onReady'> & {
-    readonly stdin: Readable;
-    readonly viewer: NonNullable<RunBottleRequest['viewer']>;
-  };
+  readonly agent: Pick<RunBottleRequest, 'stdin' | 'inheritStdin' | 'terminal' | 'viewer' | 'onReady'>;
 }
 
-/** This process's terminal for an agent when it has one, else its streams. `onStart` is called before it writes. */
-export function foreground({ onStart }: { readonly onStart: () => void }): Foreground {
-  const terminal = terminalSize();
+export interface ForegroundOptions {
+  /** Called before the agent writes. */
+  readonly onStart: () => void;
+  /**
+   * Without a terminal, the agent has standard input itself: what it does not read is left for others. And what it writes to
+   * standard error is kept apart, so that it has the terminal only when standard error goes there, too.
+   */
+  readonly inheritStdin?: boolean | undefined;
+}
+
+/** This process's terminal for an agent when it has one, else its streams. */
+export function foreground({ onStart, inheritStdin = false }: ForegroundOptions): Foreground {
+  const terminal = inheritStdin && !isatty(2) ? undefined : terminalSize();
+  goOnWithoutReader();
+  const viewer = { stdout: process.stdout, stderr: process.stderr, holdsAgent: true };
+  if (inheritStdin && terminal === undefined) {
+    return {
+      agent: { inheritStdin, viewer, onReady: onStart },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+  }
   // Nothing is read before the agent runs, so that a launch can be interrupted by Ctrl-C.
   const input = new PassThrough();
   let give: (() => void) | undefined;
@@ -62,7 +80,7 @@ export function foreground({ onStart }: { readonly onStart: () => void }): Foreg
     agent: {
       terminal,
       stdin: input,
-      viewer: { stdout: process.stdout, stderr: process.stderr, holdsAgent: true },
+      viewer,
       onReady: (ready) => {
         onStart();
         if (terminal === undefined) typeInto(input);

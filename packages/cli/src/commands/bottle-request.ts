@@ -5,6 +5,7 @@ import type { BottleRequest } from '@decant/sdk';
 
 import type { CommonOptions } from '../options.ts';
 import { ttlOf } from './page-options.ts';
+import type { SandboxOptions } from './sandbox-options.ts';
 
 /** What was typed besides options: names, and the command after the separator. */
 export interface CommandWords {
@@ -13,20 +14,8 @@ export interface CommandWords {
   readonly command: readonly string[] | undefined;
 }
 
-export interface PlanOptions extends CommonOptions {
+export interface PlanOptions extends CommonOptions, SandboxOptions {
   readonly image?: string;
-  readonly backend?: 'native' | 'docker';
-  readonly allow?: readonly string[];
-  readonly env?: readonly string[];
-  readonly user?: string;
-  readonly workdir?: string;
-  readonly mount?: readonly string[];
-  readonly cpus?: string;
-  readonly memory?: string;
-  readonly disk?: string;
-  readonly processes?: string;
-  readonly time?: string;
-  readonly trustFilesystem?: boolean;
 }
 
 /** A bottle as options and words ask for it. @throws USAGE */
@@ -45,9 +34,17 @@ export function requestOf({ names, command }: CommandWords, options: PlanOptions
   return {
     name,
     image: options.image,
+    command: command === undefined || command.length === 0 ? undefined : command,
+    ...sandboxOf(options),
+  };
+}
+
+/** What the options say of the bottle, whatever it runs. @throws USAGE */
+export function sandboxOf(options: SandboxOptions): Omit<BottleRequest, 'name' | 'image' | 'command'> {
+  return {
+    bottleName: options.name,
     backend: options.backend,
     allow: options.allow,
-    command: command === undefined || command.length === 0 ? undefined : command,
     environment: environmentOf(options.env),
     user: options.user,
     workingDir: options.workdir,

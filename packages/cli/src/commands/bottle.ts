@@ -2,6 +2,7 @@ import { Option, type Command } from 'commander';
 
 import type { CommandWords } from './bottle-request.ts';
 import { withCommonOptions, withProgressOptions } from '../options.ts';
+import { collect, withSandboxOptions } from './sandbox-options.ts';
 
 const USAGE =
   '[options] <manifest> [-- command...]\n       decant bottle run [options] --image <ref> [name] [-- command...]';
@@ -101,24 +102,12 @@ export function addBottleCommands(program: Command): void {
 }
 
 function withPlanOptions(command: Command): Command {
-  return command
-    .option('--image <ref>', "image to run (default: the manifest's); without a manifest, all comes from these options")
-    .addOption(new Option('--backend <backend>', 'what runs it').choices(['native', 'docker']))
-    .option('--allow <host[:port]>', 'let it reach a host; may be given more than once', collect)
-    .option(
-      '-e, --env <name=value>',
-      'set a variable, or with NAME alone pass it on; may be given more than once',
-      collect,
-    )
-    .option('-u, --user <user>', "name or number, with an optional :group (default: the image's)")
-    .option('-w, --workdir <path>', "working directory (default: the image's)")
-    .option('--mount <type:source:target>', 'read-only, read-write or overlay; may be given more than once', collect)
-    .option('--cpus <n>', 'processors of time, such as 1.5')
-    .option('--memory <size>', 'memory, such as 2GiB')
-    .option('--disk <size>', 'what it may write, such as 10GiB')
-    .option('--processes <n>', 'most processes')
-    .option('--time <time>', 'end it after so many seconds, or 90m, 12h')
-    .option('--trust-filesystem', 'let the kernel mount a filesystem that decant did not make');
+  return withSandboxOptions(
+    command.option(
+      '--image <ref>',
+      "image to run (default: the manifest's); without a manifest, all comes from these options",
+    ),
+  );
 }
 
 /** What stands before and after the separator, which tells a command from a name. */
@@ -131,8 +120,4 @@ function wordsOf(command: Command): CommandWords {
   const after = separator < 0 ? 0 : rawArgs.length - separator - 1;
   const split = command.args.length - after;
   return { names: command.args.slice(0, split), command: separator < 0 ? undefined : command.args.slice(split) };
-}
-
-function collect(value: string, previous: readonly string[] = []): string[] {
-  return [...previous, value];
 }

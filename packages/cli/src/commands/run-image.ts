@@ -6,22 +6,21 @@ import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
 import { printable, say, stderr } from '../render/terminal.ts';
 import { foreground } from './agent-terminal.ts';
+import { sandboxOf } from './bottle-request.ts';
+import type { SandboxOptions } from './sandbox-options.ts';
 
-export interface RunOptions extends CommonOptions {
+export interface RunOptions extends CommonOptions, SandboxOptions {
   readonly statsFile?: string;
-  readonly trustFilesystem?: boolean;
-  readonly allow?: readonly string[];
 }
 
 export function runAction(ref: string, rest: readonly string[], options: RunOptions): Promise<void> {
   return invokeWired({ ...options, transient: true }, async ({ decant, progress, signal }) => {
     const command = commandOf(ref, rest);
-    const { statsFile, trustFilesystem, allow } = options;
-    const work = { onEvent: progress.onEvent, signal };
+    const { statsFile, trustFilesystem } = options;
+    const request = { ...sandboxOf(options), ref, command, trustFilesystem };
     const run = async () => {
-      if (allow === undefined) return decant.images.run({ ref, command, trustFilesystem }, work);
-      await using streams = foreground({ onStart: () => progress.end() });
-      return await decant.images.runFenced({ ref, command, trustFilesystem, allow, ...streams.agent }, work);
+      await using streams = foreground({ inheritStdin: true, onStart: () => progress.end() });
+      return await decant.images.run({ ...request, ...streams.agent }, { onEvent: progress.onEvent, signal });
     };
     const { exitCode, notRun, stats } = await run();
     progress.end();

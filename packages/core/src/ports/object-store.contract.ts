@@ -74,6 +74,19 @@ export function objectStoreContract(name: string, open: () => Promise<ObjectStor
         expect(await store.get('k')).toEqual(bytesOf('before'));
       });
 
+      it('is done with each piece when it asks for the next', async () => {
+        async function* oneMemory() {
+          const memory = new Uint8Array(70_000);
+          for (const value of [1, 2, 3]) yield memory.fill(value);
+          memory.fill(9);
+        }
+        await store.put('k', oneMemory());
+        const id = await store.createMultipart('up');
+        await store.completeMultipart('up', id, [await store.putPart('up', id, 1, oneMemory())]);
+        const expected = Buffer.concat([1, 2, 3].map((value) => Buffer.alloc(70_000, value)));
+        for (const key of ['k', 'up']) expect(expected.equals(await store.get(key))).toBe(true);
+      });
+
       it('replaces and deletes', async () => {
         await store.put('k', bytesOf('a long first value'));
         await store.put('k', bytesOf('second'));

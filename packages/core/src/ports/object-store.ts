@@ -15,6 +15,7 @@ export interface UploadedPart {
   readonly etag: string;
 }
 
+/** Pieces may be memory that is used again: a store is done with each when it asks for the next. */
 export type ObjectBody = Uint8Array | AsyncIterable<Uint8Array>;
 
 export interface CallOptions {

@@ -18,7 +18,7 @@ const KILL_MS = 10_000;
 
 /** @throws USAGE for what no command can be. */
 export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void {
-  const { argv, env, workingDir = '', terminal, timeoutMs } = options;
+  const { argv, env, workingDir = '', terminal, timeoutMs, inheritStdin = false } = options;
   if (argv[0] === undefined || argv[0] === '') {
     throw new DecantError('USAGE', 'There is no command to run.', {
       hint: 'The image sets none: write one after --.',
@@ -44,7 +44,10 @@ export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void 
   if (workingDir !== '' && !workingDir.startsWith('/')) {
     throw new DecantError('USAGE', `The working directory ${quote(workingDir)} is not an absolute path.`);
   }
-  if (terminal !== undefined) checkSize(terminal);
+  if (terminal !== undefined) {
+    checkSize(terminal);
+    if (inheritStdin) throw new DecantError('USAGE', 'A command at a terminal of its own reads what that one says.');
+  }
   if (timeoutMs !== undefined && !(timeoutMs > 0 && timeoutMs < 2 ** 31)) {
     throw new DecantError('USAGE', 'A time limit is between 1 ms and 24 days.');
   }
@@ -57,25 +60,26 @@ function checkSize({ columns, rows }: TerminalSize): void {
   }
 }
 
-/** Starts a command in a sandbox; with `inherit` it has the streams and the terminal of this process. */
+/** Starts a command in a sandbox. */
 export async function startCommand(
   entrance: SandboxEntrance,
   options: SandboxExecOptions,
-  joiners: Joiners | 'inherit',
+  joiners: Joiners,
 ): Promise<SandboxExec> {
-  const { signal, terminal, timeoutMs } = options;
+  const { signal, terminal, timeoutMs, inheritStdin = false } = options;
   checkCommand(options);
   signal?.throwIfAborted();
-  const inherit = joiners === 'inherit';
-  const talk = inherit ? startInherited(entrance) : joiners.take(entrance);
+  const talk = inheritStdin ? startInherited(entrance) : joiners.take(entrance);
   const { child } = talk;
   let stopped: 'abort' | 'timeout' | undefined;
   let killTimer: NodeJS.Timeout | undefined;
+  let hasBegun = false;
   let over = false;
   const stop = (why: 'abort' | 'timeout') => {
     if (over) return;
     stopped ??= why;
-    talk.send('kill');
+    // Before there is a command the program takes no orders but ends.
+    if (hasBegun || why === 'abort') talk.send('kill');
     killTimer ??= setTimeout(() => talk.end(), KILL_MS);
   };
   const onAbort = () => stop('abort');
@@ -88,15 +92,18 @@ export async function startCommand(
   };
   let early: SandboxExit | undefined;
   try {
-    early = await begin(talk, entrance, options, inherit ? 'inherit' : terminal === undefined ? 'pipes' : 'terminal');
+    const mode = terminal !== undefined ? 'terminal' : inheritStdin ? 'outputs' : 'pipes';
+    early = await begin(talk, entrance, options, mode);
     signal?.throwIfAborted();
+    hasBegun = true;
+    if (stopped === 'timeout') talk.send('kill');
   } catch (error) {
     done();
     talk.end();
     signal?.throwIfAborted();
     throw error;
   }
-  if (!inherit) joiners.refill();
+  if (!inheritStdin) joiners.refillAfter(talk);
   const exit = (async (): Promise<SandboxExit> => {
     try {
       if (early !== undefined) {
@@ -143,7 +150,7 @@ async function begin(
   talk: Conversation,
   { processes, filter }: SandboxEntrance,
   options: SandboxExecOptions,
-  mode: 'pipes' | 'terminal' | 'inherit',
+  mode: 'pipes' | 'outputs' | 'terminal',
 ): Promise<SandboxExit | undefined> {
   const { argv, terminal } = options;
   const files = await usersOf(talk);

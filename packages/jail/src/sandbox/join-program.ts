@@ -23,8 +23,9 @@ const MOST_FILES = 65_536;
  *     > exit STATUS
  *     < bye                                                  no order comes any more
  *
- * MODE is `pipes`, `terminal`, `inherit` (the caller's streams, and its session when standard input is a terminal) or `task` (the caller's streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file
- * on 3 kills the session of a command that runs.
+ * MODE is `pipes`, `outputs` (pipes for the outputs; standard input is the caller's), `terminal` or `task` (the caller's
+ * streams); ENVIRONMENT and WORKDIR and what follows SECCOMP are hexadecimal. End of file on 3 kills the session of a
+ * command that runs.
  */
 export function joinProgram(task = ''): string {
   return String.raw`
@@ -78,18 +79,15 @@ if ($mode eq 'terminal') {
   chown($base + $uid, $base + ${TTY_GROUP}, $terminal) or fail('terminal', "$!");
   set_size($master, $columns, $rows);
   @mine = ($master);
-} elsif ($mode eq 'pipes') {
-  for (0 .. 2) {
+} elsif ($mode eq 'pipes' || $mode eq 'outputs') {
+  for ($mode eq 'pipes' ? (0 .. 2) : (1, 2)) {
     pipe my $r, my $w or fail('pipe', "$!");
-    push @mine, $_ ? $r : $w;
-    push @theirs, $_ ? $w : $r;
+    ($mine[$_], $theirs[$_]) = $_ ? ($r, $w) : ($w, $r);
     # So that the user can open /dev/stdout and the like.
     chown($base + $uid, $base + $gid, $theirs[$_]) or fail('pipe', "$!");
   }
 }
 pipe my $status_r, my $status_w or fail('pipe', "$!");
-# At a terminal the command stays in the caller's session, and keys are for it; elsewhere signals to the caller's group are not for it.
-my $shares = $mode eq 'inherit' && -t STDIN;
 $SIG{$_} = 'IGNORE' for qw(PIPE INT QUIT);
 $child = fork;
 fail('fork', "$!") unless defined $child;
@@ -97,12 +95,13 @@ if ($child == 0) {
   close $status_r;
   my $give_up = sub { syswrite $status_w, join ' ', @_; quit(1) };
   my $need = sub { my ($ok, $step) = @_; $give_up->('fail', hexed($step), hexed("$!")) if !$ok };
-  new_session() if !$shares;
+  # Signals to the caller's group, such as those of its terminal's keys, are not for the command.
+  new_session();
   if (defined $terminal) {
     sysopen(my $tty, $terminal, 2) or $need->(0, 'terminal');
     ioctl($tty, 0x540e, 0) or $need->(0, 'terminal');
     $need->(move_fd(fileno($tty), $_), 'terminal') for 0 .. 2;
-  } else { $need->(move_fd(fileno($theirs[$_]), $_), 'streams') for 0 .. $#theirs }
+  } else { $need->(move_fd(fileno($theirs[$_]), $_), 'streams') for grep { defined $theirs[$_] } 0 .. $#theirs }
   for my $file (@group_files) { $need->(syswrite($file, '0'), 'control group') }
   set_limit(6, $processes) && set_limit(4, 0) && set_limit(7, ${MOST_FILES}) or $need->(0, 'limits');
   # What a process may do outside ends here.
@@ -137,8 +136,12 @@ if ($child == 0) {
   }
   $give_up->(" missing $found");
 }
-close $_ for $status_w, $user_ns, $upper, @theirs, @group_files, $root;
-$session = $shares ? 0 : $child;
+close $_ for $status_w, $user_ns, $upper, (grep { defined } @theirs), @group_files, $root;
+# Whoever writes to the command's standard input hears when it is closed.
+close STDIN if $mode eq 'outputs';
+# A task has them itself: when it gives up, whoever writes to it or reads from it hears of it.
+if ($mode eq 'task') { close STDIN; close STDOUT }
+$session = $child;
 # From here on orders are carried out and bytes moved, and nothing else.
 keep_capabilities(1 << 5);
 my $said = '';
@@ -165,7 +168,6 @@ sub members {
   return @found;
 }
 sub end_session {
-  if (!$session) { kill 'KILL', $child; return }
   my %stopped;
   for (1 .. 1000) {
     my @new = grep { !$stopped{$_}++ } members();

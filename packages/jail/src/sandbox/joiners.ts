@@ -4,6 +4,9 @@ import type { SandboxEntrance, StartProgram } from './entrance.ts';
 
 export const JOIN_PROGRAM = joinProgram();
 export const JOIN_STREAMS = ['pipe', 'pipe', 'pipe'] as const;
+/** Starting a process holds this one up for some milliseconds, so a command that ends sooner is not made to wait for it. */
+const REFILL_AFTER_MS = 25;
+const REFILL_AFTER_END_MS = 2;
 
 /**
  * Programs that join a sandbox for one command each. One is kept in reserve, started and joined ahead, because starting it
@@ -12,6 +15,7 @@ export const JOIN_STREAMS = ['pipe', 'pipe', 'pipe'] as const;
 export class Joiners implements Disposable {
   #spare: Conversation | undefined;
   #entrance: SandboxEntrance | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #isOpen = true;
 
   /** The first reserve starts while the sandbox is set up, and joins when there is one. */
@@ -34,8 +38,18 @@ export class Joiners implements Disposable {
     return started;
   }
 
-  /** Puts one in reserve again. */
-  refill(): void {
+  /** Puts one in reserve again when the command of this one has ended, or runs for a while. */
+  refillAfter({ closed }: Conversation): void {
+    this.#refillIn(REFILL_AFTER_MS);
+    void closed.then(() => this.#refillIn(REFILL_AFTER_END_MS));
+  }
+
+  #refillIn(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    if (this.#isOpen && this.#spare === undefined) this.#timer = setTimeout(() => this.#refill(), milliseconds);
+  }
+
+  #refill(): void {
     if (!this.#isOpen || this.#spare !== undefined || this.#entrance === undefined) return;
     this.#spare = start(this.#entrance.start);
     join(this.#spare, this.#entrance);
@@ -43,6 +57,7 @@ export class Joiners implements Disposable {
 
   [Symbol.dispose](): void {
     this.#isOpen = false;
+    clearTimeout(this.#timer);
     this.#spare?.end();
     this.#spare = undefined;
   }
@@ -55,9 +70,9 @@ function start(startProgram: StartProgram): Conversation {
   return talk;
 }
 
-/** A joiner that has the streams and the terminal of this process. */
+/** A joiner whose standard input is that of this process. */
 export function startInherited(entrance: SandboxEntrance): Conversation {
-  const talk = converse(JOIN_PROGRAM, ['inherit', 'inherit', 'inherit']);
+  const talk = converse(JOIN_PROGRAM, ['inherit', 'pipe', 'pipe']);
   join(talk, entrance);
   return talk;
 }

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 
-import { DecantError, MIB, Scope } from '@decant/core';
+import { DecantError, isDecantError, MIB, Scope } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
 
 import { openControlGroup, type ControlGroup } from '../cgroup.ts';
@@ -17,6 +17,7 @@ import { checkMounts } from './mounts.ts';
 import { SETUP_PROGRAM, SETUP_STREAMS } from './setup-program.ts';
 import type { SandboxEntrance } from './entrance.ts';
 import type { Sandbox, SandboxDisk, SandboxOptions } from './types.ts';
+import { volumeTemplate } from './volume-template.ts';
 
 /** Host ids of a sandbox begin at a random multiple of 65,536 in this range, far above those of people and services. */
 const FIRST_HOST_ID = 0x3000_0000;
@@ -44,7 +45,8 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   const filter = seccompFilter(process.arch, { setId: shared.length === 0 });
   await using scope = new Scope();
   const folder = scope.use(await openScratchDirectory(options.stateDirectory));
-  const own = limits === undefined || container !== undefined ? undefined : scope.use(await openControlGroup(limits));
+  const own = container === undefined ? await groupOf(limits) : undefined;
+  if (own !== undefined) scope.use(own);
   const group = container?.group ?? own;
   const base = FIRST_HOST_ID + randomInt(HOST_ID_SLOTS) * IDS;
   const groupFiles = group?.joinFiles ?? [];
@@ -63,6 +65,8 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
       [mount.type, mount.type === 'tmpfs' ? mount.sizeBytes : mount.source, mount.target].join('\0'),
     ]),
   ];
+  const template = writeLayer.kind === 'disk' ? await volumeTemplate(writeLayer.bytes, folder.path) : undefined;
+  if (template !== undefined) facts.push([template.use, template.path]);
   if (options.networkNamespace !== undefined) facts.push(['net', options.networkNamespace]);
   if (mounts.length > 0) facts.push(['ask', 1]);
   if (container !== undefined) facts.push(['container', `${container.pid} ${container.start}`]);
@@ -71,13 +75,23 @@ export async function openSandbox(options: SandboxOptions): Promise<Sandbox> {
   const talk = start(SETUP_PROGRAM, SETUP_STREAMS);
   scope.defer(() => stop(talk));
   const joiners = scope.use(new Joiners(start));
-  const { holder, userNamespace } = await setUp(talk, facts, options);
+  const { holder, userNamespace } = await setUp(talk, facts, options).finally(() => template?.done());
   const entrance: SandboxEntrance = {
     ...{ holder, userNamespace, base, ids: IDS, groupFiles, filter, start },
     processes: limits?.processes ?? MOST_PROCESSES,
   };
   joiners.open(entrance);
   return sandboxOf(talk, { entrance, group, joiners, shared, scope: scope.move() }, options);
+}
+
+async function groupOf(limits: SandboxOptions['limits']): Promise<ControlGroup | undefined> {
+  if (limits === undefined) return undefined;
+  try {
+    return await openControlGroup(limits);
+  } catch (error) {
+    if (limits.bestEffort === true && isDecantError(error, 'JAIL_UNAVAILABLE')) return undefined;
+    throw error;
+  }
 }
 
 function checkSandbox({ writeLayer, hostname = 'decant' }: SandboxOptions): void {
@@ -158,7 +172,6 @@ function sandboxOf(
   if (endSignal?.aborted === true) onAbort();
   return {
     exec: (options) => startCommand(entrance, options, joiners),
-    execInherited: (options) => startCommand(entrance, options, 'inherit'),
     copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
     copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
     withFiles: (use, signal) => withFiles(entrance, use, signal),

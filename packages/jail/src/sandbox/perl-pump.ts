@@ -20,17 +20,19 @@ my $may_go = 0;
 sub obey {
   my ($verb, @words) = split / /, hear();
   if ($verb eq 'bye') { $may_go = 1 }
-  elsif ($verb eq 'signal') { kill $words[0], $session ? -$child : $child if !$has_ended }
+  elsif ($verb eq 'signal') { kill $words[0], -$child if !$has_ended }
   elsif ($verb eq 'resize') { set_size($mine[0], @words) if defined $terminal }
   elsif ($verb eq 'kill') { end_session() if !$has_ended }
 }
 sub carry_on {
   my @flows = defined $terminal ? (flow(\*STDIN, $mine[0], 1), flow($mine[0], \*STDOUT, 0))
-    : @mine ? (flow(\*STDIN, $mine[0], 1), flow($mine[1], \*STDOUT, 0), flow($mine[2], \*STDERR, 0)) : ();
+    : @mine ? ((defined $mine[0] ? flow(\*STDIN, $mine[0], 1) : ()), flow($mine[1], \*STDOUT, 0), flow($mine[2], \*STDERR, 0)) : ();
   if (defined $terminal) { close STDERR }
   for my $flow (@flows) { fcntl($flow->{$_}, 4, $O_NONBLOCK) for qw(from to) }
   my $watch = syscall(434, $child + 0, 0);
   while (1) {
+    # One may have come together with what was heard last.
+    obey() while $heard =~ /\n/;
     @flows = grep { !$_->{done} } @flows;
     last if $has_ended && !grep { !$_->{input} } @flows;
     my ($reading, $writing) = ('', '');
@@ -45,7 +47,7 @@ sub carry_on {
     my $n = select $reading, $writing, undef, $drained ? 0.02 : undef;
     last if $n == 0;
     next if $n < 0;
-    if (vec($reading, 3, 1)) { do { obey() } while $heard =~ /\n/ }
+    obey() if vec($reading, 3, 1);
     for my $flow (@flows) {
       if ($flow->{held} eq '') {
         next if !vec($reading, fileno $flow->{from}, 1);

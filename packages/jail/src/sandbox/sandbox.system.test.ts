@@ -31,7 +31,7 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     await copyFile((await findProgram('busybox'))!, join(tree, 'bin/busybox'));
     for (const name of ['sh', 'sleep', 'true', 'yes', 'cat']) await symlink('busybox', join(tree, 'bin', name));
     const file = join(folder, 'image');
-    await run('mkfs.erofs', [file, tree], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [file, tree], { timeoutMs: 120_000 });
     options = {
       disk: { file },
       filesystem: 'erofs',
@@ -152,7 +152,7 @@ function launch(options: SandboxOptions): ChildProcess {
 /** Control groups that this process or ended ones made. */
 async function leftGroups(): Promise<string[]> {
   const names = await readdir('/sys/fs/cgroup/pids').catch(() => []);
-  return names.filter((name) => name.startsWith(`decant-${process.pid}-`));
+  return names.filter((name) => new RegExp(`^decant-\\d+-${process.pid}-`).test(name));
 }
 
 async function processesNaming(word: string): Promise<number[]> {

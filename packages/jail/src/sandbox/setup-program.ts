@@ -1,5 +1,8 @@
 import { PERL_MOUNTS } from '../perl-mounts.ts';
 import { PERL_CONVERSATION } from './perl-conversation.ts';
+import { PERL_COPY_DATA } from './perl-copy-data.ts';
+import { PERL_FIRST_PROCESS } from './perl-first-process.ts';
+import { MOST_TEMPLATE_BYTES } from './volume-template.ts';
 
 /** Descriptors by which the set-up program keeps what others join, below /proc/PID/fd; above all it otherwise has. */
 export const SANDBOX_FDS = {
@@ -15,9 +18,6 @@ export const SANDBOX_FDS = {
 
 export const SETUP_STREAMS = ['ignore', 'ignore', 'pipe'] as const;
 
-/** Size of /dev/shm, and most terminals at a time. */
-const SHM_BYTES = 64 * 1024 * 1024;
-const MOST_TERMINALS = 256;
 /** How long what was killed in a container may take to be gone, in seconds. */
 const END_CONTAINER_S = 5;
 
@@ -45,6 +45,7 @@ my $container;
 sub gone { end_container(); quit(125) }
 ${PERL_MOUNTS}
 ${PERL_CONVERSATION}
+${PERL_COPY_DATA}
 my $log;
 sub fail {
   my ($step, $why) = @_;
@@ -108,6 +109,9 @@ my ($dir, $base) = ($o{dir}, $o{base} + 0);
 my ($host_net, @group_files);
 if (defined $o{net}) { open($host_net, '<', $o{net}) or fail('network namespace', "$o{net}: $!") }
 for my $file (@groups) { open(my $fh, '>', $file) or fail('control group', "$!"); push @group_files, $fh }
+my ($template, $keep);
+if (defined $o{template}) { open($template, '<', $o{template}) or fail('volume', "$o{template}: $!") }
+if (defined $o{keep}) { open($keep, '+<', $o{keep}) or fail('volume', "$o{keep}: $!") }
 my %theirs;
 if (defined $o{container}) {
   my ($pid, $start) = split / /, $o{container};
@@ -149,6 +153,9 @@ if (defined $o{volume}) {
   # A file without a name: whoever ends us, nothing of it stays.
   sysopen($volume, "$dir/volume", $O_CREAT | $O_EXCL | 2, 0600) && unlink("$dir/volume") && truncate($volume, $o{volume})
     or fail('volume', "$!");
+  if ($template) { copy_data($template, $volume, ${MOST_TEMPLATE_BYTES}) or fail('volume', "its template: $!") }
+}
+if ($volume && !$template) {
   fcntl($volume, 2, 0);
   $maker = start('mkfs.ext4', '-q', '-F', '-O', '^has_journal', '-m', '0', '-E', 'lazy_itable_init=1,nodiscard',
     '/proc/self/fd/' . fileno $volume);
@@ -170,6 +177,36 @@ if (defined $o{nbd}) {
 my $map = "0 $base $o{count}\n";
 my ($user_ns, $why) = user_namespace($map, $map, 0, 1);
 fail('user namespace', $why) if defined $why;
+
+# The first process of the sandbox is made before there is a root for it, because the kernel takes its time over a control
+# group. What this process starts itself from then on is not in the sandbox's process namespace.
+if ($host_net) { enter_namespace(fileno($host_net), $NEWNET) or fail('network namespace', "$!") }
+else {
+  leave_namespaces($NEWNET) or fail('network namespace', "$!");
+  my ($socket, $up) = (undef, pack('a16 s x22', 'lo', 0x41));
+  socket($socket, 2, 2, 0) && ioctl($socket, 0x8914, $up) or fail('loopback', "$!");
+  write_file('/proc/sys/net/ipv4/ip_unprivileged_port_start', '0');
+}
+open(my $own_processes, '<', '/proc/self/ns/pid') or fail('namespaces', "$!");
+if (%theirs) {
+  enter_namespace(fileno($theirs{ipc}), $NEWIPC) && enter_namespace(fileno($theirs{uts}), $NEWUTS)
+    && enter_namespace(fileno($theirs{pid}), $NEWPID) or fail('namespaces of the container', "$!");
+} else { leave_namespaces($NEWIPC | $NEWUTS | $NEWPID) or fail('namespaces', "$!") }
+set_hostname($o{hostname}) or fail('host name', "$!");
+pipe my $mounted_r, my $mounted_w or fail('pipe', "$!");
+pipe my $ready_r, my $ready_w or fail('pipe', "$!");
+pipe my $go_r, my $go_w or fail('pipe', "$!");
+my $guest = fork;
+fail('fork', "$!") unless defined $guest;
+if ($guest == 0) {
+  close $_ for $mounted_w, $ready_r, $go_w;
+${PERL_FIRST_PROCESS}
+}
+close $_ for $mounted_r, $ready_w, $go_r;
+open(my $processes, '<', '/proc/self/ns/pid_for_children') or fail('namespace', "$!");
+enter_namespace(fileno($own_processes), $NEWPID) or fail('namespaces', "$!");
+close $own_processes;
+
 if (defined $o{nbd}) {
   my $deadline = time + 30;
   until (-s "$dir/nbdfuse.pid") {
@@ -189,9 +226,13 @@ $why = idmapped_bind("$dir/image", "$dir/lower", fileno($user_ns), $RDONLY | $NO
 fail('idmapped mount', $why) if defined $why;
 
 if (defined $volume) {
-  waitpid $maker, 0;
-  fail('volume', 'mkfs.ext4 failed') if $? != 0;
-  $why = mount_loop($volume, "$dir/rw", 'ext4', 0x400 | $NOSUID | $NODEV, 'discard');
+  if ($maker) {
+    waitpid $maker, 0;
+    fail('volume', 'mkfs.ext4 failed') if $? != 0;
+    # Only a whole one has the whole size.
+    copy_data($volume, $keep, ${MOST_TEMPLATE_BYTES}) && truncate($keep, $o{volume}) if $keep;
+  }
+  $why = mount_loop($volume, "$dir/rw", 'ext4', 0x400 | $NOSUID | $NODEV, 'discard,barrier=0');
   fail('volume', $why) if defined $why;
   close $volume;
 } else {
@@ -294,66 +335,16 @@ for my $mount (@mounts) {
 }
 
 sub keep { my ($fh, $number) = @_; move_fd(fileno($fh), $number) or fail('descriptor', "$!") }
-if ($host_net) { enter_namespace(fileno($host_net), $NEWNET) or fail('network namespace', "$!") }
-else {
-  leave_namespaces($NEWNET) or fail('network namespace', "$!");
-  my ($socket, $up) = (undef, pack('a16 s x22', 'lo', 0x41));
-  socket($socket, 2, 2, 0) && ioctl($socket, 0x8914, $up) or fail('loopback', "$!");
-  write_file('/proc/sys/net/ipv4/ip_unprivileged_port_start', '0');
-}
-if (%theirs) {
-  enter_namespace(fileno($theirs{ipc}), $NEWIPC) && enter_namespace(fileno($theirs{uts}), $NEWUTS)
-    && enter_namespace(fileno($theirs{pid}), $NEWPID) or fail('namespaces of the container', "$!");
-} else { leave_namespaces($NEWIPC | $NEWUTS | $NEWPID) or fail('namespaces', "$!") }
-set_hostname($o{hostname}) or fail('host name', "$!");
-pipe my $ready_r, my $ready_w or fail('pipe', "$!");
-pipe my $go_r, my $go_w or fail('pipe', "$!");
-my $guest = fork;
-fail('fork', "$!") unless defined $guest;
-if ($guest == 0) {
-  die_with_parent();
-  $0 = 'init';
-  my $step = sub { my ($ok, $name) = @_; if (!$ok) { syswrite $ready_w, "$name: $!"; quit(1) } };
-  for my $file (@group_files) { $step->(syswrite($file, '0'), 'control group') }
-  $step->(leave_namespaces($NEWNS | $NEWCGROUP), 'namespaces');
-  $step->(chdir 'root', 'root');
-  $step->(mount_at('proc', 'proc', 'proc', 14, ''), '/proc');
-  $step->(mount_at("proc/$_", "proc/$_", 'none', 0x1000, '') && mount_at('none', "proc/$_", 'none', 0x1000 | 0x20 | 15, ''),
-    "/proc/$_") for grep { -e "proc/$_" } qw(sys sysrq-trigger irq bus fs);
-  $step->(mount_at('decant', 'dev', 'tmpfs', 2, 'size=64k,mode=0755'), '/dev');
-  for my $device ([null => 1, 3], [zero => 1, 5], [full => 1, 7], [random => 1, 8], [urandom => 1, 9], [tty => 5, 0]) {
-    my ($name, $major, $minor) = @$device;
-    $step->(make_device("dev/$name", 0666, $major, $minor) && chmod(0666, "dev/$name") && chown($base, $base, "dev/$name"), "/dev/$name");
-  }
-  for my $link (['pts/ptmx', 'ptmx'], ['/proc/self/fd', 'fd'], map { ["/proc/self/fd/$_->[1]", $_->[0]] }
-    ['stdin', 0], ['stdout', 1], ['stderr', 2]) { $step->(symlink($link->[0], "dev/$link->[1]"), '/dev') }
-  $step->(mkdir("dev/$_") , '/dev') for qw(pts shm);
-  $step->(mount_at('devpts', 'dev/pts', 'devpts', 10, 'newinstance,ptmxmode=0666,mode=0620,max=${MOST_TERMINALS}'), '/dev/pts');
-  $step->(mount_at('shm', 'dev/shm', 'tmpfs', 14, 'size=${SHM_BYTES},mode=1777'), '/dev/shm');
-  $step->(mount_at('none', 'dev', 'none', 0x20 | 3, ''), '/dev');
-  $step->(replace_root('.') && chdir('/'), 'root');
-  syswrite $ready_w, 'ok';
-  sysread $go_r, my $word, 1;
-  quit(1) if ($word || '') ne 'g';
-  # A container has a first process already.
-  quit(0) if defined $container;
-  move_fd(fileno($alive_w), 0) or quit(1);
-  enter_namespace(fileno($user_ns), $NEWUSER) or quit(1);
-  close_from(1);
-  bound_capabilities(0);
-  become(65534, 65534) && keep_capabilities(0) && not_dumpable() && die_with_parent() or quit(1);
-  confine(unhex($o{seccomp})) or quit(1);
-  $SIG{CHLD} = 'IGNORE';
-  select undef, undef, undef, 1e6 while 1;
-}
-close $ready_w;
+# One that is gone has said why.
+$SIG{PIPE} = 'IGNORE';
+syswrite $mounted_w, 'm';
 sysread $ready_r, my $answer, 2000;
 if (($answer || '') ne 'ok') { fail('root', $answer || 'the first process of the sandbox ended') }
 my @kept = (
-  ["/proc/$guest/ns/mnt", ${SANDBOX_FDS.mount}], ["/proc/self/ns/pid_for_children", ${SANDBOX_FDS.process}],
-  ['/proc/self/ns/net', ${SANDBOX_FDS.network}], ['/proc/self/ns/ipc', ${SANDBOX_FDS.ipc}],
+  ["/proc/$guest/ns/mnt", ${SANDBOX_FDS.mount}],   ['/proc/self/ns/net', ${SANDBOX_FDS.network}], ['/proc/self/ns/ipc', ${SANDBOX_FDS.ipc}],
   ['/proc/self/ns/uts', ${SANDBOX_FDS.uts}], ["/proc/$guest/ns/cgroup", ${SANDBOX_FDS.cgroup}]);
 for my $kept (@kept) { open(my $fh, '<', $kept->[0]) or fail('namespace', "$!"); keep($fh, $kept->[1]) }
+keep($processes, ${SANDBOX_FDS.process});
 keep($user_ns, ${SANDBOX_FDS.user});
 keep($upper, ${SANDBOX_FDS.upper});
 syswrite $go_w, 'g';

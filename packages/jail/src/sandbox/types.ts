@@ -46,8 +46,11 @@ export interface SandboxOptions {
   readonly user?: string | undefined;
   /** Folders of the host that no mount may show, besides those of the kernel: none in them, none above them. */
   readonly hiddenFolders?: readonly string[] | undefined;
-  /** Control groups around everything in the sandbox; left out: only the number of processes of one user is bounded. */
-  readonly limits?: GroupLimits | undefined;
+  /**
+   * Control groups around everything in the sandbox; left out: only the number of processes of one user is bounded. With
+   * `bestEffort` it is the same where there are no control groups to write to, instead of JAIL_UNAVAILABLE.
+   */
+  readonly limits?: (GroupLimits & { readonly bestEffort?: boolean | undefined }) | undefined;
   /**
    * The sandbox is in this container's process, IPC and host name namespaces and in its control groups instead of its own;
    * of `limits` only the number of processes counts. It is killed when the sandbox ends, and the sandbox ends with it.
@@ -74,6 +77,8 @@ export interface SandboxExecOptions {
   readonly makeWorkingDir?: boolean | undefined;
   /** A terminal of the sandbox's own instead of three pipes; its output comes on `stdout`. */
   readonly terminal?: TerminalSize | undefined;
+  /** Standard input is that of this process, which must not read it, instead of a pipe; not with a terminal. Default false. */
+  readonly inheritStdin?: boolean | undefined;
   /** The command and what it started in its session are killed after this many milliseconds. */
   readonly timeoutMs?: number | undefined;
   /** Kills the command and what it started in its session. */
@@ -127,8 +132,6 @@ export interface SandboxFiles {
  */
 export interface Sandbox extends AsyncDisposable {
   exec(options: SandboxExecOptions): Promise<SandboxExec>;
-  /** A command with the standard streams and the terminal of this process; its own streams are empty. */
-  execInherited(options: Omit<SandboxExecOptions, 'terminal'>): Promise<SandboxExec>;
   /**
    * Copies a file or directory of the host, which belongs to `user` inside then. A directory that is there gets it below
    * itself, by its name. Links in the source are copied as links; devices, sockets and pipes are refused.

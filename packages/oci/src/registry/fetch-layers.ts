@@ -39,12 +39,12 @@ export class FetchedLayers implements AsyncDisposable {
     this.#options = options;
   }
 
-  async *read(blob: BlobName, { signal }: ReadOptions = {}): AsyncGenerator<Uint8Array, void, undefined> {
+  async *read(blob: BlobName, { lend, signal }: ReadOptions = {}): AsyncGenerator<Uint8Array, void, undefined> {
     this.#start();
     const path = await untilAborted(this.#files.get(blob.digest)!, signal);
     const file = await open(path, 'r');
     try {
-      yield* readRange(file, 0, blob.size, signal);
+      yield* readRange(file, 0, blob.size, { lend, signal });
     } finally {
       await file.close();
     }

@@ -62,15 +62,16 @@ async function prepare(
     () => removeContainer(engine, name),
   );
   const { pid, start } = container;
+  const own = `/proc/${pid}/ns/net`;
   return {
-    network: { path: `/proc/${pid}/ns/net` },
+    network: { path: own },
     async start({ networkNamespace }) {
       const sandbox = await stack.enter(
         { kind: MACHINE_CLAIM, slug },
         async () =>
           openSandbox({
             ...{ disk: image.disk, filesystem: image.filesystem, user: image.config.User },
-            ...{ hostname, networkNamespace, mounts, stateDirectory, hiddenFolders, signal },
+            ...{ hostname, networkNamespace: networkNamespace ?? own, mounts, stateDirectory, hiddenFolders, signal },
             writeLayer: { kind: 'disk', bytes: limits.diskBytes },
             limits: { memoryBytes: limits.memoryBytes, processes: limits.processes, cpus: limits.cpus },
             container: { pid, start, group: await controlGroupOf(pid) },

@@ -1,4 +1,4 @@
-import { openSandbox, probeJail, removeControlGroups, type SandboxReserve } from '@decant/jail';
+import { canHaveVolumes, openSandbox, probeJail, removeControlGroups, type SandboxReserve } from '@decant/jail';
 
 import type { Backend, BackendReport, MachineRequest, PreparedMachine, ResourceStack } from '../backend.ts';
 import { machineOf } from '../sandbox-machine.ts';
@@ -34,9 +34,10 @@ export function nativeBackend({ hiddenFolders = [], reserve }: NativeBackendOpti
 }
 
 async function probeNative(signal?: AbortSignal): Promise<BackendReport> {
-  const { ok, checks } = await probeJail({ signal });
-  const reasons = checks.filter((check) => !check.ok && !ok).map(({ why = '', mend = '' }) => `${why} ${mend}`.trim());
-  return { usable: ok, reasons, weaknesses: [] };
+  // Also the control groups, which only limits need: a bottle has some.
+  const { checks } = await probeJail({ signal });
+  const reasons = checks.filter((check) => !check.ok).map(({ why = '', mend = '' }) => `${why} ${mend}`.trim());
+  return { usable: reasons.length === 0, reasons, weaknesses: [] };
 }
 
 function prepare(
@@ -47,14 +48,17 @@ function prepare(
   return {
     network: 'new',
     async start({ networkNamespace }) {
-      const sandbox = await stack.enter(
+      const { memoryBytes, processes, cpus, bestEffort } = limits;
+      const kind = bestEffort !== true || (await canHaveVolumes()) ? 'disk' : 'memory';
+      // Control groups are in the kernel's memory, and the state folder has a claim of its own.
+      const sandbox = await stack.hold(
         { kind: CLAIM, slug },
         () =>
           openSandbox({
             ...{ disk: image.disk, filesystem: image.filesystem, user: image.config.User },
             ...{ hostname, networkNamespace, mounts, stateDirectory, hiddenFolders, reserve, signal },
-            writeLayer: { kind: 'disk', bytes: limits.diskBytes },
-            limits: { memoryBytes: limits.memoryBytes, processes: limits.processes, cpus: limits.cpus },
+            writeLayer: { kind, bytes: limits.diskBytes },
+            limits: { memoryBytes, processes, cpus, bestEffort },
           }),
         async (opened) => {
           await opened[Symbol.asyncDispose]();

@@ -20,7 +20,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 function program(...args: string[]): Promise<{ status: number; stdout: Buffer; stderr: string }> {
   return new Promise((resolve) => {
-    const options = { cwd: folder, encoding: 'buffer', maxBuffer: 64 * 2 ** 20, timeout: 60_000 } as const;
+    const options = { cwd: folder, encoding: 'buffer', maxBuffer: 64 * 2 ** 20, timeout: 240_000 } as const;
     const command = ['--conditions=@decant/source', MAIN, ...args];
     execFile(process.execPath, command, options, (error, stdout, stderr) => {
       const status = error === null ? 0 : Number(error.code ?? -1);
@@ -61,7 +61,7 @@ it('makes, compares, verifies and gives back images', async () => {
   expect(lost).toMatchObject({ status: 6, stderr: expect.stringContaining('[CAS_CHUNK_MISMATCH]') });
   const beyond = await program('cat', 'b.manifest', '--store', 'store', '--offset', '1G', '--length', '1');
   expect(beyond).toMatchObject({ status: 2, stdout: Buffer.alloc(0), stderr: expect.stringContaining('[USAGE]') });
-}, 120_000);
+});
 
 it.each([
   [['make', 'nothing.img', '--store', 's'], 2, 'CAS_FILE_UNREADABLE'],

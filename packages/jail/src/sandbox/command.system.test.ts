@@ -2,18 +2,19 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { chmod, chown, copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { PassThrough, Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
 
 import { findProgram, openScratchDirectory, run } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { probeJail } from './probe.ts';
-import { runImage, type RunImageOptions } from './run-image.ts';
+import { probeJail } from '../probe.ts';
+import { openSandbox } from './open-sandbox.ts';
+import type { SandboxExecOptions, SandboxOptions } from './types.ts';
 
 const available = (await probeJail()).ok && (await findProgram('busybox')) !== undefined;
 const haveMkfs = (await findProgram('mkfs.erofs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const haveQemuNbd = (await findProgram('qemu-nbd')) !== undefined;
-const patient = { timeout: 10_000 };
+const patient = { timeout: 30_000 };
 const APPLETS = 'sh ls id cat echo touch sleep ip mount mknod unshare dd hostname stat chown kill su ps wc'.split(' ');
 
 describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an image', () => {
@@ -39,34 +40,41 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     await symlink('/etc/shadow', join(tree, 'etc/link'));
     await chmod(join(tree, 'tmp'), 0o1777);
     await chown(join(tree, 'home/app'), 1000, 1001);
-    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 20_000 });
-    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 120_000 });
+    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 120_000 });
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  async function go(argv: string[], extra: Partial<RunImageOptions> & { input?: string } = {}) {
-    const { input, ...options } = extra;
-    const stdout = new PassThrough();
-    const stderr = new PassThrough();
-    const text = Promise.all([stdout, stderr].map(async (stream) => (await stream.toArray()).join('')));
+  type Extra = Partial<Pick<SandboxOptions, 'disk' | 'filesystem' | 'hostname' | 'writeLayer' | 'signal'>> &
+    Partial<Pick<SandboxExecOptions, 'env' | 'user' | 'workingDir'>> & { readonly input?: string };
+
+  /** One command in a sandbox of its own, which ends with it. */
+  async function go(argv: string[], { input, env, user, workingDir, ...extra }: Extra = {}) {
+    const sandbox = await openSandbox({
+      disk: { file: erofs },
+      filesystem: 'erofs',
+      writeLayer: { kind: 'memory', bytes: 8 * 1024 * 1024 },
+      stateDirectory: state,
+      ...extra,
+    });
     try {
-      const { exitCode, ran } = await runImage({
-        disk: { file: erofs },
-        filesystem: 'erofs',
+      const command = {
         argv,
-        env: { PATH: '/bin', GREETING: 'good day' },
-        diskBytes: 8 * 1024 * 1024,
-        stdio: { stdout, stderr, ...(input === undefined ? {} : { stdin: Readable.from([Buffer.from(input)]) }) },
-        stateDirectory: state,
-        ...options,
-      });
-      stdout.end();
-      stderr.end();
+        env: env ?? { PATH: '/bin', GREETING: 'good day' },
+        user,
+        workingDir,
+        makeWorkingDir: true,
+      };
+      const running = await sandbox.exec(command);
+      const text = Promise.all([running.stdout, running.stderr].map(async (from) => (await from.toArray()).join('')));
+      running.stdin.end(input);
+      const { exitCode, ran } = await running.exit;
+      await sandbox[Symbol.asyncDispose]();
+      extra.signal?.throwIfAborted();
       const [out, err] = await text;
       return { exitCode, ran, out: out!, err: err! };
     } finally {
-      stdout.end();
-      stderr.end();
+      await sandbox[Symbol.asyncDispose]();
     }
   }
   const sh = (script: string, extra: Parameters<typeof go>[1] = {}) => go(['sh', '-c', script], extra);
@@ -87,7 +95,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     const abort = new AbortController();
     const running = sh('id -u; cat /etc/private; sleep 63.25', { signal: abort.signal });
     running.catch(() => undefined);
-    await expect.poll(async () => (await sleepers('63.25')).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(async () => (await sleepers('63.25')).length).toBeGreaterThan(0);
     for (const pid of await sleepers('63.25')) {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const uids = /^Uid:\s+(.*)$/m.exec(status)![1]!.split('\t').map(Number);
@@ -185,9 +193,8 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       ['erofs', erofs, '64.25'],
       ['ext4', ext4, '65.25'],
     ] as const) {
-      const options = { disk: { file }, filesystem, argv: ['sleep', word], env: { PATH: '/bin' }, diskBytes: 1e6 };
-      const launcher = launch({ ...options, stdio: 'inherit', stateDirectory: state });
-      await expect.poll(async () => (await sleepers(word)).length, { timeout: 10_000 }).toBeGreaterThan(0);
+      const launcher = launch({ ...launchable(file, state), filesystem }, ['sleep', word]);
+      await expect.poll(async () => (await sleepers(word)).length).toBeGreaterThan(0);
       const [left] = await readdir(state);
       await tidyUp(state);
       expect(await readdir(state)).toEqual([left]);
@@ -201,27 +208,57 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     }
   });
 
+  test('standard input of the launcher itself, and of a terminal not as well', async () => {
+    const script = 'read -r first; echo "got $first"';
+    const launcher = launch(launchable(erofs, state), ['sh', '-c', script]);
+    launcher.stdin!.on('error', () => undefined);
+    launcher.stdin!.write('one\n');
+    expect(await text(launcher.stdout!)).toBe('got one\n');
+    const sandbox = await openSandbox(launchable(erofs, state));
+    const both = { argv: ['true'], env: {}, inheritStdin: true, terminal: { columns: 80, rows: 24 } };
+    await expect(sandbox.exec(both)).rejects.toMatchObject({ code: 'USAGE' });
+    await sandbox[Symbol.asyncDispose]();
+  });
+
   test('nonsense is refused before anything starts', async () => {
     await expect(go([])).rejects.toMatchObject({ code: 'USAGE' });
     await expect(go(['a\0b'])).rejects.toMatchObject({ code: 'USAGE' });
     await expect(go(['true'], { env: { 'A=B': '' } })).rejects.toMatchObject({ code: 'USAGE' });
     await expect(go(['true'], { workingDir: 'relative' })).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(go(['true'], { diskBytes: 0 })).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(go(['true'], { writeLayer: { kind: 'memory', bytes: 0 } })).rejects.toMatchObject({ code: 'USAGE' });
   });
 });
 
-/** A process of its own that runs an image: something to kill. */
 /** What every start does: opening a folder of one's own removes those of ended processes. */
 async function tidyUp(state: string): Promise<void> {
   await using own = await openScratchDirectory(state);
   expect(await readdir(own.path)).toEqual([]);
 }
 
-function launch(options: RunImageOptions): ChildProcess {
-  const script = `const { runImage } = await import(process.argv[1]); await runImage(JSON.parse(process.argv[2]));`;
-  const module = new URL('index.ts', import.meta.url).href;
-  const flags = ['--conditions=@decant/source', '--input-type=module', '-e', script, module, JSON.stringify(options)];
-  return spawn(process.execPath, flags, { stdio: 'ignore' });
+function launchable(file: string, stateDirectory: string): SandboxOptions {
+  return {
+    disk: { file },
+    filesystem: 'erofs',
+    writeLayer: { kind: 'memory', bytes: 1_000_000 },
+    stateDirectory,
+  };
+}
+
+/** A process of its own that runs a command in an image with its own standard input: something to kill. */
+function launch(options: SandboxOptions, argv: readonly string[]): ChildProcess {
+  const script = `
+    const { openSandbox } = await import(process.argv[1]);
+    const [options, argv] = JSON.parse(process.argv[2]);
+    const sandbox = await openSandbox(options);
+    const command = await sandbox.exec({ argv, env: { PATH: '/bin' }, inheritStdin: true });
+    command.stdout.pipe(process.stdout);
+    await command.exit;
+    await sandbox[Symbol.asyncDispose]();
+  `;
+  const module = new URL('open-sandbox.ts', import.meta.url).href;
+  const facts = JSON.stringify([options, argv]);
+  const flags = ['--conditions=@decant/source', '--input-type=module', '-e', script, module, facts];
+  return spawn(process.execPath, flags, { stdio: ['pipe', 'pipe', 'inherit'] });
 }
 
 /** Host processes that are `sleep SECONDS`. */

@@ -1,6 +1,7 @@
 /**
  * Tries connections from inside a network namespace and says what became of them. It enters the namespace as root and
- * gives all rights up before it tries anything. Arguments: the namespace's path, and probes, one each:
+ * gives all rights up before it tries anything. Standard input, to its end: a line with the namespace's path, and lines with
+ * probes; when there is none it ends:
  *
  *     tcp NAME ADDRESS PORT LIMIT_MS -            connects
  *     ask NAME ADDRESS PORT LIMIT_MS HEX          connects, sends the bytes, and reads the first line of the answer
@@ -17,7 +18,9 @@ my ($setns, $prctl) = (POSIX::uname())[4] eq 'aarch64' ? (268, 167) : (308, 157)
 my $ticks = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 sub now { return (POSIX::times())[0] * 1000 / $ticks }
 
-my $path = shift @ARGV;
+chomp(my @lines = <STDIN>);
+exit 0 unless @lines;
+my $path = shift @lines;
 open(my $ns, '<', $path) or die "$path: $!\n";
 syscall($setns, fileno $ns, 0x40000000) == 0 or die "setns: $!\n";
 close $ns;
@@ -63,7 +66,7 @@ sub answered {
   }
   finish($probe, 'answered', unpack('H*', $answer) || '-');
 }
-for (@ARGV) {
+for (@lines) {
   my %probe = (answer => '', state => 'connecting', began => now());
   @probe{qw(kind name address port limit hex)} = split / /;
   my $probe = $running{$probe{name}} = \%probe;
@@ -98,4 +101,6 @@ while (%running) {
     if ($error) { finish($probe, 'failed', named($error)) } else { connected($probe) }
   }
 }
+# Nothing that perl would do at the end is wanted.
+POSIX::_exit(0);
 `;
