@@ -364,4 +364,14 @@ describe('buildError', () => {
     expect(error.message.length).toBeLessThan(250);
     expect(buildError('engine', { ...report, reason: 'write: no space left on device' }, '/x').code).toBe('DISK_FULL');
   });
+
+  it.each([
+    ['COPY nothing /', 'stat nothing: file does not exist', /ignore rule/],
+    ['COPY --chown=me:us a /', "can't find gid for group us: no such group: us", /numbers.*\/etc\/group/],
+    ['COPY --from=tools /x /', 'no stage or image found with that name', /--from/],
+    ['ADD --chmod=644 https://example.com/x /', 'connection refused', /reach that address/],
+  ])('hint at what makes %s fail', (command, reason, hint) => {
+    const report = { kind: 'step', step: '2/2', command, exitCode: undefined, reason, lastLines: [] } as const;
+    expect(buildError('engine', report, '/x').hint).toMatch(hint);
+  });
 });
