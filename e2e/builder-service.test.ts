@@ -118,6 +118,8 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       const again = await client.submit({ image_name: 'keyed' }, archive, { 'idempotency-key': 'once' });
       const { build_id: id } = (await first.json()) as { build_id: string };
       expect([first.status, ((await again.json()) as { build_id: string }).build_id]).toEqual([202, id]);
+      const other = await client.submit({ image_name: 'other' }, archive, { 'idempotency-key': 'once' });
+      expect([other.status, await other.json()]).toMatchObject([409, { code: 'CONFLICT', details: { buildId: id } }]);
       for (const path of [`/builds/${id}`, `/builds/${id}/logs`]) {
         const answer = await stranger.call('GET', path);
         expect(answer).toMatchObject({ status: 404, type: 'application/json' });

@@ -1,13 +1,16 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 
 import { findProgram } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { writeBusyboxLayout } from './busybox-layout.fixture.ts';
-import { startDecant, type Outcome } from './decant-process.fixture.ts';
+import { DECANT, startDecant, type Outcome } from './decant-process.fixture.ts';
 
 let folder: string;
 let home: string;
@@ -40,6 +43,17 @@ describe('usage', () => {
       stdout: expect.stringMatching(stdout) as string,
       stderr: expect.stringMatching(stderr) as string,
     });
+  });
+
+  test('a result that cannot be written is an error, one that nobody reads any more is not', async () => {
+    await using full = await open('/dev/full', 'w');
+    const [program, ...first] = DECANT;
+    const onFullDisk = spawn(program, [...first, '--help'], { stdio: ['ignore', full.fd, 'pipe'] });
+    const [said, [code]] = await Promise.all([text(onFullDisk.stderr!), once(onFullDisk, 'close')]);
+    expect([said, code]).toEqual([expect.stringMatching(/^error: .*\[DISK_FULL\]\n[^\n]*\n$/), 7]);
+    const left = startDecant(['--help'], {});
+    left.child.stdout!.destroy();
+    expect(await left.outcome).toMatchObject({ code: 0, stderr: '' });
   });
 
   test('nothing of a failed command is visible, and a server that is not there is unavailable', async () => {
