@@ -52,6 +52,7 @@ function commandContract(get: Get): void {
     expect(result).toEqual({
       exitCode: 7,
       timedOut: false,
+      ran: true,
       out: 'in and good day more /home/app\nbottle\n/work\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
       err: 'oops\n',
     });
@@ -173,11 +174,11 @@ function commandContract(get: Get): void {
     const [limit, abortion] = [ownSeconds(71), ownSeconds(72)];
     const script = `sleep ${limit} & setsid true; (sleep ${limit} &) ; trap "" TERM; sleep ${limit}`;
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
-    expect(await limited.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await limited.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     // A limit that is over before the command could begin is one as well.
     const shortest = await machine.exec({ argv: ['sleep', limit], timeoutMs: 1 });
-    expect(await shortest.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await shortest.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     const abort = new AbortController();
     const aborted = await machine.exec({
