@@ -11,6 +11,10 @@ const source = {
 
 const SYSTEM_TESTS = '**/*.system.test.ts';
 
+// Time limits find what hangs; they say nothing about speed. A busy machine of two cores may take many times as long as
+// usual, so they are far above what any test takes.
+const patience = { expect: { poll: { timeout: 30_000, interval: 30 } } };
+
 export default defineConfig({
   ...source,
   test: {
@@ -19,7 +23,10 @@ export default defineConfig({
       {
         ...source,
         test: {
+          ...patience,
           name: 'unit',
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
           include: [
             'packages/*/src/**/*.test.ts',
             'scripts/**/*.test.ts',
@@ -35,12 +42,13 @@ export default defineConfig({
         ...source,
         test: {
           // With real tools: engines, mounts, kernels. Two files at a time, and no unit test beside them.
+          ...patience,
           name: 'system',
           include: [`packages/*/src/${SYSTEM_TESTS}`],
           exclude: ['**/node_modules/**'],
           globalSetup: ['packages/testkit/src/setup.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 180_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
@@ -49,6 +57,7 @@ export default defineConfig({
         ...source,
         test: {
           // Whole-system stories, two files at a time: each has its own home, names and devices.
+          ...patience,
           name: 'e2e',
           include: ['e2e/**/*.test.ts'],
           globalSetup: ['packages/testkit/src/setup.ts'],

@@ -53,6 +53,12 @@ export function exponentOf(series: Series): number {
   return up / down;
 }
 
+/** The series that grows fastest, and its exponent. */
+export function steepest(all: Readonly<Record<string, Series>>): readonly [name: string, exponent: number] {
+  const exponents = Object.entries(all).map(([name, series]) => [name, exponentOf(series)] as const);
+  return exponents.reduce((most, one) => (one[1] > most[1] ? one : most));
+}
+
 /** Time against the number of chunks: building and parsing of manifest and locator, and looking all ids of one image up in another. */
 export async function measureCounts(counts: readonly number[]): Promise<Readonly<Record<string, Series>>> {
   const hash = await loadNodeHashProvider();

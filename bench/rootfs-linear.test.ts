@@ -1,11 +1,13 @@
 import { expect, it } from 'vitest';
 
-import { exponentOf } from './cas-linear.ts';
+import { steepest } from './cas-linear.ts';
 import { measureEntries } from './rootfs-linear.ts';
 
 it('neither flattening nor writing, reading or comparing grows faster than linearly with the number of entries', async () => {
-  // The short form of `pnpm bench rootfs-linear`; the bound is loose for machines that are busy, and far from a square.
-  for (const [name, series] of Object.entries(await measureEntries([1000, 4000, 16_000]))) {
-    expect(exponentOf(series), name).toBeLessThan(1.45);
-  }
-}, 120_000);
+  // The short form of `pnpm bench rootfs-linear`; the bound is loose and far from a square. What else the machine does is
+  // another thing each time, a square is always one.
+  const measured = async () => steepest(await measureEntries([1000, 4000, 16_000]));
+  let [name, exponent] = await measured();
+  for (let again = 0; again < 2 && exponent >= 1.45; again++) [name, exponent] = await measured();
+  expect(exponent, name).toBeLessThan(1.45);
+});

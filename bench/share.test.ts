@@ -12,14 +12,14 @@ import { cutOwn, manifestShare, newStoredShare, withPlan } from './share-own.ts'
 
 const hash = await loadNodeHashProvider();
 
-describe('the small corpus', { timeout: 60_000 }, () => {
+describe('the small corpus', () => {
   let folder: string;
   let corpus: Corpus;
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'decant-share-'));
     corpus = await shortCorpus(folder);
-  }, 60_000);
+  });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   const own = (archive: string) => cutOwn(archive, { hash, scratchFolder: folder, store: true });

@@ -223,15 +223,17 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
       const before = (await stage.world.sightings()).requests.length;
       const two = (path: string) => `GET http://allowed.test/${path} HTTP/1.1\r\nHost: allowed.test\r\n\r\n`;
       const [pipelined, tunnelled, chunked] = await escape.attack([
-        { do: 'pipeline', send: `${two('first')}${hidden}` },
+        { do: 'pipeline', until: 'decant-rule: ', send: `${two('first')}${hidden}` },
         {
           do: 'pipeline',
+          until: 'decant-rule: ',
           target: 'allowed.test:443',
           name: 'allowed.test',
           send: `${get('allowed.test')}${get('evil.test')}`,
         },
         {
           do: 'pipeline',
+          until: 'decant-rule: ',
           send: `POST http://allowed.test/c HTTP/1.1\r\nHost: allowed.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n${hidden}`,
         },
       ]);

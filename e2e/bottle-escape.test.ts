@@ -242,7 +242,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
     });
 
     test('E15: another bottle', async () => {
-      await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }]);
+      expect(await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }])).toMatchObject([
+        { left: true },
+      ]);
       expect((await other.attack([{ do: 'tcp', address: '127.0.0.1', port: 5555 }]))[0]?.received).toBe('REACHED');
       await escape.refuses(
         [

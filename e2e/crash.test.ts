@@ -43,7 +43,7 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
 
     /** Waits until the metadata holds a job. */
     async function handedOver(home: string): Promise<void> {
-      for (let round = 0; round < 1000; round++) {
+      for (let round = 0; round < 10_000; round++) {
         using database = new DatabaseSync(join(home, 'metadata.sqlite'), { readOnly: true });
         if (database.prepare('SELECT 1 FROM jobs').all().length > 0) return;
         await sleep(5);
@@ -84,7 +84,7 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
       const serve = async (port: string) => {
         const server = startDecant(['serve', '--port', port, '--data', data, '--json'], {
           home: data,
-          timeoutMs: 500_000,
+          timeoutMs: 1_800_000,
         });
         const [line] = await server.seen(/^\{.*\}$/m);
         return { server, url: (JSON.parse(line) as { url: string }).url };
@@ -130,7 +130,7 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
       await using server = startDecant(['serve', '--port', '0'], options);
       await server.seen(/Use it with/);
       for (let round = 0; (await decant(['image', 'inspect', 'late'], options)).status !== 0; round++) {
-        expect(round).toBeLessThan(60);
+        expect(round).toBeLessThan(240);
         await sleep(1000);
       }
       await succeed(['image', 'verify', 'late'], options);

@@ -41,7 +41,7 @@ describe.skipIf(executablePath === null || !isRoot || !have('buildah', 'bwrap'))
       const data = join(folder.path, 'server');
       server = startDecant(['serve', '--port', '0', '--data', data, '--allow-origin', origin], {
         home: join(folder.path, 'unused'),
-        timeoutMs: 400_000,
+        timeoutMs: 1_800_000,
       });
       await server.seen(/Use it with/);
       [url = '', key = ''] = server.stdout().split('\n');

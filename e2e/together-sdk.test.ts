@@ -44,7 +44,7 @@ describe.skipIf(bundle === undefined || !isRoot || !have('busybox', 'bwrap', 'bu
       folder = await temporaryDirectory('decant-e2e-together-');
       server = startDecant(['serve', '--port', '0', '--data', join(folder.path, 'server')], {
         home: join(folder.path, 'unused'),
-        timeoutMs: 500_000,
+        timeoutMs: 1_800_000,
       });
       await server.seen(/Use it with/);
       const [baseUrl = '', apiKey = ''] = server.stdout().split('\n');

@@ -9,6 +9,8 @@ export interface FuzzWork {
   readonly target: string;
   readonly seed: number;
   readonly milliseconds: number;
+  /** Cases that are run however long they take. */
+  readonly leastCases: number;
   /** One word: the seed of the case under way, so that one that hangs or kills the thread is known. */
   readonly current: Int32Array;
 }
@@ -31,13 +33,13 @@ function send(message: FuzzMessage): void {
   parentPort?.postMessage(message, []);
 }
 
-async function work({ target: name, seed, milliseconds, current }: FuzzWork): Promise<FuzzMessage> {
+async function work({ target: name, seed, milliseconds, leastCases, current }: FuzzWork): Promise<FuzzMessage> {
   const target = findTarget(name);
   const seeds = new Random(seed);
   const counts = { cases: 0, accepted: 0, refused: 0 };
   const end = performance.now() + milliseconds;
   let nextSign = performance.now() + SIGN_MS;
-  while (performance.now() < end) {
+  while (performance.now() < end || counts.cases < leastCases) {
     const caseSeed = seeds.u32();
     Atomics.store(current, 0, caseSeed | 0);
     const outcome = await runCase(target, caseSeed);

@@ -13,12 +13,12 @@ const SEED = 20_261_122;
 
 describe.each(TARGETS.map((target) => [target.name, target] as const))('fuzzing of %s', (_, target) => {
   it('finds nothing, and gets past the first checks', async () => {
-    const { failure, ...counts } = await fuzz(target, { seed: SEED, milliseconds: MILLISECONDS });
+    const { failure, ...counts } = await fuzz(target, { seed: SEED, milliseconds: MILLISECONDS, leastCases: 200 });
     expect(failure).toBeUndefined();
     expect(counts.cases).toBeGreaterThan(100);
     expect(counts.refused).toBeGreaterThan(counts.cases / 10);
     expect(counts.accepted).toBeGreaterThan(0);
-  }, 60_000);
+  });
 });
 
 describe('the fuzzer', () => {
@@ -55,7 +55,7 @@ describe('the fuzzer', () => {
         throw new RangeError('offset is out of bounds');
       },
       () => {
-        for (const start = performance.now(); performance.now() - start < 80;);
+        for (const start = process.threadCpuUsage(); process.threadCpuUsage(start).user < 80_000;);
       },
       () => void (globalThis as { kept?: Uint8Array }).kept?.fill(1),
     ];

@@ -9,20 +9,23 @@ export interface FuzzResult extends FuzzCounts {
 }
 
 /** A case that takes longer, in milliseconds, is taken for one that never ends. */
-const HANG_MS = 30_000;
+const HANG_MS = 120_000;
 /** Most megabytes of JavaScript objects of the thread; buffers are measured case by case. */
 const MAX_HEAP_MB = 512;
 
 /**
- * Tries inputs of one target for a time, in a thread of its own, until one breaks a promise. The same seed tries the same
+ * Tries inputs of one target for a time, but `leastCases` at least, in a thread of its own, until one breaks a promise. The same seed tries the same
  * inputs in the same order. A case that hangs or ends the thread is found as well.
  */
 export async function fuzz(
   target: FuzzTarget,
-  options: { readonly seed: number; readonly milliseconds: number },
+  {
+    leastCases = 0,
+    ...options
+  }: { readonly seed: number; readonly milliseconds: number; readonly leastCases?: number },
 ): Promise<FuzzResult> {
   const current = new Int32Array(new SharedArrayBuffer(4));
-  const workerData: FuzzWork = { target: target.name, current, ...options };
+  const workerData: FuzzWork = { target: target.name, current, leastCases, ...options };
   const worker = new Worker(new URL('fuzz-worker.ts', import.meta.url), {
     workerData,
     execArgv: ['--conditions=@decant/source', '--no-warnings'],

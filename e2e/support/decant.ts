@@ -14,7 +14,7 @@ export interface DecantOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
   readonly input?: string;
-  /** Milliseconds after which the whole process group is killed; default two minutes. */
+  /** Milliseconds after which the whole process group is killed; default five minutes. */
   readonly timeoutMs?: number;
   /** A program and its arguments that starts the command, such as `unshare`. */
   readonly through?: readonly string[];
@@ -62,7 +62,11 @@ export function startDecant(args: readonly string[], options: DecantOptions): Ru
   });
   let stdout = '';
   let stderr = '';
-  let changed: () => void = () => undefined;
+  let over = false;
+  const waiting: (() => void)[] = [];
+  const changed = () => {
+    for (const wake of waiting.splice(0)) wake();
+  };
   child.stdout!.setEncoding('utf8').on('data', (text: string) => {
     stdout += text;
     changed();
@@ -72,11 +76,12 @@ export function startDecant(args: readonly string[], options: DecantOptions): Ru
     changed();
   });
   child.stdin?.on('error', () => undefined).end(options.input);
-  const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), options.timeoutMs ?? 120_000);
+  const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), options.timeoutMs ?? 300_000);
   const ended = new Promise<DecantResult>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, name) => {
       clearTimeout(timer);
+      over = true;
       resolve({ status: code ?? 128 + (SIGNALS[name ?? ''] ?? 0), stdout, stderr });
       changed();
     });
@@ -91,15 +96,16 @@ export function startDecant(args: readonly string[], options: DecantOptions): Ru
       for (;;) {
         const match = pattern.exec(stdout) ?? pattern.exec(stderr);
         if (match !== null) return match;
-        if (child.exitCode !== null || child.signalCode !== null) {
+        // Not its exit: what it said last may not have been read then.
+        if (over) {
           throw new Error(`decant ${args.join(' ')} ended before it said ${String(pattern)}:\n${stdout}\n${stderr}`);
         }
-        await new Promise<void>((resolve) => (changed = resolve));
+        await new Promise<void>((resolve) => waiting.push(resolve));
       }
     },
     async [Symbol.asyncDispose]() {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
-      const gone = await Promise.race([ended.then(() => true), sleep(20_000, false, { ref: false })]);
+      const gone = await Promise.race([ended.then(() => true), sleep(60_000, false, { ref: false })]);
       if (!gone) signalGroup(child, 'SIGKILL');
       await ended;
     },

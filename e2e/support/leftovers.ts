@@ -20,10 +20,10 @@ export async function traces(text: string): Promise<string[]> {
   return found;
 }
 
-/** What is still there when the kernel has had up to twenty seconds to clear up. */
+/** What is still there when the kernel has had up to a minute to clear up. */
 export async function lastingTraces(text: string): Promise<string[]> {
   let found = await traces(text);
-  for (let round = 0; found.length > 0 && round < 100; round++) {
+  for (let round = 0; found.length > 0 && round < 300; round++) {
     await sleep(200);
     found = await traces(text);
   }
@@ -32,7 +32,7 @@ export async function lastingTraces(text: string): Promise<string[]> {
 
 /** Pid of the process whose last arguments are these. */
 export async function pidOf(text: string): Promise<string> {
-  for (let round = 0; round < 150; round++) {
+  for (let round = 0; round < 600; round++) {
     for (const pid of await readdir('/proc')) {
       if (!/^\d+$/.test(pid)) continue;
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');

@@ -9,9 +9,9 @@ export function have(...names: readonly string[]): boolean {
 
 export const isRoot = process.getuid?.() === 0;
 
-/** Runs a tool with a bound of two minutes unless another is given. */
+/** Runs a tool with a bound of five minutes unless another is given. */
 export function tool(command: string, args: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  return run(command, args, { timeoutMs: 120_000, ...options });
+  return run(command, args, { timeoutMs: 300_000, ...options });
 }
 
 /** The same, for its standard output as text. */

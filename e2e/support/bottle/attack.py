@@ -6,7 +6,7 @@ came back. Everything is done by the standard library alone, so that no client's
 import base64, ctypes, errno, fcntl, json, os, re, socket, ssl, struct, sys, termios, threading, time, urllib.request
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PATIENCE = 5.0
+PATIENCE = 30.0
 PROXY = ('127.0.0.1', 9099)
 
 
@@ -101,8 +101,8 @@ def connect(target, send='', name=None, plain=False, protocols=None, trust=True)
             return dict(talk(secure, [send]), connected=True, protocol=secure.selected_alpn_protocol())
 
 
-def pipeline(send, target=None, name=None, patience=1.0):
-    """Everything that comes back for bytes sent at once, to the proxy or through a tunnel with TLS."""
+def pipeline(send, target=None, name=None, until=None):
+    """Everything that comes back for bytes sent at once, to the proxy or through a tunnel with TLS: until it is closed, or a second after `until` has come."""
     if target is None:
         stream = open_tcp(*PROXY)
     else:
@@ -110,11 +110,10 @@ def pipeline(send, target=None, name=None, patience=1.0):
         stream = wrap(stream, name)
     with stream:
         stream.sendall(send.encode('latin-1'))
-        stream.settimeout(patience)
         data = b''
-        started = time.monotonic()
         try:
             while True:
+                stream.settimeout(1.0 if until and until.encode() in data else PATIENCE)
                 piece = stream.recv(8192)
                 if not piece:
                     return {'received': text(data), 'state': 'closed'}
@@ -127,6 +126,7 @@ def pipeline(send, target=None, name=None, patience=1.0):
 
 def serve(port, name):
     """Leaves a process behind that answers on a port and an abstract socket of this bottle."""
+    listening, told = os.pipe()
     if os.fork() == 0:
         os.setsid()
         for descriptor in (0, 1, 2):
@@ -135,6 +135,7 @@ def serve(port, name):
         unix_server = socket.socket(socket.AF_UNIX)
         unix_server.bind('\0' + name)
         unix_server.listen()
+        os.write(told, b'x')
 
         def answer(server):
             while True:
@@ -143,8 +144,8 @@ def serve(port, name):
                 stream.close()
         threading.Thread(target=answer, args=(unix_server,), daemon=True).start()
         answer(tcp_server)
-    time.sleep(0.5)
-    return {'left': True}
+    os.close(told)
+    return {'left': os.read(listening, 1) == b'x'}
 
 
 def get(url, proxied=True, follow=True):
@@ -195,7 +196,7 @@ def names(names, kind='A', server='8.8.8.8'):
 def udp(address, port, send='x'):
     family = socket.AF_INET6 if ':' in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as talker:
-        talker.settimeout(1)
+        talker.settimeout(PATIENCE)
         talker.connect((address, port))
         for _ in range(3):
             talker.send(send.encode('latin-1'))
@@ -214,7 +215,7 @@ def unix(path, abstract=False):
     with socket.socket(socket.AF_UNIX) as stream:
         stream.settimeout(PATIENCE)
         stream.connect(('\0' if abstract else '') + path)
-        return talk(stream, [], 1)
+        return talk(stream, [])
 
 
 def new_socket(family, kind, protocol=0):
@@ -227,7 +228,7 @@ def route():
     results = []
     message = struct.pack('=BBBBBBBBI', 2, 0, 0, 0, 255, 3, 254, 2, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
-        link.settimeout(1)
+        link.settimeout(PATIENCE)
         for kind, flags, body in ((25, 5, message), (20, 0x605, struct.pack('=BBBBI', 2, 8, 0, 0, 1) + struct.pack('=HH4s', 8, 2, bytes([10, 9, 8, 7])))):
             link.send(struct.pack('=IHHII', 16 + len(body), kind, flags, 1, 0) + body)
             answer = link.recv(4096)
@@ -448,7 +449,7 @@ def endless_head(megabytes):
                 sent += 65536
         except OSError:
             pass
-        data, state = receive(stream, patience=2)
+        data, state = receive(stream)
         return {'sent': sent, 'received': text(data), 'state': state}
 
 

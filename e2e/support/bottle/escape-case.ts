@@ -20,8 +20,11 @@ export interface Attempt {
   readonly [argument: string]: unknown;
 }
 
-/** A refusal may take this long: whoever waits for a time-out has learnt nothing. Milliseconds. */
-export const PROMPT_MS = 1000;
+/**
+ * A refusal may take this long, in milliseconds: half of the PATIENCE of attack.py, so that what nobody answers is told from
+ * what is refused also on a machine that has other things to do.
+ */
+export const PROMPT_MS = 15_000;
 
 const REFUSING_ERRORS = [
   'ECONNREFUSED',

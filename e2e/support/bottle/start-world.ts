@@ -23,7 +23,7 @@ const METHODS = [
   'stop',
   'killSidecar',
 ] as const satisfies (keyof WorldCalls)[];
-const END_MS = 30_000;
+const END_MS = 120_000;
 
 /** Starts the process that plays the internet, in a network namespace of its own, and gives its calls. `canary` is in its environment. */
 export async function startWorld(folder: string, canary: string): Promise<World> {

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -14,7 +15,7 @@ import {
   type EgressPolicy,
   type Mount,
 } from '../../../packages/bottle/src/index.ts';
-import { MIB } from '../../../packages/core/src/index.ts';
+import { MIB, sleep } from '../../../packages/core/src/index.ts';
 import type { AuditLine } from './audit-lines.ts';
 import { NAME_SERVER, startInternet, type Internet, type Sightings } from './internet.ts';
 
@@ -132,7 +133,7 @@ const calls: WorldCalls = {
     bottles.set(bottle.slug, bottle);
     return { slug: bottle.slug, state: bottle.paths.state, processIds: await processIds(directory, bottle.slug) };
   },
-  async exec({ slug, argv, user, input = '', terminal = false, env, timeoutMs = 60_000 }) {
+  async exec({ slug, argv, user, input = '', terminal = false, env, timeoutMs = 300_000 }) {
     const exec = await bottleOf(slug).exec({
       argv,
       user,
@@ -163,6 +164,8 @@ const calls: WorldCalls = {
     const [pid] = await processIds(dirname(bottleOf(slug).paths.state), slug, 'fence');
     if (pid === undefined) throw new Error('the ledger names no sidecar');
     process.kill(pid, 'SIGKILL');
+    // Its listeners are there until it is; its parent is this process.
+    while (existsSync(`/proc/${pid}`)) await sleep(10);
   },
 };
 

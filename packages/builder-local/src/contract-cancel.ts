@@ -6,14 +6,14 @@ import { describe, expect, it } from 'vitest';
 
 import { BASE, build, finish, goneWithin, processesWith, source, type Bench } from './contract-kit.ts';
 
-/** Most milliseconds until nothing of a build is left. */
-const LIMIT_MS = 5000;
+/** Most milliseconds until nothing of a build is left. It takes a second; a busy machine may take many times as long. */
+const LIMIT_MS = 60_000;
 
-/** What ends a build early: nothing stays, no process, container, mount or file, within five seconds. */
+/** What ends a build early: nothing stays, no process, container, mount or file. */
 export function cancelContract(bench: () => Bench): void {
   describe('cancelling', () => {
     const dockerfile = (mark: string) => `FROM ${BASE}\nRUN echo go; sleep ${mark} & sleep ${mark}\n`;
-    const markOf = (digit: number) => `${digit}${Date.now() % 1e6}`;
+    const markOf = (digit: number) => `${digit}${Date.now() % 1e6}.${process.pid}`;
     const scratch = async () => {
       const names = await readdir(bench().workDirectory);
       return names.filter((name) => name.startsWith('build-'));
@@ -62,7 +62,7 @@ export function cancelContract(bench: () => Bench): void {
       const child = await run(
         process.execPath,
         ['--conditions=@decant/source', '--input-type=module', '--eval', script],
-        { okCodes: [], timeoutMs: 30_000 },
+        { okCodes: [], timeoutMs: 240_000 },
       ).catch((error: unknown) => error);
       expect(child).toMatchObject({ details: { signalName: signal } });
       return performance.now();

@@ -27,10 +27,12 @@ async function startDaemon(scope: Scope): Promise<{ readonly host: string; reado
   const ended = once(daemon, 'exit');
   scope.defer(async () => {
     daemon.kill('SIGTERM');
-    await Promise.race([ended, sleep(20_000)]);
+    const timer = setTimeout(() => daemon.kill('SIGKILL'), 60_000);
+    await ended;
+    clearTimeout(timer);
   });
-  for (let attempt = 0; attempt < 100 && daemon.exitCode === null; attempt++) {
-    const answer = await run(docker!, ['-H', host, 'version'], { okCodes: [0, 1], timeoutMs: 5000 });
+  for (let attempt = 0; attempt < 500 && daemon.exitCode === null; attempt++) {
+    const answer = await run(docker!, ['-H', host, 'version'], { okCodes: [0, 1], timeoutMs: 20_000 });
     if (answer.exitCode === 0) return { host, directory };
     await sleep(200);
   }
@@ -70,7 +72,7 @@ function open(kind: 'docker-buildkit' | 'docker') {
 const clients = docker === undefined ? [] : [...new Set([docker, '/usr/bin/docker'])];
 const help = await Promise.all(
   clients.map((program) =>
-    run(program, ['build', '--help'], { env: { ...process.env, DOCKER_BUILDKIT: '1' }, timeoutMs: 10_000 }).then(
+    run(program, ['build', '--help'], { env: { ...process.env, DOCKER_BUILDKIT: '1' }, timeoutMs: 60_000 }).then(
       ({ stdout }) => stdout.includes('--secret'),
       () => false,
     ),

@@ -30,7 +30,7 @@ const readable = await run('setpriv', [
 const tools = busybox !== undefined && unshare !== undefined && newuidmap !== undefined;
 const available = process.getuid?.() === 0 && tools && readable;
 
-describe.each(engines)('[backend:$name-rootless] driver', { timeout: 60_000 }, ({ probe, there }) => {
+describe.each(engines)('[backend:$name-rootless] driver', { timeout: 300_000 }, ({ probe, there }) => {
   let directory = '';
 
   beforeAll(async () => {
@@ -71,7 +71,7 @@ describe.each(engines)('[backend:$name-rootless] driver', { timeout: 60_000 }, (
     const node = [process.execPath, '--conditions=@decant/source', '--input-type=module', '--eval', script(body)];
     return run(unshare!, ['--mount', 'sh', '-c', mounts, directory, 'setpriv', ...asUser, ...node], {
       env: { PATH: process.env['PATH'], HOME: join(directory, 'home'), XDG_RUNTIME_DIR: join(directory, 'run') },
-      timeoutMs: 50_000,
+      timeoutMs: 240_000,
     });
   };
 
@@ -99,7 +99,7 @@ describe.each(engines)('[backend:$name-rootless] driver', { timeout: 60_000 }, (
   });
 
   it.skipIf(!available || !there)('ends everything when it is aborted and when it is killed', async () => {
-    const mark = `6${Date.now() % 1e6}`;
+    const mark = `6${Date.now() % 1e6}.${process.pid}`;
     const slow = `requestOf('FROM rootless-base\\nRUN echo go; sleep ${mark} & sleep ${mark}\\n')`;
     const { stdout } = await runAsUser(`
       const controller = new AbortController();
@@ -113,9 +113,9 @@ describe.each(engines)('[backend:$name-rootless] driver', { timeout: 60_000 }, (
       `for await (const event of driver.build(${slow})) if (event.line === 'go') process.kill(process.pid, 9);`,
     );
     await expect(killed).rejects.toMatchObject({ details: { signalName: 'SIGKILL' } });
-    expect(await goneWithin(5000, () => processesWith(`sleep ${mark}`))).toEqual([]);
-    expect(await goneWithin(5000, () => readdir(join(directory, 'work')))).toEqual([]);
-    expect(await goneWithin(5000, () => processesWith(`decant-janitor ${directory}`))).toEqual([]);
+    expect(await goneWithin(60_000, () => processesWith(`sleep ${mark}`))).toEqual([]);
+    expect(await goneWithin(60_000, () => readdir(join(directory, 'work')))).toEqual([]);
+    expect(await goneWithin(60_000, () => processesWith(`decant-janitor ${directory}`))).toEqual([]);
     const after = await runAsUser('console.log(await driver.cleanUpLeftovers());');
     expect(after.stdout.toString()).toBe('0\n');
   });

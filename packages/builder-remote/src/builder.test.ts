@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { packMemoryContext, type MemoryFile } from '@decant/context';
 import { escapeLogLine } from '@decant/core';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { createRemoteBuilder, type RemoteBuildEvent, type RemoteBuildResult } from './builder.ts';
 import { memoryContext } from './remote-context.ts';
@@ -106,7 +106,7 @@ describe('createRemoteBuilder', () => {
     expect(cuts).toBe(20);
     expect(linesOf(events)).toEqual(all);
     expect(events.filter(({ type }) => type === 'warning')).toEqual([]);
-  }, 30_000);
+  });
 
   it('says so when lines are missing', async () => {
     service.log = (_, response) => response.end('id: 1\ndata: a\n\nid: 5\ndata: b\n\ndata: {"done": true}\n\n');
@@ -127,7 +127,7 @@ describe('createRemoteBuilder', () => {
     const { events } = await finish(open().build({ context }));
     expect(service.submissions).toHaveLength(1);
     expect(events.filter(({ type }) => type === 'warning')).toHaveLength(3);
-  }, 20_000);
+  });
 
   it('sends the same key again when the answer was lost', async () => {
     let lost = 0;
@@ -171,8 +171,8 @@ describe('createRemoteBuilder', () => {
     await expect(finish(open({ patienceMs: 700 }).build({ context }))).rejects.toMatchObject({
       code: 'HTTP_UNREACHABLE',
     });
-    expect(performance.now() - started).toBeLessThan(15_000);
-  }, 30_000);
+    expect(performance.now() - started).toBeLessThan(60_000);
+  });
 
   it('takes the truth from the status, whatever the log says', async () => {
     const problem = {
@@ -204,7 +204,7 @@ describe('createRemoteBuilder', () => {
     const { events, result } = await finish(open({ patienceMs: 300 }).build({ context }));
     expect(result.buildId).toBe('b-1');
     expect(events).toContainEqual(expect.objectContaining({ message: expect.stringContaining('cannot be followed') }));
-  }, 20_000);
+  });
 
   it.each(['aborted', 'left'] as const)('cancels at the service when it is %s', async (how) => {
     service.log = (_, response) => response.write('id: 1\ndata: go\n\n');
@@ -220,7 +220,7 @@ describe('createRemoteBuilder', () => {
       await expect(finish(generator)).rejects.toBe(reason);
     } else await generator.return(undefined as never);
     expect(service.cancelled).toEqual(['/builds/b-1']);
-    expect(performance.now() - started).toBeLessThan(5000);
+    expect(performance.now() - started).toBeLessThan(60_000);
   });
 
   it('cancels a build whose submission was answered after the abort, and does not wait for ever', async () => {
@@ -244,7 +244,7 @@ describe('createRemoteBuilder', () => {
     };
     const started = performance.now();
     await expect(finish(open().build({ context }, { signal: second.signal }))).rejects.toThrow('enough');
-    expect(performance.now() - started).toBeLessThan(5000);
+    expect(performance.now() - started).toBeLessThan(60_000);
   });
 
   it('stops sending when it is aborted in the middle of the upload', async () => {
@@ -256,7 +256,7 @@ describe('createRemoteBuilder', () => {
         async function* (entry: { sizeBytes: number }) {
           yield new Uint8Array(entry.sizeBytes);
           controller.abort(new Error('enough'));
-          await vi.waitFor(() => expect(service.requests).toEqual(['POST /builds']));
+          await expect.poll(() => service.requests).toEqual(['POST /builds']);
         },
     };
     await expect(finish(open().build({ context: slow }, { signal: controller.signal }))).rejects.toThrow('enough');

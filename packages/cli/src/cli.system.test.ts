@@ -1,13 +1,16 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 
 import { findProgram } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { writeBusyboxLayout } from './busybox-layout.fixture.ts';
-import { startDecant, type Outcome } from './decant-process.fixture.ts';
+import { DECANT, startDecant, type Outcome } from './decant-process.fixture.ts';
 
 let folder: string;
 let home: string;
@@ -40,6 +43,17 @@ describe('usage', () => {
       stdout: expect.stringMatching(stdout) as string,
       stderr: expect.stringMatching(stderr) as string,
     });
+  });
+
+  test('a result that cannot be written is an error, one that nobody reads any more is not', async () => {
+    await using full = await open('/dev/full', 'w');
+    const [program, ...first] = DECANT;
+    const onFullDisk = spawn(program, [...first, '--help'], { stdio: ['ignore', full.fd, 'pipe'] });
+    const [said, [code]] = await Promise.all([text(onFullDisk.stderr!), once(onFullDisk, 'close')]);
+    expect([said, code]).toEqual([expect.stringMatching(/^error: .*\[DISK_FULL\]\n[^\n]*\n$/), 7]);
+    const left = startDecant(['--help'], {});
+    left.child.stdout!.destroy();
+    expect(await left.outcome).toMatchObject({ code: 0, stderr: '' });
   });
 
   test('nothing of a failed command is visible, and a server that is not there is unavailable', async () => {
@@ -166,7 +180,7 @@ describe.skipIf(!hasBusybox)('images', () => {
   test('a server, its first key, and the same commands over HTTP', async () => {
     const server = startDecant(['serve', '--port', '0', '--data', join(folder, 'served'), '--json'], {});
     try {
-      await vi.waitFor(() => expect(server.output.stdout).toContain('\n'), { timeout: 60_000, interval: 100 });
+      await vi.waitFor(() => expect(server.output.stdout).toContain('\n'), { timeout: 120_000, interval: 100 });
       const { url, key } = JSON.parse(server.output.stdout) as { url: string; key: string };
       const remote = { DECANT_URL: url, DECANT_API_KEY: key };
       expect(await decant(['image', 'ls'], { DECANT_URL: url })).toMatchObject({ code: 3, stdout: '' });
@@ -182,7 +196,7 @@ describe.skipIf(!hasBusybox)('images', () => {
   test('an image served over NBD until interrupted; its socket is gone afterwards', async () => {
     const socket = join(folder, 'nbd.sock');
     const serving = startDecant(['image', 'serve', 'box', '--socket', socket, '--json'], { DECANT_HOME: home });
-    await vi.waitFor(() => expect(serving.output.stdout).toContain('\n'), { timeout: 60_000, interval: 100 });
+    await vi.waitFor(() => expect(serving.output.stdout).toContain('\n'), { timeout: 120_000, interval: 100 });
     expect(JSON.parse(serving.output.stdout)).toMatchObject({ exportName: 'box:latest' });
     expect(existsSync(socket)).toBe(true);
     serving.child.kill('SIGINT');
@@ -234,7 +248,7 @@ describe.skipIf(!canRun)('[backend:bubblewrap] run', () => {
 
   test('an interrupt ends the command and leaves nothing', async () => {
     const running = startDecant(['run', 'runs', '--', 'sh', '-c', 'echo up; sleep 600'], { DECANT_HOME: home });
-    await vi.waitFor(() => expect(running.output.stdout).toBe('up\n'), { timeout: 60_000, interval: 100 });
+    await vi.waitFor(() => expect(running.output.stdout).toBe('up\n'), { timeout: 120_000, interval: 100 });
     running.child.kill('SIGINT');
     const { code, stderr } = await running.outcome;
     expect({ code, stderr }).toEqual({ code: 130, stderr: 'interrupted\n' });

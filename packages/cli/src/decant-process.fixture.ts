@@ -18,7 +18,7 @@ export interface DecantProcess {
   readonly child: ChildProcess;
   /** What it has printed so far. */
   readonly output: { stdout: string; stderr: string };
-  /** Its end; a process that takes longer than two minutes is killed. */
+  /** Its end; a process that takes longer than five minutes is killed. */
   readonly outcome: Promise<Outcome>;
 }
 
@@ -29,7 +29,7 @@ export function startDecant(args: readonly string[], env: Readonly<Record<string
   const child = spawn(program, [...first, ...args], {
     env: { ...process.env, ...Object.fromEntries(foreign.map((name) => [name, undefined])), ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
-    timeout: 120_000,
+    timeout: 300_000,
     killSignal: 'SIGKILL',
   });
   const output = { stdout: '', stderr: '' };

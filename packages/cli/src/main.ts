@@ -4,17 +4,18 @@ import './collector.ts';
 import { CommanderError } from 'commander';
 
 import { createProgram } from './program.ts';
+import { reportFailure } from './render/failure.ts';
 import { readerHasGone } from './render/reader-gone.ts';
 
 const USAGE_STATUS = 2;
 
-for (const stream of [process.stdout, process.stderr]) {
-  // A reader that goes away (`decant image ls | head`) is not an error.
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    if (stream === process.stdout) readerHasGone();
-  });
-}
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // A reader that goes away (`decant image ls | head`) is not an error; a result that is lost is.
+  if (error.code === 'EPIPE') readerHasGone();
+  else process.exit(reportFailure(error, { json: false, debug: false }));
+});
+// There is nobody to tell.
+process.stderr.on('error', () => {});
 
 try {
   await createProgram().parseAsync();

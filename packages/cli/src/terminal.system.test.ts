@@ -21,13 +21,18 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
   /** A server of our own, so that no other session is touched. */
   const server = ['-L', `decant-test-${process.pid}`, '-f', '/dev/null'];
   const tmux = async (...args: string[]) =>
-    (await run('tmux', [...server, ...args], { timeoutMs: 20_000 })).stdout.toString('utf8');
+    (await run('tmux', [...server, ...args], { timeoutMs: 120_000 })).stdout.toString('utf8');
   /** What the terminal shows; with `-e` also its colours. */
   const shown = async (...flags: string[]) =>
     (await tmux('capture-pane', '-p', '-J', ...flags, '-t', 'main')).trimEnd();
   const see = (expected: string | RegExp) =>
-    vi.waitFor(async () => expect(await shown()).toMatch(expected), { timeout: 60_000, interval: 50 });
+    vi.waitFor(async () => expect(await shown()).toMatch(expected), { timeout: 120_000, interval: 50 });
   const type = (line: string) => tmux('send-keys', '-t', 'main', line, 'Enter');
+  /** Runs a command on an empty screen, which is empty at once: what is looked for must not be that of the last command. */
+  const enter = async (command: string) => {
+    await tmux('send-keys', '-R', '-t', 'main');
+    await type(`clear; ${command}; echo END $?`);
+  };
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'decant-tmux-'));
@@ -44,8 +49,8 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
   });
 
   test('what is over stays, coloured and within the line; what was redrawn is gone', async () => {
-    await type('clear; decant image import $SOURCE -n box --streaming; echo END $?');
-    await see(/END 0$/m);
+    await enter('decant image import $SOURCE -n box --streaming');
+    await see(/END 0\n>$/);
     const lines = (await shown()).split('\n');
     expect(lines).toEqual([
       expect.stringMatching(/^✓ reading layers: /),
@@ -66,18 +71,18 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
   });
 
   test('no colours when they are not wanted', async () => {
-    await type('clear; NO_COLOR=1 decant image import $SOURCE -n box --streaming; echo END $?');
+    await enter('NO_COLOR=1 decant image import $SOURCE -n box --streaming');
     await see(/END 0$/m);
     // oxlint-disable-next-line no-control-regex -- colours of the terminal
     expect(await shown('-e')).not.toMatch(/\u001B\[/);
   });
 
   test('a command in an image reads what is typed; Ctrl-C ends it', async () => {
-    await type('clear; decant run box -- sh -c "echo ready; read -r word; echo got \\$word"; echo END $?');
+    await enter('decant run box -- sh -c "echo ready; read -r word; echo got \\$word"');
     await see(/^ready$/m);
     await type('plum');
     await see(/^got plum\nEND 0$/m);
-    await type('clear; decant run box -- sh -c "echo ready; sleep 600"; echo END $?');
+    await enter('decant run box -- sh -c "echo ready; sleep 600"');
     await see(/^ready$/m);
     await tmux('send-keys', '-t', 'main', 'C-c');
     await see(/END 130$/m);
@@ -86,31 +91,30 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
 
   test(
     'an agent has the terminal; what attaches to a detached one leaves by ctrl-p ctrl-q, and it goes on',
-    { timeout: 240_000 },
+    { timeout: 900_000 },
     async () => {
       const ask = 'stty size; read -r word; echo got \\$word; sleep 600';
-      await type(
-        'clear; decant bottle run --image box -- sh -c "echo ready; read -r word; echo got \\$word; exit 4"; echo END $?',
-      );
+      await enter('decant bottle run --image box -- sh -c "echo ready; read -r word; echo got \\$word; exit 4"');
       await see(/^ready$/m);
       await type('fig');
       await see(/^got fig\nEND 4$/m);
-      await type(`clear; decant bottle run -d -t --image box pear -- sh -c "${ask}"; echo END $?`);
+      await enter(`decant bottle run -d -t --image box pear -- sh -c "${ask}"`);
       await see(/^pear\n.*END 0$/ms);
-      await type('clear; decant bottle attach pear; echo END $?');
+      await enter('decant bottle attach pear');
       await see(/^\d+ \d+$/m);
       await type('plum');
       await see(/^got plum$/m);
       await tmux('send-keys', '-t', 'main', 'C-p', 'C-q');
       await see(/^left pear; it goes on\nEND 0$/m);
       // The terminal is as it was: a line is edited and shown again.
-      await type('clear; decant bottle exec -t pear -- sh -c "stty size; exit 3"; echo END $?');
+      await enter('decant bottle exec -t pear -- sh -c "stty size; exit 3"');
       await see(/^40 60\n+END 3$/m);
-      await type('clear; decant bottle attach pear; echo END $?');
+      await enter('decant bottle attach pear');
       await see(/^got plum$/m);
       await tmux('send-keys', '-t', 'main', 'C-c');
       await see(/END 130$/m);
-      await type('clear; decant bottle ls; echo END $?');
+      // What was attached ends with the agent, and the bottle soon after it.
+      await enter('until decant bottle ls 2>&1 | grep "There are no bottles"; do sleep 0.2; done');
       await see(/There are no bottles.*END 0$/ms);
     },
   );
@@ -119,9 +123,9 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
     const data = join(folder, 'server');
     const service = startDecant(['serve', '--port', '0', '--data', data], { DECANT_HOME: join(folder, 'unused') });
     try {
-      await vi.waitFor(() => expect(service.output.stdout.split('\n').length).toBeGreaterThan(2), { timeout: 30_000 });
+      await vi.waitFor(() => expect(service.output.stdout.split('\n').length).toBeGreaterThan(2), { timeout: 120_000 });
       const [url = '', key = ''] = service.output.stdout.split('\n');
-      await type(`clear; DECANT_HOME=${join(folder, 'login')} decant login ${url}; echo END $?`);
+      await enter(`DECANT_HOME=${join(folder, 'login')} decant login ${url}`);
       await see(/^API key for 127\.0\.0\.1:\d+:/m);
       await type(key);
       await see(/END 0$/m);

@@ -114,7 +114,7 @@ describe('createFileObjectStore', () => {
     expect(listed).toEqual([{ key: 'k', sizeBytes: 5 }]);
     await next.put('again', Buffer.from('x'));
     await expect.poll(() => readdir(join(directory, 'uploads'))).toEqual([waiting]);
-    expect(await readdir(join(directory, 'temp'))).toEqual(['b'.repeat(32)]);
+    await expect.poll(() => readdir(join(directory, 'temp'))).toEqual(['b'.repeat(32)]);
   });
 
   it('ignores files it did not write', async () => {

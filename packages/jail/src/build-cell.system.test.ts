@@ -21,7 +21,7 @@ const available = await requireBuildCells().then(
 const FIRST_ID = 0x5fff_0000;
 const SECRET = 'a-secret-of-the-host';
 
-describe.skipIf(!available)('[backend:bubblewrap] a cell for builds', { timeout: 60_000 }, () => {
+describe.skipIf(!available)('[backend:bubblewrap] a cell for builds', () => {
   let directory: string;
   beforeEach(async () => {
     directory = await mkdtemp(join(tmpdir(), 'cell-'));

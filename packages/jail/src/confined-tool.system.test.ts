@@ -9,7 +9,7 @@ import { runConfinedTool } from './confined-tool.ts';
 
 const available = process.platform === 'linux' && (await findProgram('bwrap')) !== undefined;
 const isRoot = process.getuid?.() === 0;
-const limits = { timeoutMs: 10_000, memoryBytes: 512 * 1024 * 1024, fileBytes: 1024 * 1024 };
+const limits = { timeoutMs: 60_000, memoryBytes: 512 * 1024 * 1024, fileBytes: 1024 * 1024 };
 
 describe.skipIf(!available)('[backend:bubblewrap] a confined tool', () => {
   let folder: string;
@@ -47,17 +47,19 @@ describe.skipIf(!available)('[backend:bubblewrap] a confined tool', () => {
     const text = stdout.toString();
     expect(text.match(/No such file/g)?.length).toBe(2);
     expect(text).toContain('65534');
-    expect(text).not.toMatch(/eth|ens|docker/);
+    expect(text).not.toMatch(/\b(?:eth|ens)\d|docker/);
     expect(exitCode).not.toBe(0);
     const self = await sh('grep -E "NoNewPrivs|Seccomp:|CapEff" /proc/self/status');
     expect(self.stdout.toString()).toMatch(/NoNewPrivs:\s+1/);
     expect(self.stdout.toString()).toMatch(/Seccomp:\s+2/);
     expect(self.stdout.toString()).toMatch(/CapEff:\s+0{16}/);
-    const running = sh('sleep 62.25', { signal: AbortSignal.timeout(1500) });
+    const controller = new AbortController();
+    const running = sh('sleep 62.25', { signal: controller.signal });
     running.catch(() => undefined);
     await expect.poll(() => hostUsersOf('62.25')).not.toHaveLength(0);
     if (isRoot) expect((await hostUsersOf('62.25')).every((uid) => uid > 100_000)).toBe(true);
-    await expect(running).rejects.toMatchObject({ name: 'TimeoutError' });
+    controller.abort(new Error('seen'));
+    await expect(running).rejects.toThrow('seen');
   });
 
   test.skipIf(!isRoot)('files of root that it was not given stay unreadable although root started it', async () => {

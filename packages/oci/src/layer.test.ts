@@ -140,7 +140,7 @@ describe('a layer', () => {
     })();
     expect(await failure(reading)).toBe('LIMIT_EXCEEDED');
     expect(bytes).toBeLessThanOrEqual(256 * 1024 * 1024);
-  }, 30_000);
+  });
 
   it('bounds the unpacked bytes and the zstd window', async () => {
     const limits = { layerBytes: 100_000 };

@@ -231,7 +231,7 @@ describe('an image in chunks', () => {
     }
     expect(asked('/complete')).toBe(0);
     expect(await packs()).toEqual([]);
-  }, 30_000);
+  });
 });
 
 describe('an image of one object', () => {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { isDecantError } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 import * as fc from 'fast-check';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { mutate, numbers, smallImage } from './broken.fixture.ts';
 import { checkErofs } from './check-erofs.ts';
@@ -27,8 +27,6 @@ import {
   testHash,
 } from './trees.fixture.ts';
 import type { BlobReader, DirectoryNode, TreeNode } from './tree.ts';
-
-vi.setConfig({ testTimeout: 60_000 });
 
 const fsck = await findProgram('fsck.erofs');
 const mkfs = await findProgram('mkfs.erofs');
@@ -82,7 +80,7 @@ describe.skipIf(fsck === undefined)('[backend:erofs-utils] fsck.erofs', () => {
     });
     const image = join(folder.path, 'image');
     await writeFile(image, await write(root));
-    await run('fsck.erofs', [`--extract=${join(folder.path, 'out')}`, image], { timeoutMs: 60_000 });
+    await run('fsck.erofs', [`--extract=${join(folder.path, 'out')}`, image], { timeoutMs: 240_000 });
     const { stdout } = await run('sha256sum', ['large', 'small', 'd/n899'], { cwd: join(folder.path, 'out') });
     const digests = stdout
       .toString()
@@ -105,7 +103,7 @@ describe.skipIf(mkfs === undefined)('[backend:erofs-utils] mkfs.erofs', () => {
     for (let i = 0; i < 300; i++) await writeFile(join(tree, 'sub', 'empty', `file-number-${i}`), `${i}`);
     for (const chunks of [[], ['--chunksize=4096']]) {
       const path = join(folder.path, `image${chunks.length}`);
-      await run('mkfs.erofs', ['-T', '1700000000', ...chunks, path, tree], { timeoutMs: 60_000 });
+      await run('mkfs.erofs', ['-T', '1700000000', ...chunks, path, tree], { timeoutMs: 240_000 });
       await using source = await fileAccess(path);
       const image = await readErofs(source);
       const sub = image.root.entries.get('sub');

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import { DecantError, KIB, MIB, PAGE_BYTES } from '@decant/core';
 
+import { IndexedDirectories } from './ext4-indexed.ts';
 import { copyExtents, scriptBytes, type Ext4Command, type Staging } from './ext4-script.ts';
 import { seedOf, uuidFrom } from './ext4-seed.ts';
 import type { WriteExt4Options } from './ext4-write.ts';
@@ -42,6 +43,7 @@ export class Ext4Filler {
   #nextFile = 0;
   #directory: Ext4Command | undefined;
   #printedBytes = 0;
+  #indexed: IndexedDirectories | undefined;
 
   readonly staging: Staging;
 
@@ -52,6 +54,7 @@ export class Ext4Filler {
     this.#run = options.runTool ?? runToolDirectly;
     this.staging = {
       latestSeconds: options.sourceDateEpoch,
+      indexedBlocks: (directory) => this.#indexed?.blocksOf(directory),
       file: (node) =>
         this.#stage((descriptor) => {
           ftruncateSync(descriptor, node.sizeBytes);
@@ -106,7 +109,10 @@ export class Ext4Filler {
       ...size,
     ];
     const result = await this.#tool('mkfs.ext4', args, { MKE2FS_CONFIG: config });
-    if (result.exitCode === 0) return true;
+    if (result.exitCode === 0) {
+      this.#indexed = await IndexedDirectories.plan(inventory, this.#outFile);
+      return true;
+    }
     if (/not enough space|too (small|big|many inodes)/i.test(lastLines(result))) return false;
     throw failed('mkfs.ext4', result);
   }
@@ -139,6 +145,13 @@ export class Ext4Filler {
     this.#stagedBytes = 0;
     this.#printedBytes = 0;
     return fits;
+  }
+
+  /** Runs what is left, then writes what debugfs does not. */
+  async finish(): Promise<boolean> {
+    if (!(await this.flush())) return false;
+    await this.#indexed?.write(this.#outFile, this.#options.signal);
+    return true;
   }
 
   async #debugfs(request: readonly string[], lastAllocated: number | undefined): Promise<boolean> {

@@ -28,6 +28,8 @@ export interface Ext4Inode {
   readonly kind: TreeNode['kind'];
   readonly meta: Metadata;
   readonly sizeBytes: number;
+  /** Part of what its checksums start from. */
+  readonly generation: number;
   readonly ranges: readonly ImageRange[];
   /** The 60 bytes that hold the target of a short link or the numbers of a device. */
   readonly inPlace: Uint8Array;
@@ -86,6 +88,7 @@ export async function readExt4Inode(
     kind,
     offset,
     sizeBytes,
+    generation: view.getUint32(0x64, true),
     ranges,
     inPlace,
     meta: {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isDecantError } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 import * as fc from 'fast-check';
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
 import { readExt4 } from './ext4-read.ts';
 import { writeExt4 } from './ext4-write.ts';
@@ -23,8 +23,6 @@ import {
   noise,
 } from './trees.fixture.ts';
 import type { DirectoryNode, TreeNode } from './tree.ts';
-
-vi.setConfig({ testTimeout: 120_000 });
 
 const hasTools = (await findProgram('debugfs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 
@@ -95,7 +93,7 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] readExt4', () => {
     const path = join(folder.path, 'image');
     const make = async (features: string) => {
       await run('mkfs.ext4', ['-q', '-F', '-O', features, '-d', import.meta.dirname, path, '32M'], {
-        timeoutMs: 30_000,
+        timeoutMs: 120_000,
       });
       await using source = await fileAccess(path);
       const image = await readExt4(source);

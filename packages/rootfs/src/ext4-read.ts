@@ -47,7 +47,7 @@ export async function readExt4(source: RandomAccess, { signal }: ReadExt4Options
   signal?.throwIfAborted();
   if (source.sizeBytes < SUPERBLOCK.offset + SUPERBLOCK.bytes) throw invalidAt(0, 'it is shorter than a superblock');
   const reader = new MetadataReader(source, GIB, signal);
-  const layout = await readLayout(reader, source.sizeBytes);
+  const layout = await readExt4Layout(reader, source.sizeBytes);
   const budgets = {
     xattrBytes: new Budget(64 * MIB, 'bytes of extended attributes'),
     ranges: new Budget(MOST_RANGES, 'runs of file data'),
@@ -91,7 +91,8 @@ export async function readExt4(source: RandomAccess, { signal }: ReadExt4Options
   };
 }
 
-async function readLayout(reader: MetadataReader, sourceBytes: number): Promise<Ext4Layout> {
+/** What the superblock says; later reads end with the filesystem. @throws ROOTFS_INVALID, ROOTFS_UNSUPPORTED */
+export async function readExt4Layout(reader: MetadataReader, sourceBytes: number): Promise<Ext4Layout> {
   const at = SUPERBLOCK.offset;
   const bytes = await reader.read(at, SUPERBLOCK.bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

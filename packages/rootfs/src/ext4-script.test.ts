@@ -9,7 +9,11 @@ import type { DirectoryNode } from './tree.ts';
 
 async function script(root: DirectoryNode) {
   const { inodes } = await takeInventory(root, new Cooperation(1000, undefined));
-  const staging = { file: () => Promise.resolve('/s t/0'), value: () => Promise.resolve('/s t/1') };
+  const staging = {
+    file: () => Promise.resolve('/s t/0'),
+    value: () => Promise.resolve('/s t/1'),
+    indexedBlocks: () => undefined,
+  };
   const commands = [];
   for await (const command of ext4Commands(inodes, staging)) commands.push(command);
   return commands;

@@ -18,14 +18,22 @@ export interface Ext4Command {
 export interface Staging {
   /** Later modification times are stored as this one. */
   readonly latestSeconds?: number | undefined;
+  /** How many blocks a directory takes whose names are written apart from debugfs; undefined for all others. */
+  indexedBlocks(directory: Inode): number | undefined;
   file(node: FileNode): Promise<string>;
   value(bytes: Uint8Array): Promise<string>;
 }
 
 export const ROOT_INODE = 2;
 /** mkfs.ext4 makes lost+found the first inode that is not reserved, and debugfs takes the lowest free one. */
-const LOST_FOUND_INODE = 11;
-const LOST_FOUND = 'lost+found';
+export const LOST_FOUND_INODE = 11;
+export const LOST_FOUND = 'lost+found';
+/** mkfs.ext4 gives lost+found 16 KiB; every other directory begins with one block. */
+const LOST_FOUND_BLOCKS = 4;
+/** What debugfs calls an inode until it is in its directory; it is none that mkfs.ext4 makes. */
+const SPARE_NAME = '.0';
+/** Flags of an inode: its blocks are in extents, and it is a directory with an index. */
+const EXTENTS_AND_INDEX = 0x8_1000;
 
 /** ext4's EXT4_LINK_MAX. */
 const MOST_LINKS = 65_000;
@@ -78,6 +86,11 @@ export async function* ext4Commands(
   for (const directory of inodes) {
     if (directory.node.kind !== 'directory') continue;
     const number = numbers.get(directory)!;
+    const blocks = staging.indexedBlocks(directory);
+    if (blocks !== undefined) {
+      yield* fillIndexed(directory, blocks, numbers, staging);
+      continue;
+    }
     const spareNames = spareNamesFor(directory);
     yield command(`cd <${number}>`);
     for (const { name, inode } of directory.children) {
@@ -98,6 +111,32 @@ export async function* ext4Commands(
     }
     yield* describe(directory, `<${number}>`, staging);
   }
+}
+
+/**
+ * Makes the inodes of a directory whose names come later, and gives it its blocks. Each inode has a name for the moment that
+ * debugfs needs one, so that the directory stays as small as it is.
+ */
+async function* fillIndexed(
+  directory: Inode,
+  blocks: number,
+  numbers: ReadonlyMap<Inode, number>,
+  staging: Staging,
+): AsyncGenerator<Ext4Command, void, undefined> {
+  const number = numbers.get(directory)!;
+  yield command(`cd <${number}>`);
+  for (const { name, inode } of directory.children) {
+    if (inode.parent !== directory || inode.name !== name || isLostFound(inode)) continue;
+    yield* create(inode, numbers.get(inode)!, `<${number}>`, SPARE_NAME, staging);
+    yield command(`unlink ${quoted(SPARE_NAME)}`);
+    if (inode.node.kind !== 'directory') yield* describe(inode, `<${numbers.get(inode)!}>`, staging);
+  }
+  const target = `<${number}>`;
+  for (let block = isLostFound(directory) ? LOST_FOUND_BLOCKS : 1; block < blocks; block++) {
+    yield command(`expand_dir ${target}`);
+  }
+  yield command(`sif ${target} flags 0x${EXTENTS_AND_INDEX.toString(16)}`);
+  yield* describe(directory, target, staging);
 }
 
 /** Names that no entry of the directory has. */
@@ -151,8 +190,12 @@ async function* describe(inode: Inode, target: string, staging: Staging): AsyncG
     // debugfs takes @low as a positive number and puts what is over 31 bits into the extra field.
     if (extra !== 0 || low >= 2 ** 31) yield field(`${name}_extra`, extra);
   }
-  if (links > MOST_LINKS) throw unsupported(pathOf(inode), `has ${links} links, and ext4 ends at ${MOST_LINKS}`);
-  if (links > 1 && node.kind !== 'directory') yield field('links_count', links);
+  if (links > MOST_LINKS) {
+    if (node.kind !== 'directory')
+      throw unsupported(pathOf(inode), `has ${links} links, and ext4 ends at ${MOST_LINKS}`);
+    // With dir_nlink, 1 stands for more than can be counted.
+    yield field('links_count', 1);
+  } else if (links > 1 && node.kind !== 'directory') yield field('links_count', links);
   if ((node.kind === 'block-device' || node.kind === 'character-device') && node.minor > MOST_MKNOD_NUMBER) {
     yield field('block[0]', 0);
     yield field('block[1]', encodeDevice(node.major, node.minor));

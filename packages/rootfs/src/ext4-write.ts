@@ -101,7 +101,7 @@ async function writeOnce(
     for await (const command of ext4Commands(inventory.inodes, filler.staging)) {
       if (!(await filler.add(command))) return 'no-space';
     }
-    if (!(await filler.flush())) return 'no-space';
+    if (!(await filler.finish())) return 'no-space';
     const freeBytes = await readFreeBytes(outFile);
     if (freeBytes < (options.freeBytes ?? 0)) return 'no-space';
     done = true;

@@ -17,8 +17,6 @@ import { runToolDirectly } from './run-tool.ts';
 import { anyTree, directory, file, memoryBlob, meta, noise } from './trees.fixture.ts';
 import type { DirectoryNode, TreeNode } from './tree.ts';
 
-vi.setConfig({ testTimeout: 60_000 });
-
 const hasTools = (await findProgram('debugfs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const canMount = process.getuid?.() === 0 && (await findProgram('getfattr')) !== undefined;
 const MIB = 1024 * 1024;
@@ -205,7 +203,7 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
       await checkExt4(path, runToolDirectly);
       await rm(path);
     }
-  }, 120_000);
+  });
 
   it('stores later times as the given one', async () => {
     await using folder = await privateFolder();

@@ -70,7 +70,7 @@ const flatten = async (path: string) =>
 describe.skipIf(!docker)('[backend:docker] a chain of directories of overlay2', () => {
   it('is what a container of the image would see', async () => {
     const name = `overlay-source-${process.pid}`;
-    const options = { env: { ...process.env, DOCKER_BUILDKIT: '0' }, timeoutMs: 100_000 };
+    const options = { env: { ...process.env, DOCKER_BUILDKIT: '0' }, timeoutMs: 240_000 };
     const tool = async (...args: string[]) => (await run('docker', args, options)).stdout.toString().trim();
     const exported = join(directory, 'exported.tar');
     let upper: string;
@@ -111,7 +111,7 @@ describe.skipIf(!isRoot || buildah === undefined || runc === undefined || busybo
         'overlay',
       ];
       const tool = async (...args: string[]) =>
-        (await run(buildah!, [...storage, ...args], { timeoutMs: 100_000 })).stdout.toString().trim();
+        (await run(buildah!, [...storage, ...args], { timeoutMs: 240_000 })).stdout.toString().trim();
       await tool('bud', '--quiet', '--layers', '--isolation', 'chroot', '--tag', 'localhost/overlay', await context());
       const working = await tool('from', '--pull-never', 'localhost/overlay');
       const mounted = await tool('mount', working);

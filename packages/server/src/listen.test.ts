@@ -86,7 +86,7 @@ describe('a listening server', () => {
     const closed = once(socket, 'close');
     await server[Symbol.asyncDispose]();
     await closed;
-  }, 30_000);
+  });
 });
 
 describe('an embedded server', () => {

@@ -208,6 +208,7 @@ test('pipelined requests are bounded: beyond 64 the socket is not read', async (
   await serve({ exports: new Map([['disk', disk]]) });
   const client = await attach();
   client.socket.write(Buffer.concat(Array.from({ length: 500 }, (_, i) => request(0, 0, 8, BigInt(i)))));
+  await expect.poll(() => open).toBe(64);
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(open).toBe(64);
   release();
@@ -241,7 +242,7 @@ test('a client that breaks the protocol loses its connection and nobody else doe
 });
 
 test('random bytes after the greeting never stop the server', async () => {
-  await serve({ handshakeTimeoutMs: 200 });
+  await serve({ handshakeTimeoutMs: 20_000 });
   await fc.assert(
     fc.asyncProperty(fc.uint8Array({ maxLength: 200 }), fc.boolean(), async (noise, inTransmission) => {
       const client = inTransmission ? await attach() : await dial();
@@ -256,7 +257,7 @@ test('random bytes after the greeting never stop the server', async () => {
 });
 
 test('a silent client is cut off, and clients beyond the limit are turned away', async () => {
-  await serve({ handshakeTimeoutMs: 60, maxConnections: 1 });
+  await serve({ handshakeTimeoutMs: 1500, maxConnections: 1 });
   const silent = await dial();
   await expect(dial()).rejects.toThrow();
   expect(await silent.closed()).toBe(true);

@@ -32,7 +32,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-const limit = { timeoutMs: 30_000 };
+const limit = { timeoutMs: 120_000 };
 
 describe.skipIf(!haveLibnbd)('[backend:libnbd] nbdinfo and nbdcopy', () => {
   test('nbdinfo sees a read-only export for several connections', async () => {

@@ -18,13 +18,13 @@ export interface Dockerd extends AsyncDisposable {
 /** Programs that {@link startDockerd} needs. */
 export const DOCKERD_PROGRAMS = ['dockerd', 'setpriv', 'ip'] as const;
 
-const READY_TIMEOUT_MS = 30_000;
-const STOP_TIMEOUT_MS = 20_000;
+const READY_TIMEOUT_MS = 120_000;
+const STOP_TIMEOUT_MS = 60_000;
 
 /**
  * Starts a Docker daemon of its own: private folders and socket, overlay2, a bridge that leads nowhere and no change
  * to the packet filter. It ends with this process, however that ends; disposing stops it and cleans up its mounts.
- * @throws Error with the end of the daemon's log when it does not answer within 30 s.
+ * @throws Error with the end of the daemon's log when it does not answer within two minutes.
  */
 export async function startDockerd(): Promise<Dockerd> {
   await removeLeftovers();
@@ -64,11 +64,11 @@ export async function startDockerd(): Promise<Dockerd> {
   return { host: `unix://${socket}`, [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose]() };
 }
 
-/** Whether a daemon answers at a `unix://` address within two seconds. */
+/** Whether a daemon answers at a `unix://` address within ten seconds. */
 export function dockerAnswers(host: string): Promise<boolean> {
   if (!host.startsWith('unix://')) return Promise.resolve(false);
   return new Promise((resolve) => {
-    const ping = request({ socketPath: host.slice('unix://'.length), path: '/_ping', timeout: 2000 }, (response) => {
+    const ping = request({ socketPath: host.slice('unix://'.length), path: '/_ping', timeout: 10_000 }, (response) => {
       response.resume();
       resolve(response.statusCode === 200);
     });
@@ -97,9 +97,10 @@ async function removeLeftovers(): Promise<void> {
     await unmountBelow(folder);
     await rm(folder, { recursive: true, force: true });
   }
-  const links = (await run('ip', ['-o', 'link'], { timeoutMs: 10_000 })).stdout.toString('utf8');
+  const links = (await run('ip', ['-o', 'link'], { timeoutMs: 60_000 })).stdout.toString('utf8');
   for (const [, name = '', pid = ''] of links.matchAll(/ (dct([0-9a-z]+)-\d+): /g)) {
-    if (!isAlive(Number.parseInt(pid, 36))) await run('ip', ['link', 'delete', name], { timeoutMs: 10_000 });
+    if (!isAlive(Number.parseInt(pid, 36)))
+      await run('ip', ['link', 'delete', name], { timeoutMs: 60_000, okCodes: [0, 1] });
   }
 }
 
@@ -117,16 +118,17 @@ let bridges = 0;
 /** A bridge with a subnet of 198.18.0.0/15, the range for tests of RFC 2544, that no other bridge here uses. */
 async function createBridge(scope: Scope): Promise<string> {
   const name = `dct${process.pid.toString(36)}-${bridges++}`;
-  const addresses = (await run('ip', ['-4', '-o', 'address'], { timeoutMs: 10_000 })).stdout.toString('utf8');
+  const addresses = (await run('ip', ['-4', '-o', 'address'], { timeoutMs: 60_000 })).stdout.toString('utf8');
   const first = process.pid % 256;
   const subnet = Array.from({ length: 256 }, (_, index) => `198.18.${(first + index) % 256}`).find(
     (candidate) => !addresses.includes(` ${candidate}.`),
   );
   if (subnet === undefined) throw new Error('no subnet is left for a test bridge');
-  await run('ip', ['link', 'add', name, 'type', 'bridge'], { timeoutMs: 10_000 });
-  scope.defer(() => run('ip', ['link', 'delete', name], { timeoutMs: 10_000 }));
-  await run('ip', ['address', 'add', `${subnet}.1/24`, 'dev', name], { timeoutMs: 10_000 });
-  await run('ip', ['link', 'set', name, 'up'], { timeoutMs: 10_000 });
+  await run('ip', ['link', 'add', name, 'type', 'bridge'], { timeoutMs: 60_000 });
+  // Another run that looks for what is left may have been before.
+  scope.defer(() => run('ip', ['link', 'delete', name], { timeoutMs: 60_000, okCodes: [0, 1] }));
+  await run('ip', ['address', 'add', `${subnet}.1/24`, 'dev', name], { timeoutMs: 60_000 });
+  await run('ip', ['link', 'set', name, 'up'], { timeoutMs: 60_000 });
   return name;
 }
 

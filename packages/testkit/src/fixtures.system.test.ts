@@ -23,15 +23,15 @@ describe.skipIf(dockerHost === null || tools['busybox'] === null)('[backend:dock
     const image = `decant-testkit-${process.pid}`;
     const env = { ...process.env, DOCKER_HOST: dockerHost! };
     const archive = makeTar(await busyboxEntries());
-    await run('docker', ['import', '-', image], { input: archive, env, timeoutMs: 60_000 });
+    await run('docker', ['import', '-', image], { input: archive, env, timeoutMs: 240_000 });
     try {
       const dockerfile = `FROM ${image}\nRUN ["/bin/sh", "-c", "echo built > /etc/issue"]\n`;
       const args = ['build', '-q', '-t', `${image}-built`, '-f', '-', folder.path];
-      await run('docker', args, { input: dockerfile, env: { ...env, DOCKER_BUILDKIT: '0' }, timeoutMs: 60_000 });
+      await run('docker', args, { input: dockerfile, env: { ...env, DOCKER_BUILDKIT: '0' }, timeoutMs: 240_000 });
       const command = ['run', '--rm', '--network', 'none', `${image}-built`, '/bin/cat', '/etc/issue'];
-      expect((await run('docker', command, { env, timeoutMs: 60_000 })).stdout.toString()).toBe('built\n');
+      expect((await run('docker', command, { env, timeoutMs: 240_000 })).stdout.toString()).toBe('built\n');
     } finally {
-      await run('docker', ['rmi', '-f', image, `${image}-built`], { env, okCodes: [0, 1], timeoutMs: 60_000 });
+      await run('docker', ['rmi', '-f', image, `${image}-built`], { env, okCodes: [0, 1], timeoutMs: 240_000 });
     }
   });
 });
@@ -77,7 +77,7 @@ describe.skipIf(tools['umoci'] === null || tools['busybox'] === null)(
       });
       const bundle = join(folder.path, 'bundle');
       const rootless = process.getuid?.() === 0 ? [] : ['--rootless'];
-      await run('umoci', ['unpack', ...rootless, '--image', `${layout}:latest`, bundle], { timeoutMs: 60_000 });
+      await run('umoci', ['unpack', ...rootless, '--image', `${layout}:latest`, bundle], { timeoutMs: 240_000 });
       const issue = join(bundle, 'rootfs/etc/issue');
       expect(readFileSync(issue, 'utf8')).toBe('upper\n');
       expect(lstatSync(issue).mode & 0o7777).toBe(0o600);

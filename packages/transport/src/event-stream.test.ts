@@ -127,9 +127,11 @@ describe('followEvents', () => {
 
     answer = (_, response) => response.writeHead(503).end();
     const started = performance.now();
-    const failure = await collect(followEvents(client, '/log', { ...quick, patienceMs: 80 })).catch((e: unknown) => e);
+    const failure = await collect(followEvents(client, '/log', { ...quick, patienceMs: 1000 })).catch(
+      (e: unknown) => e,
+    );
     expect(isDecantError(failure, 'HTTP_STATUS')).toBe(true);
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(performance.now() - started).toBeLessThan(60_000);
     expect(asked.length).toBeGreaterThan(6);
   });
 
@@ -145,9 +147,9 @@ describe('followEvents', () => {
       setTimeout(() => {
         clearInterval(beat);
         response.destroy();
-      }, 400);
+      }, 1500);
     };
-    expect(await collect(followEvents(client, '/log', { ...quick, patienceMs: 200 }))).toHaveLength(1);
+    expect(await collect(followEvents(client, '/log', { ...quick, patienceMs: 1000 }))).toHaveLength(1);
   });
 
   it('gives up at once where another attempt is of no use', async () => {

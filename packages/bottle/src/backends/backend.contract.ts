@@ -10,6 +10,7 @@ import {
   hostIds,
   MIB,
   openBackendFixture,
+  ownSeconds,
   processesWith,
   ran,
   Screen,
@@ -169,34 +170,45 @@ function commandContract(get: Get): void {
 
   test('a time limit and an abort end the command and its session', async () => {
     const { machine } = get();
-    const script = 'sleep 71.5 & setsid true; (sleep 71.5 &) ; trap "" TERM; sleep 71.5';
+    const [limit, abortion] = [ownSeconds(71), ownSeconds(72)];
+    const script = `sleep ${limit} & setsid true; (sleep ${limit} &) ; trap "" TERM; sleep ${limit}`;
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
-    expect(await limited.exit).toEqual({ exitCode: 137, timedOut: true });
-    await eventually(() => processesWith('71.5')).toEqual([]);
+    expect(await limited.exit).toMatchObject({ exitCode: 137, timedOut: true });
+    await eventually(() => processesWith(limit)).toEqual([]);
+    // A limit that is over before the command could begin is one as well.
+    const shortest = await machine.exec({ argv: ['sleep', limit], timeoutMs: 1 });
+    expect(await shortest.exit).toMatchObject({ exitCode: 137, timedOut: true });
+    await eventually(() => processesWith(limit)).toEqual([]);
     const abort = new AbortController();
-    const aborted = await machine.exec({ argv: ['sh', '-c', 'sleep 72.5 & sleep 72.5'], signal: abort.signal });
-    await eventually(async () => (await processesWith('72.5')).length).toBe(2);
+    const aborted = await machine.exec({
+      argv: ['sh', '-c', `sleep ${abortion} & sleep ${abortion}`],
+      signal: abort.signal,
+    });
+    await eventually(async () => (await processesWith(abortion)).length).toBe(2);
     abort.abort(new Error('enough'));
     await expect(aborted.exit).rejects.toThrow('enough');
-    await eventually(() => processesWith('72.5')).toEqual([]);
+    await eventually(() => processesWith(abortion)).toEqual([]);
     await expect(machine.exec({ argv: ['true'], signal: abort.signal })).rejects.toThrow('enough');
   });
 
   test('what is left in the background goes on, and is taken up when its parent ends', async () => {
     const { machine } = get();
-    await ran(machine, ['sh', '-c', 'sleep 73.5 >/dev/null 2>&1 </dev/null & (exit 0) & exit 0']);
-    expect(await processesWith('73.5')).toHaveLength(1);
+    const seconds = ownSeconds(73);
+    await ran(machine, ['sh', '-c', `sleep ${seconds} >/dev/null 2>&1 </dev/null & (exit 0) & exit 0`]);
+    // Until it is there, its shell's other child may be named like it.
+    await eventually(async () => (await processesWith(seconds)).length).toBe(1);
     await eventually(async () => (await shell(machine, 'ps -o stat')).out).not.toContain('Z');
     await shell(
       machine,
-      'for p in /proc/[0-9]*; do grep -q 73.5 $p/cmdline 2>/dev/null && kill -9 ${p#/proc/}; done; true',
+      `for p in /proc/[0-9]*; do grep -q ${seconds} $p/cmdline 2>/dev/null && kill -9 \${p#/proc/}; done; true`,
     );
-    await eventually(() => processesWith('73.5')).toEqual([]);
+    await eventually(() => processesWith(seconds)).toEqual([]);
   });
 
   test('no process inside has an id of the host', async () => {
-    const running = await get().machine.exec({ argv: ['sleep', '74.5'], user: 'root' });
-    const [pid] = await processesWith('74.5');
+    const running = await get().machine.exec({ argv: ['sleep', ownSeconds(74)], user: 'root' });
+    await eventually(async () => (await processesWith(ownSeconds(74))).length).toBe(1);
+    const [pid] = await processesWith(ownSeconds(74));
     const ids = await hostIds(pid!);
     expect(ids).toHaveLength(8);
     expect(Math.min(...ids)).toBeGreaterThanOrEqual(100_000);
@@ -230,7 +242,7 @@ function terminalContract(get: Get): void {
     await eventually(() => screen.text).toBe('hello\r\nhello\r\n');
     reading.stdin.write('\u0004');
     expect((await reading.exit).exitCode).toBe(0);
-    const waiting = await machine.exec({ argv: ['sleep', '75.5'], terminal });
+    const waiting = await machine.exec({ argv: ['sleep', ownSeconds(75)], terminal });
     waiting.stdin.write('\u0003');
     expect((await waiting.exit).exitCode).toBe(130);
   });
@@ -252,12 +264,13 @@ function terminalContract(get: Get): void {
   test('job control works in it', async () => {
     const running = await get().machine.exec({ argv: ['sh', '-i'], terminal });
     const screen = new Screen(running);
-    running.stdin.write('sleep 76.5\n');
-    await eventually(async () => (await processesWith('76.5')).length).toBe(1);
+    const seconds = ownSeconds(76);
+    running.stdin.write(`sleep ${seconds}\n`);
+    await eventually(async () => (await processesWith(seconds)).length).toBe(1);
     running.stdin.write('\u001a');
     await eventually(() => screen.text).toContain('Stopped');
     running.stdin.write('kill -9 %1\n');
-    await eventually(() => processesWith('76.5')).toEqual([]);
+    await eventually(() => processesWith(seconds)).toEqual([]);
     running.stdin.write('wait; exit 4\n');
     expect((await running.exit).exitCode).toBe(4);
   });
@@ -266,11 +279,12 @@ function terminalContract(get: Get): void {
 function endContract(get: Get): void {
   test('everything in a machine ends with it', async () => {
     const machine = await get().fixture.open();
-    await ran(machine, ['sh', '-c', 'setsid sleep 81.5 </dev/null >/dev/null 2>&1 &']);
-    const running = await machine.exec({ argv: ['sleep', '81.5'] });
-    expect(await processesWith('81.5')).toHaveLength(2);
+    const seconds = ownSeconds(81);
+    await ran(machine, ['sh', '-c', `setsid sleep ${seconds} </dev/null >/dev/null 2>&1 &`]);
+    const running = await machine.exec({ argv: ['sleep', seconds] });
+    await eventually(async () => (await processesWith(seconds)).length).toBe(2);
     await machine[Symbol.asyncDispose]();
-    expect(await processesWith('81.5')).toEqual([]);
+    expect(await processesWith(seconds)).toEqual([]);
     expect((await running.exit).exitCode).toBe(137);
     expect((await machine.ended).reason).not.toBe('');
     await expect(machine.exec({ argv: ['true'] })).rejects.toMatchObject({ name: 'DecantError' });

@@ -169,6 +169,13 @@ export class Screen {
   }
 }
 
+/**
+ * A number of seconds that no other test file sleeps: the same tests look for processes of other backends beside these.
+ */
+export function ownSeconds(number: number): string {
+  return `${number}.${process.pid}`;
+}
+
 /** Host processes one of whose arguments is this word. */
 export async function processesWith(word: string): Promise<number[]> {
   const { stdout } = await run('ps', ['-eo', 'pid=,args='], { keepBytes: 8 * MIB });

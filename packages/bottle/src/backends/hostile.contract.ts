@@ -9,6 +9,7 @@ import type { Machine } from './backend.ts';
 import {
   eventually,
   MIB,
+  ownSeconds,
   perl,
   processesWith,
   ran,
@@ -167,6 +168,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
 
   test('a fork bomb, a memory hog and a disk fill stay inside', async () => {
     const { fixture } = get();
+    const name = `bomb${ownSeconds(92)}`;
     const machine = await fixture.open({
       limits: { cpus: 1, memoryBytes: 64 * MIB, processes: 40, diskBytes: 32 * MIB, wallTimeMs: 60_000 },
     });
@@ -175,7 +177,8 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
         argv: [
           'perl',
           '-e',
-          '$0 = "bomb92.5"; $SIG{CHLD} = "IGNORE"; my $end = time + 20; while (time < $end) { my $p = fork; select undef, undef, undef, 0.01 if !defined $p }',
+          '$0 = shift; $SIG{CHLD} = "IGNORE"; my $end = time + 60; while (time < $end) { my $p = fork; select undef, undef, undef, 0.01 if !defined $p }',
+          name,
         ],
       });
       // In the middle of it the operator still gets in.
@@ -192,19 +195,20 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
     } finally {
       await machine[Symbol.asyncDispose]();
     }
-    await eventually(() => processesWith('bomb92.5')).toEqual([]);
+    await eventually(() => processesWith(name)).toEqual([]);
   });
 
   test('an orphan in a session of its own dies with the machine', async () => {
     const { fixture } = get();
     const machine = await fixture.open();
-    const daemon = 'setsid sh -c "setsid sleep 91.5 & sleep 91.5" >/dev/null 2>&1 </dev/null &';
+    const seconds = ownSeconds(91);
+    const daemon = `setsid sh -c "setsid sleep ${seconds} & sleep ${seconds}" >/dev/null 2>&1 </dev/null &`;
     await ran(machine, ['sh', '-c', daemon]);
-    await eventually(async () => (await processesWith('91.5')).length).toBeGreaterThan(1);
+    await eventually(async () => (await processesWith(seconds)).length).toBeGreaterThan(1);
     const network = machine.networkNamespace;
     await access(network);
     await machine[Symbol.asyncDispose]();
-    expect(await processesWith('91.5')).toEqual([]);
+    expect(await processesWith(seconds)).toEqual([]);
     expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(fixture.folder);
   });
 }

@@ -15,6 +15,7 @@ import { createBottleClient, type BottleClient } from './client.ts';
 import { dataFrame, messageFrame } from './frames.ts';
 import { serveControl, type ControlServer } from './server.ts';
 
+const patient = { timeout: 30_000 };
 let directory: string;
 let server: ControlServer | undefined;
 let client: BottleClient;
@@ -78,7 +79,7 @@ describe('exec', () => {
     using exec = await client.exec({ argv: ['sh', '-c', 'echo first >&2; head -c 20000000 /dev/zero; echo last >&2'] });
     const errors: string[] = [];
     exec.stderr.on('data', (piece: Buffer) => errors.push(piece.toString()));
-    await vi.waitFor(() => expect(errors).toEqual(['first\n']));
+    await expect.poll(() => errors).toEqual(['first\n']);
     await sleep(200);
     expect(errors).toEqual(['first\n']);
     let bytes = 0;
@@ -101,10 +102,8 @@ describe('exec', () => {
       })(),
     );
     const feeding = pipeline(source, exec.stdin).catch(() => undefined);
-    await sleep(300);
-    const before = sent;
-    await sleep(200);
-    expect(sent).toBe(before);
+    // It stands still in the end.
+    for (let before = -1; sent !== before; await sleep(300)) before = sent;
     expect(sent).toBeLessThan(4 * MIB);
     exec[Symbol.dispose]();
     await feeding;
@@ -119,10 +118,10 @@ describe('exec', () => {
     expect(await late.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     const mark = join(directory, 'pid');
     const left = await client.exec({ argv: ['sh', '-c', `echo $$ > ${mark}; exec sleep 600`] });
-    await vi.waitFor(async () => expect(await readFile(mark, 'utf8')).toMatch(/^\d+\n$/));
+    await expect.poll(() => readFile(mark, 'utf8').catch(() => '')).toMatch(/^\d+\n$/);
     const pid = Number(await readFile(mark, 'utf8'));
     left[Symbol.dispose]();
-    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'));
+    await vi.waitFor(() => expect(() => process.kill(pid, 0)).toThrow('ESRCH'), patient);
   });
 
   test('an abort rejects with its reason; what cannot start says why', async () => {
@@ -142,21 +141,23 @@ describe('exec', () => {
   test('does not wait for what a command left behind and that says nothing', async () => {
     await open();
     const started = performance.now();
-    expect(await run(['sh', '-c', 'sleep 5 & echo done'])).toMatchObject({ exitCode: 0, stdout: 'done\n' });
-    expect(performance.now() - started).toBeLessThan(4000);
+    expect(await run(['sh', '-c', 'sleep 60 & echo done'])).toMatchObject({ exitCode: 0, stdout: 'done\n' });
+    expect(performance.now() - started).toBeLessThan(50_000);
   });
 });
 
 describe('the agent', () => {
   test('its output is kept and followed to its end', async () => {
-    await open(['sh', '-c', 'echo one; echo two >&2; sleep 0.3; echo three; exit 5']);
+    const go = join(directory, 'go');
+    await open(['sh', '-c', `echo one; echo two >&2; until [ -e ${go} ]; do sleep 0.02; done; echo three; exit 5`]);
     await vi.waitFor(async () => {
       const now = await client.logs({});
       expect(await text(now.stdout)).toBe('one\n');
       expect(await text(now.stderr)).toBe('two\n');
-    });
+    }, patient);
     const following = await client.logs({ follow: true, tailLines: 1 });
     const attached = await client.attach({});
+    await writeFile(go, '');
     void bottle.agent.exit.then(() => bottle.agent.log[Symbol.dispose]());
     expect([await text(following.stdout), await text(following.stderr)]).toEqual(['three\n', 'two\n']);
     await following.done;
@@ -172,22 +173,22 @@ describe('the agent', () => {
     first.stdout.on('data', (piece: Buffer) => (seen.first += piece.toString()));
     second.stdout.on('data', (piece: Buffer) => (seen.second += piece.toString()));
     first.stdin.write('a\n');
-    await vi.waitFor(() => expect(seen).toEqual({ first: 'got a\n', second: 'got a\n' }));
+    await expect.poll(() => seen).toEqual({ first: 'got a\n', second: 'got a\n' });
     first.stdin.end();
     first[Symbol.dispose]();
-    await vi.waitFor(() => expect(bottle.agent.viewers).toBe(1));
+    await expect.poll(() => bottle.agent.viewers).toBe(1);
     second.stdin.write('b\n');
-    await vi.waitFor(() => expect(seen.second).toBe('got a\ngot b\n'));
+    await expect.poll(() => seen.second).toBe('got a\ngot b\n');
     second[Symbol.dispose]();
   });
 
-  test('a viewer that does not read is sent away; the agent never waits for it', { timeout: 30_000 }, async () => {
+  test('a viewer that does not read is sent away; the agent never waits for it', async () => {
     await open(['sh', '-c', 'read -r go; head -c 12000000 /dev/zero; echo; echo end; exec sleep 600']);
     const slow = await client.attach({ stdin: true });
     slow.stdin.write('go\n');
     await expect(slow.exit).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
     const last = async () => text((await client.logs({ tailLines: 1 })).stdout);
-    await vi.waitFor(async () => expect((await last()).slice(0, 10)).toBe('end\n'), { timeout: 15_000, interval: 200 });
+    await expect.poll(async () => (await last()).slice(0, 10), { interval: 200 }).toBe('end\n');
     expect((await client.info()).slug).toBe('fixture');
   });
 

@@ -110,7 +110,7 @@ describe('openStack', () => {
     await expect(openStack(optionsFor())).rejects.toMatchObject({ code: 'CONFLICT' });
     expect((await readdir(directory)).filter((name) => name.startsWith('.'))).toEqual([]);
     await Promise.all(stacks.map((stack) => stack.close()));
-  }, 30_000);
+  });
 
   it('keeps the ledger, for the collector, when something cannot be undone', async () => {
     let stays = true;
@@ -263,5 +263,5 @@ describe('model of the stack', () => {
       }),
       { numRuns: 60 },
     );
-  }, 30_000);
+  });
 });

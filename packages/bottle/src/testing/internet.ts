@@ -107,9 +107,9 @@ export class Internet implements AsyncDisposable {
     return this.#ask({ type: 'close' });
   }
 
-  /** The first event that fits, within two seconds. */
+  /** The first event that fits, within twenty seconds. */
   async event(fits: (event: AuditEvent) => boolean): Promise<AuditEvent> {
-    for (let tries = 0; tries < 40; tries++) {
+    for (let tries = 0; tries < 400; tries++) {
       const found = (await this.seen()).events.find(fits);
       if (found !== undefined) return found;
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -138,19 +138,19 @@ export class Internet implements AsyncDisposable {
         ...Object.fromEntries(chosen),
         ...options.env,
       },
-      timeoutMs: options.timeoutMs ?? 30_000,
+      timeoutMs: options.timeoutMs ?? 120_000,
       okCodes: options.okCodes ?? [0],
       ...(options.input === undefined ? {} : { input: options.input }),
     });
   }
 
   /** Runs a program on the other side of the fence, beside the servers: what there is to compare with. */
-  async outside(argv: readonly string[], timeoutMs = 30_000): Promise<RunResult> {
+  async outside(argv: readonly string[], timeoutMs = 120_000): Promise<RunResult> {
     return await run('nsenter', [`--net=/proc/${this.#child.pid}/ns/net`, ...argv], { timeoutMs });
   }
 
   /** Sends bytes to an address behind the fence, and gives all that comes back until the other side closes. */
-  async raw(address: string, port: number, bytes: string | Uint8Array, timeoutMs = 5000): Promise<Buffer> {
+  async raw(address: string, port: number, bytes: string | Uint8Array, timeoutMs = 30_000): Promise<Buffer> {
     const program = [
       'import socket,sys',
       `s=socket.create_connection((sys.argv[1],int(sys.argv[2])),${timeoutMs / 1000})`,

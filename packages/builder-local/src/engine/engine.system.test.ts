@@ -28,7 +28,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 `;
 
-describe.each(engines)('[backend:$name] thin calls', { timeout: 60_000 }, ({ name, program, there }) => {
+describe.each(engines)('[backend:$name] thin calls', { timeout: 300_000 }, ({ name, program, there }) => {
   const scope = new Scope();
   const suffix = `${process.pid}-${Date.now() % 1e6}`;
   const base = `decant-engine-base-${suffix}:1`;
@@ -59,7 +59,7 @@ describe.each(engines)('[backend:$name] thin calls', { timeout: 60_000 }, ({ nam
     engine = await openEngine(name, options);
     await raw('import', await busyboxArchive(directory), base);
     scope.defer(() => engine.removeImage(base));
-  }, 60_000);
+  });
   afterAll(() => scope[Symbol.asyncDispose](), 60_000);
 
   it.skipIf(!there)('build, identify, tag, save, load and remove images', async () => {

@@ -43,6 +43,7 @@ export const MAX_OUTPUT_BYTES = 2 ** 24;
 export function blake3Mode(core: Blake3Core, options: Blake3Options): Blake3Mode {
   const { key, context } = options;
   if (key !== undefined) {
+    requireBytes(key);
     if (key.length !== KEY_BYTES) throw new RangeError('a BLAKE3 key has 32 bytes');
     if (context !== undefined) throw new RangeError('BLAKE3 takes a key or a context, not both');
     return { key: key.slice(), flags: KEYED_HASH };
@@ -58,8 +59,15 @@ export function blake3OutputBytes({ outputBytes = 32 }: Blake3Options): number {
   throw new RangeError(`BLAKE3 gives 1 to ${MAX_OUTPUT_BYTES} bytes here, not ${outputBytes}`);
 }
 
-/** BLAKE3 of `data`. @throws RangeError for a key, a context or a length that cannot be. */
+/** Text, arrays and wider elements would give a digest of something else without a word. @throws TypeError. */
+export function requireBytes(bytes: Uint8Array): void {
+  if (!ArrayBuffer.isView(bytes) || bytes.BYTES_PER_ELEMENT !== 1)
+    throw new TypeError('only bytes are hashed, in a Uint8Array');
+}
+
+/** BLAKE3 of `data`. @throws RangeError for a key, a context or a length that cannot be; TypeError for what is no bytes. */
 export function blake3Whole(core: Blake3Core, data: Uint8Array, options?: Blake3Options): Uint8Array<ArrayBuffer> {
+  requireBytes(data);
   if (options === undefined && data.length <= core.maxLeaves * LEAF_BYTES) {
     return core.digest({ type: 'span', bytes: data, counter: 0 }, PLAIN_MODE, 32);
   }
@@ -99,6 +107,7 @@ export class Blake3Stream implements IncrementalHash {
 
   update(bytes: Uint8Array): void {
     if (this.#done) throw new Error('the digest has been taken');
+    requireBytes(bytes);
     let at = 0;
     if (this.#tailBytes > 0) {
       at = this.#keep(bytes, 0);

@@ -182,6 +182,16 @@ describe.each([
     expect(() => blake3(KEY, options)).toThrow(RangeError);
     expect(() => createBlake3(options)).toThrow(RangeError);
   });
+
+  it.each([['text'], [[1, 2, 3]], [new Uint16Array(4)], [new ArrayBuffer(4)]])(
+    'refuses %j, which is no bytes, instead of hashing something else',
+    (input) => {
+      const bytes = input as unknown as Uint8Array;
+      expect(() => blake3(bytes)).toThrow(TypeError);
+      expect(() => blake3(KEY, { key: bytes })).toThrow(TypeError);
+      expect(() => createBlake3().update(bytes)).toThrow(TypeError);
+    },
+  );
 });
 
 describe('counters of input that nobody feeds in a test', () => {

@@ -1,6 +1,7 @@
 import { createBLAKE3, createSHA256, type IHasher } from 'hash-wasm';
 
 import { blake3Scalar, createBlake3Scalar } from './blake3.ts';
+import { requireBytes } from './blake3-tree.ts';
 import type { Blake3Functions, Blake3Options, IncrementalHash, Sha256Functions } from './hash-provider.ts';
 import { createPortablePageHasher } from '../page-hasher.ts';
 
@@ -47,6 +48,7 @@ class SharedHash implements IncrementalHash {
 
   update(bytes: Uint8Array): void {
     if (this.#done) throw new Error('the digest has been taken');
+    requireBytes(bytes);
     this.#shared.enter(this).update(bytes);
   }
 
@@ -66,7 +68,10 @@ class SharedHash implements IncrementalHash {
 export async function createHashWasmBlake3(): Promise<Blake3Functions> {
   const [whole, pieces] = await Promise.all([createBLAKE3(), createBLAKE3()]);
   const shared = new SharedHasher(pieces);
-  const digest = (data: Uint8Array) => whole.init().update(data).digest('binary');
+  const digest = (data: Uint8Array) => {
+    requireBytes(data);
+    return whole.init().update(data).digest('binary');
+  };
   return {
     blake3: (data, options) => (isPlain(options) ? digest(data) : blake3Scalar(data, options)),
     createBlake3: (options) => (isPlain(options) ? shared.create() : createBlake3Scalar(options)),
@@ -83,7 +88,10 @@ export async function createHashWasmSha256(): Promise<Sha256Functions> {
   const [whole, pieces] = await Promise.all([createSHA256(), createSHA256()]);
   const shared = new SharedHasher(pieces);
   return {
-    sha256: (data) => whole.init().update(data).digest('binary'),
+    sha256: (data) => {
+      requireBytes(data);
+      return whole.init().update(data).digest('binary');
+    },
     createSha256: () => shared.create(),
   };
 }

@@ -62,7 +62,7 @@ describe('makeFromFile', () => {
       else expect(made.storedBytes).toBeLessThan(made.newBytes);
       expect(await readdir(join(store, 'tmp'))).toEqual([]);
     }
-  }, 60_000);
+  });
 
   it('can be read back byte for byte, and stores nothing again', async () => {
     const store = newStore();
@@ -75,7 +75,7 @@ describe('makeFromFile', () => {
     for (const { page, bytes } of extents) {
       expect(await reader.read(page * PAGE_BYTES, bytes.length)).toEqual(bytes);
     }
-  }, 60_000);
+  });
 
   it('stores only what changed, and nothing that the caller knows', async () => {
     const store = newStore();
@@ -86,7 +86,7 @@ describe('makeFromFile', () => {
     expect(second).toMatchObject({ newChunks: 1, newBytes: PAGE_BYTES });
     const known: ChunkId[] = [...first.manifest.chunkIds()];
     expect(await make({ store: newStore(), file: changed, known })).toMatchObject({ newChunks: 1, packs: 1 });
-  }, 60_000);
+  });
 
   it('leaves nothing behind when it is aborted, and throws the reason', async () => {
     const store = newStore();
@@ -98,14 +98,14 @@ describe('makeFromFile', () => {
     await expect(make({ store, onEvent, signal: stop.signal })).rejects.toBe(reason);
     expect(await readdir(store, { recursive: true })).toEqual(['tmp']);
     await expect(make({ store, signal: stop.signal })).rejects.toBe(reason);
-  }, 60_000);
+  });
 
   it('leaves nothing behind when a worker dies', async () => {
     const store = newStore();
     const workerUrl = new URL('data:text/javascript,process.exit(9)');
     await expect(make({ store, workerUrl })).rejects.toMatchObject({ code: 'CAS_WORKER_FAILED' });
     expect(await readdir(store, { recursive: true })).toEqual(['tmp']);
-  }, 60_000);
+  });
 
   it('removes what dead processes left, refuses a damaged pack by name', async () => {
     const store = newStore();
@@ -120,7 +120,7 @@ describe('makeFromFile', () => {
     await writeFile(path, flipBit(pack, (pack.length - 60) * 8));
     const damaged = { code: 'CAS_PACK_INVALID', message: expect.stringContaining(name!) };
     await expect(make({ store })).rejects.toMatchObject(damaged);
-  }, 60_000);
+  });
 
   it.each([0, 20, 1.5])('refuses the level %s', async (level) => {
     await expect(make({ store: newStore(), codec: level })).rejects.toThrow(RangeError);

@@ -2,7 +2,17 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { fromHex, imageIdDigits, Scope, stage, toDecantError, type ChunkId } from '@decant/core';
+import {
+  DecantError,
+  errnoOf,
+  fromHex,
+  imageIdDigits,
+  quote,
+  Scope,
+  stage,
+  toDecantError,
+  type ChunkId,
+} from '@decant/core';
 
 import { createManifestBuilder } from '../manifest/manifest-builder.ts';
 import { DEFAULT_MANIFEST_LIMITS, MANIFEST_ENTRY_BYTES, type ManifestFacts } from '../manifest/manifest-layout.ts';
@@ -54,7 +64,7 @@ const STALE_MS = 60 * 60_000;
  * the set of stored chunks depend on the bytes alone; how chunks are spread over packs depends on the number of workers.
  * The store gets `packs/<digest of the table>.pack` and `manifests/<image id>`; packs appear in it once all of them are
  * complete, the manifest last. Memory: about 15 MB a worker besides the runtime, and 150 bytes a chunk.
- * @throws CAS_FILE_UNREADABLE, CAS_FILE_CHANGED, CAS_PACK_INVALID (a pack in the store), CAS_WORKER_FAILED, LIMIT_EXCEEDED,
+ * @throws CAS_FILE_UNREADABLE (also a store that cannot be written to), CAS_FILE_CHANGED, CAS_PACK_INVALID (a pack in the store), CAS_WORKER_FAILED, LIMIT_EXCEEDED,
  * DISK_FULL; a call that fails leaves nothing behind.
  */
 export async function makeFromFile(options: MakeOptions): Promise<MadeImage> {
@@ -126,15 +136,26 @@ async function knownIds(
 /** A directory of this call alone, in the store so that files can be moved; removes those of processes that died. */
 async function temporaryDirectory(store: string): Promise<string> {
   const temporary = join(store, 'tmp');
-  await mkdir(temporary, { recursive: true });
+  await mkdir(temporary, { recursive: true }).catch((cause: unknown) => refuse(store, cause));
   for (const name of await readdir(temporary)) {
     const path = join(temporary, name);
     const found = await stat(path).catch(() => undefined);
     if (found !== undefined && Date.now() - found.mtimeMs > STALE_MS) await rm(path, { recursive: true, force: true });
   }
   const directory = join(temporary, `${process.pid}-${randomBytes(8).toString('hex')}`);
-  await mkdir(directory);
+  await mkdir(directory).catch((cause: unknown) => refuse(store, cause));
   return directory;
+}
+
+/** @throws CAS_FILE_UNREADABLE; DISK_FULL by what is thrown on. */
+function refuse(store: string, cause: unknown): never {
+  const errno = errnoOf(cause);
+  if (errno === undefined || !['EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST'].includes(errno)) throw cause;
+  throw new DecantError('CAS_FILE_UNREADABLE', `The store ${quote(store)} cannot be written to.`, {
+    hint: 'Name a directory that may be written to, or one that does not exist yet.',
+    details: { store, errno },
+    cause,
+  });
 }
 
 async function writeManifest(store: string, temporary: string, manifest: Manifest, fsync: boolean): Promise<string> {

@@ -52,7 +52,7 @@ describe('a pack file', () => {
       }),
       { numRuns: 60 },
     );
-  }, 60_000);
+  });
 
   it('takes more pieces than one write can have', async () => {
     const { path, file } = newFile();

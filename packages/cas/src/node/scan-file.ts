@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { access, constants, stat } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 
 import { DecantError, quote, toHex, type ChunkId, type OnEvent } from '@decant/core';
@@ -64,14 +64,16 @@ export interface FileFacts {
   readonly ino: number;
 }
 
-/** @throws CAS_FILE_UNREADABLE when it is missing or no regular file. */
+/** @throws CAS_FILE_UNREADABLE when it is missing, may not be read or is no regular file. */
 export async function fileFacts(file: string): Promise<FileFacts> {
-  const found = await stat(file).catch((cause: unknown) => {
+  const unreadable = (cause: unknown): never => {
     throw new DecantError('CAS_FILE_UNREADABLE', `${quote(file)} cannot be read.`, { cause, details: { file } });
-  });
+  };
+  const found = await stat(file).catch(unreadable);
   if (!found.isFile()) {
     throw new DecantError('CAS_FILE_UNREADABLE', `${quote(file)} is not a regular file.`, { details: { file } });
   }
+  await access(file, constants.R_OK).catch(unreadable);
   return { sizeBytes: found.size, mtimeMs: found.mtimeMs, ino: found.ino };
 }
 

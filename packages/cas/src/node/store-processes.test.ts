@@ -113,7 +113,7 @@ describe('processes that share a directory of chunks', () => {
     expect(found).toBe(chunks.length);
     // What the killed process was writing is at most one file, and not among the chunks.
     expect((await readdir(join(directory, 'tmp'))).length).toBeLessThanOrEqual(1);
-  }, 60_000);
+  });
 
   it('make images into one store at once; one that is killed leaves a store in which all is in order', async () => {
     const directory = await folder();
@@ -149,5 +149,5 @@ describe('processes that share a directory of chunks', () => {
     await program('make', files[2]!, '--store', store, '-o', `${files[2]}.manifest`, '--level', 'raw');
     expect((await program('verify', `${files[2]}.manifest`, '--store', store)).stdout).toContain('all in order');
     expect((await readdir(packsFolder(store))).every((name) => /^[0-9a-f]{64}\.pack$/.test(name))).toBe(true);
-  }, 120_000);
+  });
 });

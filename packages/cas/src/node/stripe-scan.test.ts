@@ -59,7 +59,7 @@ it('gives the chunks of one pass over the whole image, wherever zeros meet the e
     }),
     { numRuns: 40 },
   );
-}, 60_000);
+});
 
 it('does not depend on the number of workers', async () => {
   const { extents, sizeBytes } = edgyImage();
@@ -67,7 +67,7 @@ it('does not depend on the number of workers', async () => {
   await writeSparse(path, extents, sizeBytes);
   const expected = await whole(extents, sizeBytes);
   for (const workers of [1, 2, 3]) expect(await manifestOf(scanFile(path, { workers }))).toEqual(expected);
-}, 60_000);
+});
 
 it('scans nothing in an empty file', async () => {
   const path = join(folder, 'empty');
@@ -95,7 +95,7 @@ it('stays a bounded number of stripes ahead of whoever reads', async () => {
   }
   expect(ids).toHaveLength(1);
   expect(scanned).toBe(24 * 64 * MIB);
-}, 60_000);
+});
 
 it('says so when the file is not there, no file, shorter or changed', async () => {
   const all = async (path: string, first?: () => Promise<void>) => {
@@ -109,7 +109,7 @@ it('says so when the file is not there, no file, shorter or changed', async () =
   await expect(all(path, () => writeSparse(path, [extent(1, 100, 2)], 5 * 64 * MIB))).rejects.toMatchObject({
     code: 'CAS_FILE_CHANGED',
   });
-}, 60_000);
+});
 
 it('fails with the cause when a worker dies or cannot start', async () => {
   const path = join(folder, 'dying');
@@ -124,4 +124,4 @@ it('fails with the cause when a worker dies or cannot start', async () => {
     ...failed,
     cause: expect.objectContaining({ message: 'boom' }),
   });
-}, 60_000);
+});

@@ -32,7 +32,7 @@ describe('the zstd codec', () => {
       ),
       { numRuns: 30 },
     );
-  }, 60_000);
+  });
 
   it.each([1, 2, 3, 4, 6])(
     'gives the frames of zstdCompressSync at level %s, whatever it compressed before',
@@ -206,7 +206,7 @@ describe('the zstd codec', () => {
       ),
       { numRuns: 1000 },
     );
-  }, 60_000);
+  });
 });
 
 describe('openChunk', () => {

@@ -25,7 +25,7 @@ it.skipIf(process.platform !== 'linux')('is nothing for a zombie', async () => {
     const [told] = (await once(parent.stdout, 'data')) as [Buffer];
     const pid = Number(told.toString());
     await vi.waitFor(async () => expect(await readFile(`/proc/${pid}/stat`, 'utf8')).toContain(') Z '), {
-      timeout: 20_000,
+      timeout: 60_000,
     });
     expect(await processStart(pid)).toBeUndefined();
   } finally {

@@ -10,7 +10,7 @@ import { spooled } from './spool.ts';
 const perl = await findProgram('perl');
 const LINES = 300_000;
 
-describe.skipIf(perl === undefined)('output taken off a program at once', { timeout: 30_000 }, () => {
+describe.skipIf(perl === undefined)('output taken off a program at once', () => {
   const sh = (script: string) => spooled(perl!, ['/bin/sh', '-c', script]);
 
   it('lets a program end whose output nobody has read yet, and loses none of it', async () => {
@@ -47,6 +47,7 @@ describe.skipIf(perl === undefined)('output taken off a program at once', { time
     const [program, ...args] = sh('trap "echo bye; exit 0" TERM; echo ready; while :; do sleep 0.05; done');
     const ended = run(program, args, {
       signal: controller.signal,
+      killAfterMs: 60_000,
       onLine: (line, stream) => {
         // The shell says on the other that something it ran was ended.
         if (stream === 'stdout') lines.push(line);
@@ -59,13 +60,13 @@ describe.skipIf(perl === undefined)('output taken off a program at once', { time
 
   it('does not wait for processes that stay behind', async () => {
     const started = performance.now();
-    const [program, ...args] = sh('sleep 20 & echo last; exit 3');
+    const [program, ...args] = sh('sleep 60 & echo last; exit 3');
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const [text, ended] = await Promise.all([child.stdout.setEncoding('utf8').toArray(), once(child, 'close')]);
     expect([text.join(''), ended]).toEqual(['last\n', [3, null]]);
     const [other, ...words] = sh('setsid sh -c "while :; do echo y; done" & sleep 0.2; exit 3');
     expect(await run(other, words, { okCodes: [3] })).toMatchObject({ exitCode: 3 });
-    expect(performance.now() - started).toBeLessThan(10_000);
+    expect(performance.now() - started).toBeLessThan(50_000);
   });
 
   it('tells a program whose output nobody wants any more', async () => {

@@ -14,7 +14,7 @@ import type { SandboxExecOptions, SandboxOptions } from './types.ts';
 const available = (await probeJail()).ok && (await findProgram('busybox')) !== undefined;
 const haveMkfs = (await findProgram('mkfs.erofs')) !== undefined && (await findProgram('mkfs.ext4')) !== undefined;
 const haveQemuNbd = (await findProgram('qemu-nbd')) !== undefined;
-const patient = { timeout: 10_000 };
+const patient = { timeout: 30_000 };
 const APPLETS = 'sh ls id cat echo touch sleep ip mount mknod unshare dd hostname stat chown kill su ps wc'.split(' ');
 
 describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an image', () => {
@@ -40,8 +40,8 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     await symlink('/etc/shadow', join(tree, 'etc/link'));
     await chmod(join(tree, 'tmp'), 0o1777);
     await chown(join(tree, 'home/app'), 1000, 1001);
-    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 20_000 });
-    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [erofs, tree], { timeoutMs: 120_000 });
+    await run('mkfs.ext4', ['-q', '-d', tree, ext4, '16M'], { timeoutMs: 120_000 });
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -95,7 +95,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     const abort = new AbortController();
     const running = sh('id -u; cat /etc/private; sleep 63.25', { signal: abort.signal });
     running.catch(() => undefined);
-    await expect.poll(async () => (await sleepers('63.25')).length, { timeout: 10_000 }).toBeGreaterThan(0);
+    await expect.poll(async () => (await sleepers('63.25')).length).toBeGreaterThan(0);
     for (const pid of await sleepers('63.25')) {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const uids = /^Uid:\s+(.*)$/m.exec(status)![1]!.split('\t').map(Number);
@@ -194,7 +194,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       ['ext4', ext4, '65.25'],
     ] as const) {
       const launcher = launch({ ...launchable(file, state), filesystem }, ['sleep', word]);
-      await expect.poll(async () => (await sleepers(word)).length, { timeout: 10_000 }).toBeGreaterThan(0);
+      await expect.poll(async () => (await sleepers(word)).length).toBeGreaterThan(0);
       const [left] = await readdir(state);
       await tidyUp(state);
       expect(await readdir(state)).toEqual([left]);

@@ -15,6 +15,8 @@ const MOST_COMMAND_BYTES = 2 * 1024 * 1024;
 const MOST_TERMINAL_SIDE = 10_000;
 /** How long what was killed may take to be gone, in milliseconds. */
 const KILL_MS = 10_000;
+/** Exit code after SIGKILL. */
+const KILLED = 128 + 9;
 
 /** @throws USAGE for what no command can be. */
 export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void {
@@ -73,11 +75,13 @@ export async function startCommand(
   const { child } = talk;
   let stopped: 'abort' | 'timeout' | undefined;
   let killTimer: NodeJS.Timeout | undefined;
+  let hasBegun = false;
   let over = false;
   const stop = (why: 'abort' | 'timeout') => {
     if (over) return;
     stopped ??= why;
-    talk.send('kill');
+    // Before there is a command the program takes no orders but ends.
+    if (hasBegun || why === 'abort') talk.send('kill');
     killTimer ??= setTimeout(() => talk.end(), KILL_MS);
   };
   const onAbort = () => stop('abort');
@@ -93,11 +97,15 @@ export async function startCommand(
     const mode = terminal !== undefined ? 'terminal' : inheritStdin ? 'outputs' : 'pipes';
     early = await begin(talk, entrance, options, mode);
     signal?.throwIfAborted();
+    hasBegun = true;
+    if (stopped === 'timeout') talk.send('kill');
   } catch (error) {
     done();
     talk.end();
     signal?.throwIfAborted();
-    throw error;
+    if (stopped !== 'timeout') throw error;
+    // Its time was over before it ran: a slow start ends as a slow command does.
+    early = { exitCode: KILLED, ran: false, timedOut: true };
   }
   if (!inheritStdin) joiners.refillAfter(talk);
   const exit = (async (): Promise<SandboxExit> => {

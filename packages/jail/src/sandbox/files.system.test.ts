@@ -29,7 +29,7 @@ describe.skipIf(!available)('[backend:bubblewrap] single files of a sandbox', ()
     await symlink('loop', join(tree, 'etc/loop'));
     await run('mkfifo', [join(tree, 'etc/pipe')]);
     const file = join(folder, 'image.erofs');
-    await run('mkfs.erofs', [file, tree], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [file, tree], { timeoutMs: 120_000 });
     sandbox = await openSandbox({
       disk: { file },
       filesystem: 'erofs',

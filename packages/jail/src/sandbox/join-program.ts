@@ -139,6 +139,8 @@ if ($child == 0) {
 close $_ for $status_w, $user_ns, $upper, (grep { defined } @theirs), @group_files, $root;
 # Whoever writes to the command's standard input hears when it is closed.
 close STDIN if $mode eq 'outputs';
+# A task has them itself: when it gives up, whoever writes to it or reads from it hears of it.
+if ($mode eq 'task') { close STDIN; close STDOUT }
 $session = $child;
 # From here on orders are carried out and bytes moved, and nothing else.
 keep_capabilities(1 << 5);

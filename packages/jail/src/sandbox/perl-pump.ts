@@ -31,6 +31,8 @@ sub carry_on {
   for my $flow (@flows) { fcntl($flow->{$_}, 4, $O_NONBLOCK) for qw(from to) }
   my $watch = syscall(434, $child + 0, 0);
   while (1) {
+    # One may have come together with what was heard last, also with the order to run: descriptor 3 would not tell.
+    obey() while $heard =~ /\n/;
     @flows = grep { !$_->{done} } @flows;
     last if $has_ended && !grep { !$_->{input} } @flows;
     my ($reading, $writing) = ('', '');
@@ -45,7 +47,7 @@ sub carry_on {
     my $n = select $reading, $writing, undef, $drained ? 0.02 : undef;
     last if $n == 0;
     next if $n < 0;
-    if (vec($reading, 3, 1)) { do { obey() } while $heard =~ /\n/ }
+    obey() if vec($reading, 3, 1);
     for my $flow (@flows) {
       if ($flow->{held} eq '') {
         next if !vec($reading, fileno $flow->{from}, 1);

@@ -32,7 +32,7 @@ describe.skipIf(!available)('[backend:bubblewrap] programs in reserve', () => {
     await mkdir(tree);
     await copyFile(programs[1]!, join(tree, 'busybox'));
     file = join(folder, 'image.erofs');
-    await run('mkfs.erofs', [file, tree], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [file, tree], { timeoutMs: 120_000 });
   });
   afterAll(async () => {
     await rm(folder, { recursive: true, force: true });
@@ -47,14 +47,17 @@ describe.skipIf(!available)('[backend:bubblewrap] programs in reserve', () => {
     await using reserve = new SandboxReserve({ size: 1 });
     expect(reserve.ready).toBe(PER_SANDBOX);
     {
+      const started = performance.now();
       await using sandbox = await open(reserve, 'one');
-      expect(reserve.ready).toBe(PER_SANDBOX - 2);
+      const left = reserve.ready;
+      // Half a second after the first was taken they may have been replaced.
+      if (performance.now() - started < 500) expect(left).toBe(PER_SANDBOX - 2);
       await sandbox.withFiles(async (files) => files.write('/new', Buffer.from('x'), 0o644));
       expect(await sayHello(sandbox)).toBe('hello\n');
       // More than there are: others are started.
       expect(await sayHello(sandbox)).toBe('hello\n');
     }
-    await expect.poll(() => reserve.ready, { timeout: 10_000 }).toBe(PER_SANDBOX);
+    await expect.poll(() => reserve.ready).toBe(PER_SANDBOX);
     await reserve[Symbol.asyncDispose]();
     expect(reserve.ready).toBe(0);
     await using late = await open(reserve, 'late');

@@ -31,7 +31,7 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     await copyFile((await findProgram('busybox'))!, join(tree, 'bin/busybox'));
     for (const name of ['sh', 'sleep', 'true', 'yes', 'cat']) await symlink('busybox', join(tree, 'bin', name));
     const file = join(folder, 'image');
-    await run('mkfs.erofs', [file, tree], { timeoutMs: 20_000 });
+    await run('mkfs.erofs', [file, tree], { timeoutMs: 120_000 });
     options = {
       disk: { file },
       filesystem: 'erofs',
@@ -122,6 +122,18 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
       running.signal('SIGTERM');
       expect([0, 143]).toContain((await running.exit).exitCode);
     }
+  });
+
+  test('a time limit is told as one, however early it is over', async () => {
+    await using sandbox = await openSandbox(options);
+    for (const timeoutMs of [1, 1, 3, 5, 10, 30, 100]) {
+      const { stdin, stdout, stderr, exit } = await sandbox.exec({ argv: ['sleep', '78.25'], env, timeoutMs });
+      stdin.end();
+      stdout.resume();
+      stderr.resume();
+      expect(await exit).toMatchObject({ exitCode: 137, timedOut: true });
+    }
+    await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
   });
 
   test('what cannot be a sandbox', async () => {

@@ -107,7 +107,7 @@ describe('our registry and other clients', () => {
     it(
       'copies in and out, deletes, and sees what our client pushed',
       async () => {
-        const tool = (...args: string[]) => run(skopeo!, args, { timeoutMs: 60_000 });
+        const tool = (...args: string[]) => run(skopeo!, args, { timeoutMs: 240_000 });
         await tool('copy', '--dest-tls-verify=false', `oci:${layout}:v1`, `docker://${server.host}/sk/app:v1`);
         await tool(
           'copy',
@@ -159,7 +159,7 @@ describe('our registry and other clients', () => {
           '--storage-driver',
           'vfs',
         ];
-        const tool = (...args: string[]) => run(buildah!, [...storage, ...args], { timeoutMs: 60_000 });
+        const tool = (...args: string[]) => run(buildah!, [...storage, ...args], { timeoutMs: 240_000 });
         await using source = await openOciLayout(layout);
         await pushImage(source, parseReference(`${server.host}/app:v1`), { fetch: http.fetch });
         await tool('pull', '--tls-verify=false', `docker://${server.host}/app:v1`);
@@ -175,7 +175,7 @@ describe('our registry and other clients', () => {
     it(
       'pulls and pushes',
       async () => {
-        const tool = (...args: string[]) => run('docker', args, { timeoutMs: 60_000 });
+        const tool = (...args: string[]) => run('docker', args, { timeoutMs: 240_000 });
         await using source = await openOciLayout(layout);
         await pushImage(source, parseReference(`${server.host}/app:v1`), { fetch: http.fetch });
         try {
@@ -184,7 +184,7 @@ describe('our registry and other clients', () => {
           // Docker asks for what is there and sends the rest, while collections go on.
           const push = tool('push', `${server.host}/again/app:v2`);
           const pushed = () => Promise.race([push.then(() => true), sleep(10).then(() => false)]);
-          while (!(await pushed())) await ours.collect({ graceMs: 10_000 });
+          while (!(await pushed())) await ours.collect({ graceMs: 120_000 });
         } finally {
           await run('docker', ['image', 'rm', `${server.host}/app:v1`, `${server.host}/again/app:v2`], {
             okCodes: [0, 1],

@@ -49,7 +49,7 @@ const inspect = async (bytes: Uint8Array, dockerfile: string | undefined = 'Dock
 };
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1');
 
-describe('the archive of a context', { timeout: 30_000 }, () => {
+describe('the archive of a context', () => {
   it('may have names with ./ and blank owners, and be compressed or not', async () => {
     const blank = '\0'.repeat(8);
     for (const name of ['Dockerfile', './Dockerfile']) {

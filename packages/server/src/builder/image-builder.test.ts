@@ -63,7 +63,7 @@ async function start(
     clock: { now: () => performance.now(), tickMs: 10 },
     scratchDirectory,
     idleMs: 20,
-    leaseMs: 5000,
+    leaseMs: 60_000,
     onError: (error) => errors.push(error),
     ...change,
   });
@@ -84,7 +84,7 @@ const submit = (builder: ImageBuilder, namespace: Namespace = acme, name = 'app'
   });
 
 async function ended(id: string, namespace: Namespace = acme) {
-  for (let i = 0; i < 1000; i++) {
+  for (let i = 0; i < 6000; i++) {
     const build = await metadata.imageBuilds.find(namespace, id);
     if (build?.finishedAt != null) return build;
     await sleep(10);
@@ -96,14 +96,14 @@ const logOf = async (id: string) => {
   return (await metadata.imageBuilds.readLog(build, 0)).flatMap(({ lines }) => lines);
 };
 const isRunning = async (id: string) => {
-  for (let i = 0; i < 500; i++) {
+  for (let i = 0; i < 6000; i++) {
     if ((await metadata.imageBuilds.find(acme, id))?.status === 'running') return;
     await sleep(10);
   }
   throw new Error('the build did not start');
 };
 
-describe('the image-builder', { timeout: 30_000 }, () => {
+describe('the image-builder', () => {
   it('ends a build that is silent for an hour, or runs for too long, by the clock', async () => {
     let nowMs = 0;
     const clock = { now: () => nowMs, tickMs: 5 };
@@ -222,9 +222,8 @@ describe('the image-builder', { timeout: 30_000 }, () => {
     await metadata.imageBuilds.claim(limits);
     const builder = await start(scripted(untilStopped), { running: 1 });
     await isRunning(id);
-    for (let i = 0; i < 500 && (await metadata.imageBuilds.find(acme, id))?.attempt !== 2; i++) await sleep(10);
-    await sleep(200);
-    expect(await logOf(id)).toEqual(['The build starts again: what ran it before is gone.']);
+    for (let i = 0; i < 6000 && (await metadata.imageBuilds.find(acme, id))?.attempt !== 2; i++) await sleep(10);
+    await expect.poll(() => logOf(id)).toEqual(['The build starts again: what ran it before is gone.']);
     await builder.cancel(acme, id);
     expect(await ended(id)).toMatchObject({ attempt: 2, status: 'cancelled' });
   });
@@ -247,7 +246,7 @@ describe('the image-builder', { timeout: 30_000 }, () => {
       for await (const { key } of store.list('')) keys.push(key);
       return keys;
     };
-    for (let i = 0; i < 200 && (await left()).length > 0; i++) await sleep(10);
+    for (let i = 0; i < 6000 && (await left()).length > 0; i++) await sleep(10);
     expect(await left()).toEqual([]);
     const scratch = (await readdir(directory)).filter((name) => name.startsWith('scratch-'));
     for (const name of scratch) expect(await readdir(join(directory, name))).toEqual([]);

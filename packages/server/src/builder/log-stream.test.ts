@@ -70,7 +70,7 @@ async function read(stream: ReadableStream<Uint8Array>, most = Infinity) {
   return { lines, ends };
 }
 
-describe('the log of a build as events', { timeout: 30_000 }, () => {
+describe('the log of a build as events', () => {
   it('gives lines by number and one end, also to whoever comes after it', async () => {
     const reading = read(open());
     await append('one', 'two');

@@ -1,8 +1,10 @@
 import {
+  canonicalJson,
   DecantError,
   formatImageName,
   IDEMPOTENCY_KEY_HEADER,
   REMOTE_BUILD_STATUSES,
+  type BuildFields,
   type RemoteBuild,
   type RemoteBuildStatus,
 } from '@decant/core';
@@ -50,6 +52,7 @@ export function builderRoutes(): Hono<ServerEnv> {
         },
         c.req.raw.signal,
       ));
+    if (idempotencyKey !== undefined) requireSameFields(build, fields);
     return c.json(await answerOf(c, build), 202);
   });
 
@@ -99,6 +102,19 @@ export function builderRoutes(): Hono<ServerEnv> {
   });
 
   return routes;
+}
+
+/**
+ * The context is not compared: who sends again may have packed again, or send files in place of an archive.
+ * @throws CONFLICT when a key that was used comes with other fields: the answer would be another image's.
+ */
+function requireSameFields(build: ImageBuildRow, fields: BuildFields): void {
+  const compared = ({ context_id: _, ...rest }: BuildFields) => canonicalJson(rest);
+  if (compared(build.fields) === compared(fields)) return;
+  throw new DecantError('CONFLICT', `The idempotency key was used for the build ${build.id}, whose fields differ.`, {
+    hint: 'Use a new key for each build; the same one only to send a submission again.',
+    details: { buildId: build.id },
+  });
 }
 
 async function findBuild(c: RouteContext): Promise<ImageBuildRow> {

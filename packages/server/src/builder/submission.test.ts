@@ -43,7 +43,7 @@ function form(
   return data;
 }
 
-describe('a submission', { timeout: 30_000 }, () => {
+describe('a submission', () => {
   it('is read with the defaults of what is left out or empty', async () => {
     const { fields, context } = await read(form({ image_name: 'app', build_args: '', cache_key: '' }));
     expect(fields).toEqual({

@@ -22,7 +22,7 @@ const RECOVERY = {
 
 /** What every {@link ImageBuildStore} must do. */
 export function imageBuildStoreContract(name: string, open: () => Promise<MetadataStoreFixture>): void {
-  describe(`ImageBuildStore contract: ${name}`, { timeout: 30_000 }, () => {
+  describe(`ImageBuildStore contract: ${name}`, () => {
     let fixture: MetadataStoreFixture;
     let builds: ImageBuildStore;
     let second: ImageBuildStore;

@@ -102,5 +102,5 @@ describe('the database file', () => {
     const done = results.flatMap(({ stdout }) => JSON.parse(stdout.toString()) as number[]);
     // A process that comes late adds again what is done already.
     expect(new Set(done).size).toBe(20);
-  }, 90_000);
+  });
 });

@@ -99,7 +99,7 @@ describe('createNodeFetch', () => {
   });
 
   it('does not follow redirects for the client, and tells who did not answer', async () => {
-    await using http = createNodeFetch({ connectTimeoutMs: 500 });
+    await using http = createNodeFetch({ connectTimeoutMs: 20_000 });
     const base = await listen();
     server.removeAllListeners('request');
     server.on('request', (_, response) => response.writeHead(302, { location: 'http://evil.test/' }).end());

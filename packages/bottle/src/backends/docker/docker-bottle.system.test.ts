@@ -66,7 +66,7 @@ describe.skipIf(!available)('[backend:docker] a bottle in a container', { timeou
   test('its commands are in the namespaces and the groups of a container that can do nothing itself', async () => {
     const bottle = await openRealBottle(directory, image, { name: 'inside', backend: 'docker' });
     try {
-      const running = await bottle.exec({ argv: ['sleep', '63.25'] });
+      const running = await bottle.exec({ argv: ['sleep', '66.25'] });
       const container = await containerOf('inside');
       expect(container.HostConfig).toMatchObject({
         NetworkMode: 'none',
@@ -82,7 +82,7 @@ describe.skipIf(!available)('[backend:docker] a bottle in a container', { timeou
       expect(container.Config).toMatchObject({ StopSignal: 'SIGKILL', Labels: { 'dev.decant.bottle': 'inside' } });
       const top = await engine.call({ method: 'GET', path: `/containers/${container.id}/top?ps_args=-o%20pid,args` });
       const processes = z.object({ Processes: z.array(z.array(z.string())) }).parse(top.body).Processes;
-      const pid = processes.find((words) => words.join(' ').endsWith('sleep 63.25'))?.[0];
+      const pid = processes.find((words) => words.join(' ').endsWith('sleep 66.25'))?.[0];
       for (const kind of ['pid', 'ipc', 'uts', 'net']) {
         expect(await readlink(`/proc/${pid}/ns/${kind}`)).toBe(
           await readlink(`/proc/${container.State.Pid}/ns/${kind}`),

@@ -15,7 +15,7 @@ import { backendNamed, openRealBottle, outputOf } from './real-bottle.ts';
 
 const [directory = '', image = '', backendName, kinds = ''] = process.argv.slice(2);
 const backend = backendNamed(backendName);
-const GONE_WITHIN_MS = 5000;
+const GONE_WITHIN_MS = 60_000;
 
 /** Processes that were left to this one, but for those that have ended. */
 async function leftChildren(known: ReadonlySet<number>): Promise<string[]> {

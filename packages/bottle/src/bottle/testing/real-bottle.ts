@@ -50,7 +50,7 @@ export async function outputOf(
   bottle: Bottle,
   argv: readonly string[],
 ): Promise<{ readonly exitCode: number; readonly text: string }> {
-  const exec = await bottle.exec({ argv, timeoutMs: 20_000 });
+  const exec = await bottle.exec({ argv, timeoutMs: 120_000 });
   exec.stdin.end();
   const texts = await Promise.all([exec.stdout, exec.stderr].map(textOf));
   const { exitCode } = await exec.exit;

@@ -32,6 +32,6 @@ export async function makeTestImage(folder: string): Promise<string> {
   await chmod(join(tree, 'tmp'), 0o1777);
   await chown(join(tree, 'home/app'), 1000, 1000);
   const image = join(folder, 'image.erofs');
-  await run('mkfs.erofs', [image, tree], { timeoutMs: 20_000 });
+  await run('mkfs.erofs', [image, tree], { timeoutMs: 120_000 });
   return image;
 }

@@ -53,7 +53,28 @@ export async function openStore(invocation: Invocation, hash: HashProvider): Pro
   return openPackDirectory(store, { hash, signal });
 }
 
+/**
+ * Writes to standard output, and is done when it has been taken: a reader may be slow, or gone, or a disk full.
+ * @throws what the write failed with, EPIPE for a reader that is gone; the reason of the signal.
+ */
+export async function writeOut({ signal }: Invocation, data: Uint8Array | string): Promise<void> {
+  signal.throwIfAborted();
+  await new Promise<void>((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    process.stdout.write(data, (error) => {
+      signal.removeEventListener('abort', abort);
+      if (error === null || error === undefined) resolve();
+      else reject(error);
+    });
+  });
+}
+
 /** Writes a result: as one line of JSON, or as `name  value` lines for people. */
-export function print(invocation: Invocation, facts: Readonly<Record<string, string | number>>, text: string): void {
-  process.stdout.write(invocation.values['json'] === true ? `${JSON.stringify(facts)}\n` : `${text}\n`);
+export function print(
+  invocation: Invocation,
+  facts: Readonly<Record<string, string | number>>,
+  text: string,
+): Promise<void> {
+  return writeOut(invocation, invocation.values['json'] === true ? `${JSON.stringify(facts)}\n` : `${text}\n`);
 }

@@ -1,11 +1,9 @@
-import { once } from 'node:events';
-
 import { DecantError, MIB } from '@decant/core';
 
 import { createImageReader } from '../../image/image-reader.ts';
 import { loadNodeHashProvider } from '../node-hash-provider.ts';
 import { createZstdCodec } from '../zstd-codec.ts';
-import { byteCount, openStore, readManifest } from './arguments.ts';
+import { byteCount, openStore, readManifest, writeOut } from './arguments.ts';
 import type { Invocation } from './main.ts';
 
 const STEP_BYTES = 4 * MIB;
@@ -26,9 +24,8 @@ export async function cat(invocation: Invocation): Promise<void> {
       `The image has ${manifest.virtualBytes} bytes, so there are no ${length} at ${offset}.`,
     );
   }
-  const output = process.stdout;
   for (let at = offset; at < end; at += STEP_BYTES) {
     const bytes = await reader.read(at, Math.min(STEP_BYTES, end - at), { signal });
-    if (!output.write(bytes)) await once(output, 'drain', { signal });
+    await writeOut(invocation, bytes);
   }
 }

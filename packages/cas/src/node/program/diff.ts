@@ -19,7 +19,7 @@ export async function diff(invocation: Invocation): Promise<void> {
   const newChunks = to.chunkCount - sharedChunks;
   const newBytes = to.chunkBytes - sharedBytes;
   const share = to.chunkBytes === 0 ? 0 : (100 * newBytes) / to.chunkBytes;
-  print(
+  await print(
     invocation,
     { sharedChunks, sharedBytes, newChunks, newBytes },
     `shared  ${sharedChunks} chunks, ${formatBytes(sharedBytes)}\n` +

@@ -57,8 +57,11 @@ const COMMANDS: Readonly<Record<string, Command>> = {
 };
 
 const INTERRUPTED_STATUS = 130;
+/** For what an interrupted command removes. Milliseconds. */
+const CLEANING_MS = 3_000;
 
 class Interrupted extends Error {}
+class GivenUp extends Error {}
 
 async function main(args: readonly string[]): Promise<number> {
   const [name = '--help', ...rest] = args;
@@ -74,12 +77,15 @@ async function main(args: readonly string[]): Promise<number> {
   const interrupt = () => stop.abort(new Interrupted());
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
+  // What a write fails with comes from the write; standard error has nobody to tell.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   try {
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
     if (command === undefined) throw usage(`There is no command ${JSON.stringify(name)}.`);
-    await command.run({ ...parse(command, rest), signal: stop.signal });
+    await endedOrGivenUp(command.run({ ...parse(command, rest), signal: stop.signal }), stop.signal);
     return 0;
   } catch (error) {
+    if (error instanceof GivenUp) return endBySignal();
     if (error instanceof Interrupted) return INTERRUPTED_STATUS;
     // Whoever read the output has enough of it, as `head` does.
     if ((error as { code?: unknown }).code === 'EPIPE') return 0;
@@ -90,6 +96,31 @@ async function main(args: readonly string[]): Promise<number> {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);
   }
+}
+
+/**
+ * The end of the work, at most {@link CLEANING_MS} after an interruption: opening a FIFO that nobody writes to, or a disk
+ * that does not answer, cannot be called off.
+ */
+async function endedOrGivenUp(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const givenUp = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => {
+      timer = setTimeout(() => reject(new GivenUp()), CLEANING_MS);
+    });
+  });
+  try {
+    await Promise.race([work, givenUp]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The end of a process waits for calls to the system that do not end; a signal's own effect does not. */
+function endBySignal(): number {
+  process.removeAllListeners('SIGINT');
+  process.kill(process.pid, 'SIGINT');
+  return INTERRUPTED_STATUS;
 }
 
 function parse(command: Command, args: readonly string[]): Omit<Invocation, 'signal'> {
@@ -116,3 +147,5 @@ function usage(message: string): DecantError {
 }
 
 process.exitCode = await main(process.argv.slice(2));
+// What still waits, for a reader of the output for example, waits for nothing.
+if (process.exitCode === INTERRUPTED_STATUS) process.exit();

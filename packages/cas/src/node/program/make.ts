@@ -23,7 +23,7 @@ export async function make(invocation: Invocation): Promise<void> {
   const { manifest, newChunks, newBytes, storedBytes } = made;
   const file = typeof output === 'string' ? output : made.manifestFile;
   const { id, virtualBytes, contentBytes, entryCount } = manifest;
-  print(
+  await print(
     invocation,
     { id, manifest: file, virtualBytes, contentBytes, entryCount, newChunks, newBytes, storedBytes },
     `${id}\n${formatBytes(virtualBytes)} of disk, ${formatBytes(contentBytes)} of them data in ${manifest.chunkCount} chunks; ` +

@@ -1,11 +1,12 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 
 import { PAGE_BYTES } from '@decant/core';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { extent, writeSparse } from '../test-image.ts';
 
@@ -19,7 +20,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 function program(...args: string[]): Promise<{ status: number; stdout: Buffer; stderr: string }> {
   return new Promise((resolve) => {
-    const options = { cwd: folder, encoding: 'buffer', maxBuffer: 64 * 2 ** 20, timeout: 60_000 } as const;
+    const options = { cwd: folder, encoding: 'buffer', maxBuffer: 64 * 2 ** 20, timeout: 240_000 } as const;
     const command = ['--conditions=@decant/source', MAIN, ...args];
     execFile(process.execPath, command, options, (error, stdout, stderr) => {
       const status = error === null ? 0 : Number(error.code ?? -1);
@@ -60,7 +61,7 @@ it('makes, compares, verifies and gives back images', async () => {
   expect(lost).toMatchObject({ status: 6, stderr: expect.stringContaining('[CAS_CHUNK_MISMATCH]') });
   const beyond = await program('cat', 'b.manifest', '--store', 'store', '--offset', '1G', '--length', '1');
   expect(beyond).toMatchObject({ status: 2, stdout: Buffer.alloc(0), stderr: expect.stringContaining('[USAGE]') });
-}, 120_000);
+});
 
 it.each([
   [['make', 'nothing.img', '--store', 's'], 2, 'CAS_FILE_UNREADABLE'],
@@ -72,6 +73,8 @@ it.each([
   [['diff', 'a.manifest'], 2, 'USAGE'],
   [['verify', 'a.img', '--store', 's'], 6, 'CAS_MANIFEST_INVALID'],
   [['toString'], 2, 'USAGE'],
+  // Where nobody may make a directory, root included.
+  [['make', 'a.img', '--store', '/sys/decant'], 2, 'CAS_FILE_UNREADABLE'],
 ])(
   '%j ends with %i and %s',
   async (args, status, code) => {
@@ -92,4 +95,49 @@ it('ends with 130 when it is interrupted, and leaves nothing of its work', async
   child.kill('SIGINT');
   expect((await ended)[0]).toBe(130);
   expect([await listed('tmp'), await listed('packs'), await listed('manifests')]).toEqual([[], [], []]);
+}, 60_000);
+
+describe('standard output', () => {
+  const started = (args: readonly string[], stdout: 'pipe' | number) =>
+    spawn(process.execPath, ['--conditions=@decant/source', MAIN, ...args], {
+      cwd: folder,
+      stdio: ['ignore', stdout, 'pipe'],
+    });
+
+  it('that nobody reads any more is enough, and one on a full disk is an error', async () => {
+    const left = started(['make', 'b.img', '--store', 'store'], 'pipe');
+    left.stdout!.destroy();
+    const [said, [status]] = await Promise.all([text(left.stderr!), once(left, 'close')]);
+    expect({ said, status }).toEqual({ said: '', status: 0 });
+
+    await using full = await open('/dev/full', 'w');
+    for (const args of [
+      ['make', 'b.img', '--store', 'store'],
+      ['cat', 'b.manifest', '--store', 'store'],
+    ]) {
+      const child = started(args, full.fd);
+      const [message, [code]] = await Promise.all([text(child.stderr!), once(child, 'close')]);
+      expect([message, code], args[0]).toEqual([expect.stringMatching(/^error: .*\[DISK_FULL\]\n[^\n]*\n$/), 7]);
+    }
+  }, 60_000);
+
+  it('that is read no further does not keep an interrupted command', async () => {
+    const child = started(['cat', 'b.manifest', '--store', 'store'], 'pipe');
+    await once(child.stdout!, 'readable');
+    const ended = once(child, 'exit');
+    child.kill('SIGINT');
+    expect(await ended).toEqual([130, null]);
+    expect(await text(child.stderr!)).toBe('');
+  }, 60_000);
+});
+
+it('a file that cannot be opened for ever does not keep an interrupted command', async () => {
+  execFileSync('mkfifo', [join(folder, 'fifo')]);
+  const args = ['--conditions=@decant/source', MAIN, 'diff', 'b.manifest', 'fifo'];
+  const child = spawn(process.execPath, args, { cwd: folder, stdio: 'ignore' });
+  const ended = once(child, 'exit');
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  child.kill('SIGINT');
+  // By the signal, as a shell's 130 says, since a process with such a call cannot end otherwise.
+  expect(await ended).toEqual([null, 'SIGINT']);
 }, 60_000);

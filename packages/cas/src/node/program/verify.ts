@@ -45,7 +45,7 @@ export async function verify(invocation: Invocation): Promise<void> {
     });
   }
   const { id, chunkBytes } = manifest;
-  print(
+  await print(
     invocation,
     { id, chunks, bytes: chunkBytes },
     `${id}\n${chunks} chunks, ${formatBytes(chunkBytes)}: all in order`,
