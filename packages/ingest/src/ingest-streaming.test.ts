@@ -150,11 +150,17 @@ describe('what is in order', () => {
     expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
   });
 
+  const incompressible = noise(1, 256);
+
   it('fills a pack while the one before is made durable, and does not lose a failure of that', async () => {
-    // 40 MiB that do not compress: three packs at rest.
+    // 28 MiB that do not compress: two packs at rest. Each chunk differs from the others in its first bytes only.
     const image = imageOf(
       bench,
-      Array.from({ length: 40 }, (_, i) => noise(i + 1, 256)),
+      Array.from({ length: 28 }, (_, i) => {
+        const chunk = incompressible.slice();
+        chunk[0] = i;
+        return chunk;
+      }),
     );
     const context = bench.context();
     await stageImage(context, image);
@@ -175,14 +181,14 @@ describe('what is in order', () => {
       },
     };
     // What is at rest is not written again: each time the next pack is the one that fails.
-    for (let count = 1; count <= 3; count++) {
+    for (let count = 1; count <= 2; count++) {
       await expect(admit({ ...context, store }, image)).rejects.toThrow('cut');
       expect(packs).toBe(count);
     }
     expect(readWhileStoring).toBeGreaterThan(0);
-    expect((await admit({ ...context, store }, image)).packs.length).toBe(3);
+    expect((await admit({ ...context, store }, image)).packs.length).toBe(2);
     expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
-  });
+  }, 60_000);
 
   it('does not depend on how chunks were spread over staging packs', async () => {
     await fc.assert(
