@@ -173,17 +173,24 @@ describe('what is in order', () => {
     expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
   });
 
+  const incompressible = noise(1, 256);
+
   it('fills a pack while the one before is made durable, and does not lose a failure of that', async () => {
-    // 40 MiB that do not compress: three packs at rest.
+    // 28 MiB that do not compress: two packs at rest. Each chunk differs from the others in its first bytes only.
     const image = imageOf(
       bench,
-      Array.from({ length: 40 }, (_, i) => noise(i + 1, 256)),
+      Array.from({ length: 28 }, (_, i) => {
+        const chunk = incompressible.slice();
+        chunk[0] = i;
+        return chunk;
+      }),
     );
     const context = bench.context();
     await stageImage(context, image);
     let packs = 0;
     let readWhileStoring = 0;
     let storing = 0;
+    const wasRead = () => readWhileStoring > 0;
     const store: ObjectStore = {
       ...bench.store,
       get: (key, options) => ((readWhileStoring += storing), bench.store.get(key, options)),
@@ -192,20 +199,21 @@ describe('what is in order', () => {
         await bench.store.put(key, body, options);
         packs++;
         storing++;
-        for (let turns = 0; turns < 200 && readWhileStoring === 0; turns++) await setImmediate();
+        // Until the first read, which a busy machine may take long for. It is never waited for again.
+        for (const began = performance.now(); !wasRead() && performance.now() - began < 30_000;) await setImmediate();
         storing--;
         throw new Error('cut');
       },
     };
     // What is at rest is not written again: each time the next pack is the one that fails.
-    for (let count = 1; count <= 3; count++) {
+    for (let count = 1; count <= 2; count++) {
       await expect(admit({ ...context, store }, image)).rejects.toThrow('cut');
       expect(packs).toBe(count);
     }
     expect(readWhileStoring).toBeGreaterThan(0);
-    expect((await admit({ ...context, store }, image)).packs.length).toBe(3);
+    expect((await admit({ ...context, store }, image)).packs.length).toBe(2);
     expect(Buffer.from(await readBack(context, image)).equals(image.bytes)).toBe(true);
-  });
+  }, 60_000);
 
   it('does not depend on how chunks were spread over staging packs', async () => {
     await fc.assert(

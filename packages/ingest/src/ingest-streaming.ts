@@ -1,8 +1,8 @@
 import {
   createImageReader,
   createObjectSource,
-  openChunkAside,
   parseManifest,
+  verifyChunkAside,
   type ExpectedChunk,
   type Manifest,
   type ManifestChunk,
@@ -201,8 +201,7 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   let reportedBytes = 0;
   const open = async (frame: ChunkFrame, expected: ExpectedChunk): Promise<void> => {
     try {
-      const plain = await openChunkAside(frame, expected, { hash, codec });
-      if (frame.encoding !== 'raw') releaseBytes(plain);
+      await verifyChunkAside(frame, expected, { hash, codec });
     } catch (error) {
       if (isDecantError(error)) throw refused(error.message, { chunk: expected.id }, error);
       throw error;

@@ -173,11 +173,11 @@ function commandContract(get: Get): void {
     const [limit, abortion] = [ownSeconds(71), ownSeconds(72)];
     const script = `sleep ${limit} & setsid true; (sleep ${limit} &) ; trap "" TERM; sleep ${limit}`;
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
-    expect(await limited.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await limited.exit).toMatchObject({ exitCode: 137, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     // A limit that is over before the command could begin is one as well.
     const shortest = await machine.exec({ argv: ['sleep', limit], timeoutMs: 1 });
-    expect(await shortest.exit).toEqual({ exitCode: 137, timedOut: true });
+    expect(await shortest.exit).toMatchObject({ exitCode: 137, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     const abort = new AbortController();
     const aborted = await machine.exec({

@@ -38,7 +38,8 @@ const MOST_CA_BYTES = MIB;
  * started, trust files and self-probe, provisioning. Where the machine joins the fence's namespace, the fence is opened from the
  * start, the machine is started as soon as the namespace is there, and the fence is tried meanwhile. What was acquired is let
  * go in reverse order when a step fails, and at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
- * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
+ * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; TIMEOUT when its wall time and BOTTLE_ENDED when something
+ * else ended it during the launch.
  */
 export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: LaunchParts): Promise<Bottle> {
   const { backend, signal } = deps;
@@ -162,14 +163,14 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       () => [],
       (failure: unknown) => (failure instanceof AggregateError ? failure.errors : [failure]),
     );
-    if (cleanup.length === 0) {
-      signal?.throwIfAborted();
-      throw error;
-    }
-    throw new AggregateError([error, ...cleanup], `the launch of ${slug} failed, and not all of it could be undone`, {
-      cause: error,
-    });
+    throw withCleanup(life.failureOf(error), cleanup, slug);
   }
+}
+
+function withCleanup(error: unknown, cleanup: readonly unknown[], slug: string): unknown {
+  if (cleanup.length === 0) return error;
+  const message = `the launch of ${slug} failed, and not all of it could be undone`;
+  return new AggregateError([error, ...cleanup], message, { cause: error });
 }
 
 /** Both have ended when this settles, so that nothing comes into being while the rest is undone. */
