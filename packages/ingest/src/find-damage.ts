@@ -1,12 +1,5 @@
-import { openChunkAside, type HashProvider, type ThreadedCodec } from '@decant/cas';
-import {
-  isDecantError,
-  releaseBytes,
-  type ChunkId,
-  type ChunkIndex,
-  type ChunkLocation,
-  type ObjectStore,
-} from '@decant/core';
+import { verifyChunkAside, type HashProvider, type ThreadedCodec } from '@decant/cas';
+import { isDecantError, type ChunkId, type ChunkIndex, type ChunkLocation, type ObjectStore } from '@decant/core';
 
 const DAMAGE: ReadonlySet<string> = new Set(['CAS_CHUNK_MISMATCH', 'CAS_ZSTD_INVALID', 'OBJECT_NOT_FOUND']);
 
@@ -28,8 +21,7 @@ export async function findDamage(
     const { packKey, offset, storedBytes, plainBytes, encoding } = location;
     try {
       const stored = await store.get(packKey, { range: { offset, lengthBytes: storedBytes }, signal });
-      const plain = await openChunkAside({ id, encoding, plainBytes, stored }, { id, plainBytes }, { hash, codec });
-      if (encoding !== 'raw') releaseBytes(plain);
+      await verifyChunkAside({ id, encoding, plainBytes, stored }, { id, plainBytes }, { hash, codec });
     } catch (error) {
       signal?.throwIfAborted();
       // Anything else, such as a store that does not answer, says nothing about the chunk.

@@ -62,10 +62,7 @@ describe('an image of one object is refused', () => {
       code: 'INGEST_REFUSED',
       message: expect.stringContaining('times its upload') as string,
     });
-<<<<<<< HEAD
-=======
     // 300 MiB: on a busy machine that takes its time.
->>>>>>> main
   }, 60_000);
 
   it('when more is declared than an image may have', async () => {
