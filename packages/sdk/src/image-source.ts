@@ -61,7 +61,9 @@ export async function openStreamingSource(
   const limits = { maxBytes: MAX_DOCUMENT_BYTES, signal };
   const manifest = parseManifest(await session.client.bytes(`${path}/manifest`, limits), hash);
   if (manifest.id !== id) {
-    throw new DecantError('CAS_MANIFEST_INVALID', `The server gave the manifest of ${manifest.id} for image ${id}.`);
+    throw new DecantError('CAS_MANIFEST_INVALID', `The server gave the manifest of ${manifest.id} for image ${id}.`, {
+      hint: 'Its manifest is damaged: import or build the image again, which writes it anew.',
+    });
   }
   const locator = parseLocator(await session.client.bytes(`${path}/locator`, limits));
   const urls = new PackUrls(session, path, locator);
