@@ -1,4 +1,4 @@
-import { createImageReader, createPackSource, parseLocator, parseManifest } from '@decant/cas';
+import { canonicalConfig, createImageReader, createPackSource, parseLocator, parseManifest } from '@decant/cas';
 import { PAGE_BYTES, type ChunkFrame, type ObjectStore } from '@decant/core';
 import { setImmediate } from 'node:timers/promises';
 import { zstdCompressSync } from 'node:zlib';
@@ -125,8 +125,31 @@ describe('what is in order', () => {
       packs: [],
       counts: { chunksTotal: 3, chunksNew: 0, newBytes: 0, storedBytes: 0 },
     });
-    expect(read).toEqual([`${context.stagingPrefix}/manifest`]);
+    const { namespace } = context;
+    const { id } = image.manifest;
+    expect(read).toEqual([`${context.stagingPrefix}/manifest`, manifestKey(namespace, id), locatorKey(namespace, id)]);
     expect(written).toEqual([]);
+  });
+
+  it.each(['manifest', 'locator'])('writes the %s again that is damaged or gone', async (what) => {
+    const image = sample();
+    await stageImage(bench.context(), image);
+    bench.commit('acme', await admit(bench.context(), image));
+    const { store, namespace } = bench.context();
+    const key = (what === 'manifest' ? manifestKey : locatorKey)(namespace, image.manifest.id);
+    const bytes = Buffer.from(await store.get(key));
+    for (const build of ['build-2', 'build-3']) {
+      const context = bench.context('acme', build);
+      const damaged = Buffer.from(bytes);
+      damaged[60]! ^= 4;
+      if (build === 'build-2') await store.put(key, damaged);
+      else await store.delete(key);
+      await store.put(`${context.stagingPrefix}/manifest`, image.manifest.bytes);
+      await store.put(`${context.stagingPrefix}/config.json`, canonicalConfig(image.config!));
+      const again = await admit(context, image);
+      expect(again).toMatchObject({ id: image.manifest.id, counts: { chunksNew: 0, newBytes: 0 }, packs: [] });
+      expect(Buffer.from(await store.get(key)).equals(bytes)).toBe(true);
+    }
   });
 
   it('may be begun again after it was cut short anywhere', async () => {
