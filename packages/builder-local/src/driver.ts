@@ -73,6 +73,7 @@ export type RegistryLogins = Readonly<Record<string, RegistryLogin>>;
 export interface BuildRequest {
   readonly context: BuildSource;
   readonly buildArgs?: Readonly<Record<string, string>> | undefined;
+  /** Stage to build, by its name or its index from 0; default: the last. */
   readonly target?: string | undefined;
   readonly platform?: `linux/${Architecture}` | undefined;
   /** Network of RUN steps; default `default`. */
