@@ -52,7 +52,7 @@ export {
 } from './manifest/manifest-layout.ts';
 export { parseManifest, type Manifest, type ManifestChunk } from './manifest/manifest.ts';
 export { createMemoryRandomAccess } from './image/memory-random-access.ts';
-export { openChunk, openChunkAside, verifyChunk, type ExpectedChunk } from './chunk/open-chunk.ts';
+export { openChunk, verifyChunk, verifyChunkAside, type ExpectedChunk } from './chunk/open-chunk.ts';
 export { createPackBuilder, type FinishedPack, type PackBuilder, type PackBuilderOptions } from './pack-builder.ts';
 export { MAX_PACK_BYTES, MAX_PACK_CHUNKS, PACK_HEAD_BYTES, type PackRow } from './pack/pack-layout.ts';
 export { createHttpRanges, type HttpRangesOptions } from './pack/http-ranges.ts';

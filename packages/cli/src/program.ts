@@ -7,6 +7,7 @@ import { addDoctorCommand } from './commands/doctor.ts';
 import { addImageCommands } from './commands/image.ts';
 import { addKeyCommands } from './commands/key.ts';
 import { addLoginCommands } from './commands/login.ts';
+import { addRegistryCommands } from './commands/registry.ts';
 import { addRunCommand } from './commands/run.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addSnapshotCommands } from './commands/snapshot.ts';
@@ -45,6 +46,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or input, 3 not allowed, 4 not foun
   addContextCommands(program);
   addServeCommand(program);
   addKeyCommands(program);
+  addRegistryCommands(program);
   addLoginCommands(program);
   addDoctorCommand(program);
   return program;

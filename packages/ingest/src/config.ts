@@ -4,6 +4,7 @@ import { equalBytes, imageConfigSchema, isDecantError, STAGED, toHex, type Image
 import type { IngestContext } from './admission.ts';
 import { configKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
+import { restingObject } from './resting-object.ts';
 
 /** Largest configuration that is admitted, in bytes. */
 const MAX_CONFIG_BYTES = 1024 * 1024;
@@ -64,7 +65,7 @@ async function stagedConfig(context: IngestContext): Promise<{ bytes: Uint8Array
 async function storeConfig(bytes: Uint8Array, { store, hash, namespace, signal }: IngestContext): Promise<string> {
   const digest = toHex(hash.blake3(bytes));
   const key = configKey(namespace, digest);
-  // The key names the bytes: an object that has it is this one.
-  if ((await store.head(key, { signal })) === undefined) await store.put(key, bytes, { signal });
+  const resting = await restingObject(store, key, bytes.length, signal);
+  if (resting === undefined || !equalBytes(resting, bytes)) await store.put(key, bytes, { signal });
   return digest;
 }

@@ -1,4 +1,5 @@
 export type { Admission, AdmittedImage, IngestContext, WrittenPack } from './admission.ts';
+export { findDamage } from './find-damage.ts';
 export { ingestArchive, type ArchiveCompletion } from './ingest-archive.ts';
 export { ingestStreaming, type StreamingCompletion } from './ingest-streaming.ts';
 export {
@@ -12,3 +13,4 @@ export {
   isStagingKey,
   stagingPrefix,
 } from './object-keys.ts';
+export { relocate, type RelocateContext } from './relocate.ts';

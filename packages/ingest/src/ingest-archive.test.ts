@@ -3,11 +3,12 @@ import { readdir } from 'node:fs/promises';
 import { constants, zstdCompressSync } from 'node:zlib';
 
 import { canonicalConfig } from '@decant/cas';
-import type { ObjectStore } from '@decant/core';
+import { parseImageId, type ObjectStore } from '@decant/core';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { AdmittedImage, IngestContext } from './admission.ts';
 import { ingestArchive } from './ingest-archive.ts';
+import { archiveKey } from './object-keys.ts';
 import { noise, openBench, type Bench } from './staging.fixture.ts';
 
 let bench: Bench;
@@ -61,7 +62,7 @@ describe('an image of one object is refused', () => {
       code: 'INGEST_REFUSED',
       message: expect.stringContaining('times its upload') as string,
     });
-  });
+  }, 60_000);
 
   it('when more is declared than an image may have', async () => {
     await expect(admit(2 ** 41)).rejects.toEqual(refused);
@@ -104,17 +105,39 @@ describe('an image of one object that the namespace has', () => {
 
   it('is neither checked nor written again, but its name gets the configuration that came with it', async () => {
     await stage(zstdCompressSync(raw));
+    const resting = archiveKey(context.namespace, parseImageId(known.record.id));
+    await bench.store.put(resting, zstdCompressSync(raw));
     const config = canonicalConfig({ architecture: 'amd64', config: { Cmd: ['/bin/true'] } });
     await bench.store.put(`${context.stagingPrefix}/config.json`, config);
-    const admission = await admit(raw.length, { ...context, findAdmitted: async () => known });
+    const written: string[] = [];
+    const store: ObjectStore = {
+      ...bench.store,
+      put: (key, body, options) => (written.push(key), bench.store.put(key, body, options)),
+    };
+    const admission = await admit(raw.length, { ...context, store, findAdmitted: async () => known });
     expect(admission).toMatchObject({
       id: known.record.id,
       record: known.record,
       repeated: true,
       counts: { chunksNew: 0, newBytes: 0, storedBytes: 0 },
     });
-    expect(await bench.restingKeys()).toEqual([`ns/acme/configs/${admission.configDigest}`]);
+    expect(written).toEqual([`ns/acme/configs/${admission.configDigest}`]);
   });
+
+  it.each(['is gone', 'has another length', 'has another byte'])(
+    'is written again when what rests %s',
+    async (damage) => {
+      const stored = zstdCompressSync(raw);
+      await stage(stored);
+      const resting = archiveKey(context.namespace, parseImageId(known.record.id));
+      const bytes = Buffer.from(damage === 'has another length' ? stored.subarray(1) : stored);
+      bytes[40]! ^= 1;
+      if (damage !== 'is gone') await bench.store.put(resting, bytes);
+      const admission = await admit(raw.length, { ...context, findAdmitted: async () => known });
+      expect(admission).toMatchObject({ repeated: true, counts: { newBytes: 0 } });
+      expect(Buffer.from(await bench.store.get(resting)).equals(stored)).toBe(true);
+    },
+  );
 
   it('is found by what was uploaded, not by what was declared', async () => {
     await stage(zstdCompressSync(noise(2, 16)));

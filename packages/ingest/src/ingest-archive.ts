@@ -48,11 +48,13 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
     if (admitted === undefined) await checkExt4File(raw, context);
     const config = await admitOptionalConfig(context);
     const configDigest = config?.digest ?? null;
-    // The configuration of an ext4 image belongs to its name, so it may be new where the image is not.
-    if (admitted !== undefined) return { ...repeatedAdmission(admitted), configDigest };
     const key = archiveKey(namespace, id);
     const existing = await store.head(key, { signal });
-    if (existing === undefined) await store.put(key, readPieces(kept), { signal });
+    // What rests may be damaged. What was just read is not.
+    if (existing === undefined || !(await isCopy(key, kept, context)))
+      await store.put(key, readPieces(kept), { signal });
+    // The configuration of an ext4 image belongs to its name, so it may be new where the image is not.
+    if (admitted !== undefined) return { ...repeatedAdmission(admitted), configDigest };
     const architecture = config?.config.architecture;
     return {
       id,
@@ -65,7 +67,7 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
         virtualBytes: completion.virtualBytes,
         contentBytes,
         chunks: null,
-        storedBytes: existing?.sizeBytes ?? storedBytes,
+        storedBytes,
       },
       configDigest,
       repeated: false,
@@ -156,6 +158,24 @@ async function writeSparse(file: FileHandle, bytes: Buffer, position: number): P
   }
   await flush(bytes.length);
   return written;
+}
+
+/** Whether the object has the bytes of the file. */
+async function isCopy(key: string, path: string, { store, signal }: IngestContext): Promise<boolean> {
+  await using file = await open(path, 'r');
+  let position = 0;
+  try {
+    for await (const piece of store.stream(key, { signal })) {
+      const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(piece.length), 0, piece.length, position);
+      if (bytesRead !== piece.length || !buffer.equals(piece)) return false;
+      position += bytesRead;
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (isDecantError(error, 'OBJECT_NOT_FOUND')) return false;
+    throw error;
+  }
+  return position === (await file.stat()).size;
 }
 
 async function* readPieces(path: string): AsyncGenerator<Uint8Array> {

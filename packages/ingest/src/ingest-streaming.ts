@@ -1,16 +1,15 @@
 import {
   createImageReader,
   createObjectSource,
-  encodeLocator,
-  openChunkAside,
   parseManifest,
+  verifyChunkAside,
   type ExpectedChunk,
-  type LocatorRecord,
   type Manifest,
   type ManifestChunk,
 } from '@decant/cas';
 import {
   DecantError,
+  equalBytes,
   isDecantError,
   PAGE_BYTES,
   releaseBytes,
@@ -22,15 +21,16 @@ import {
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
 import { checkFilesystem } from './check-filesystem.ts';
+import { restingObject } from './resting-object.ts';
 import { ChunkLocations } from './chunk-locations.ts';
 import { admitConfig, readStaged } from './config.ts';
+import { locatorOf } from './locator-of.ts';
 import { locatorKey, manifestKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
 import { RestPackWriter } from './rest-packs.ts';
+import { locateAll, MAX_MANIFEST_BYTES } from './relocate.ts';
 import { openStagedChunks, type StagedChunks } from './staged.ts';
 
-/** Largest manifest that is admitted, in bytes: some 400 GiB of content. */
-const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
 /** Ids located in one call. */
 const LOCATE_BATCH = 16_384;
 /** Staged chunks that are decompressed at once, on libuv's threads. */
@@ -47,13 +47,14 @@ export interface StreamingCompletion {
  * Verifies a staged image and writes it where it will rest. Every staged chunk is read once, decompressed with
  * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. A chunk that was
  * not staged must be one the namespace can reach already: its hash alone is not possession. Of an image that the
- * namespace has admitted before, only the manifest is read and nothing is written.
+ * namespace has admitted before, only the manifest is read and nothing is written, unless a part of it was found damaged
+ * since: then this replaces it.
  * @throws INGEST_REFUSED, INGEST_CHUNK_UNREACHABLE, ROOTFS_INVALID; nothing has become visible then.
  */
 export async function ingestStreaming(completion: StreamingCompletion, context: IngestContext): Promise<Admission> {
   const manifest = await stagedManifest(completion, context);
   const admitted = await context.findAdmitted(manifest.id);
-  if (admitted !== undefined) return repeatedAdmission(admitted);
+  if (admitted !== undefined && (await isWhole(manifest, context))) return repeatedAdmission(admitted);
   const staged = await openStagedChunks(manifest, context);
   const locations = await locateReachable(manifest, staged, context);
   await checkFilesystem(manifest, checkingReader(manifest, staged, locations, context), context);
@@ -83,6 +84,18 @@ export async function ingestStreaming(completion: StreamingCompletion, context: 
     packs,
     counts: { chunksTotal: manifest.chunkCount, ...counts },
   };
+}
+
+/** Whether the manifest and the locator rest as they should be, and the place of every chunk is known. */
+async function isWhole(manifest: Manifest, context: IngestContext): Promise<boolean> {
+  const { store, namespace, index, signal } = context;
+  const resting = await restingObject(store, manifestKey(namespace, manifest.id), manifest.bytes.length, signal);
+  if (resting === undefined || !equalBytes(resting, manifest.bytes)) return false;
+  const locations = await locateAll(manifest, index, signal);
+  if (locations === undefined) return false;
+  const locator = locatorOf(manifest, locations);
+  const found = await restingObject(store, locatorKey(namespace, manifest.id), locator.length, signal);
+  return found !== undefined && equalBytes(found, locator);
 }
 
 async function stagedManifest(completion: StreamingCompletion, context: IngestContext): Promise<Manifest> {
@@ -188,8 +201,7 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   let reportedBytes = 0;
   const open = async (frame: ChunkFrame, expected: ExpectedChunk): Promise<void> => {
     try {
-      const plain = await openChunkAside(frame, expected, { hash, codec });
-      if (frame.encoding !== 'raw') releaseBytes(plain);
+      await verifyChunkAside(frame, expected, { hash, codec });
     } catch (error) {
       if (isDecantError(error)) throw refused(error.message, { chunk: expected.id }, error);
       throw error;
@@ -233,29 +245,4 @@ async function writePacks(manifest: Manifest, staged: StagedChunks, locations: C
   }
   onProgress?.(staged.storedBytes, staged.storedBytes);
   return { packs, chunksNew, newBytes, storedBytes };
-}
-
-function locatorOf(manifest: Manifest, locations: ChunkLocations): Uint8Array {
-  const packs = new Map<string, number>();
-  const recordOf = (id: ChunkId, plainBytes: number): LocatorRecord => {
-    const found = locations.get(manifest.indexOf(id) ?? -1);
-    if (found === undefined) throw new DecantError('INTERNAL', `Chunk ${id} was admitted nowhere.`);
-    const { packKey, ...place } = found;
-    const pack = packs.get(packKey) ?? packs.size;
-    packs.set(packKey, pack);
-    return { pack, plainBytes, ...place };
-  };
-  // Which packs there are is known once the records have been walked; they are walked again as they are written.
-  for (const { id, plainBytes } of manifest.chunks()) recordOf(id, plainBytes);
-  const records = function* () {
-    for (let i = 0; i < manifest.entryCount; i++) {
-      const { id, pages } = manifest.entry(i);
-      yield id === null ? null : recordOf(id, pages * PAGE_BYTES);
-    }
-  };
-  return encodeLocator({
-    imageId: manifest.id,
-    packs: [...packs.keys()].map((key) => ({ key })),
-    records: records(),
-  });
 }

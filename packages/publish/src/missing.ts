@@ -21,11 +21,15 @@ export async function chunksOfName(
 ): Promise<ReadonlySet<ChunkId>> {
   try {
     const path = `/v1/images/${encodeURIComponent(name)}/manifest`;
-    const bytes = await client.bytes(path, { maxBytes: MAX_KNOWN_MANIFEST_BYTES, signal });
+    const bytes = await client.bytes(path, {
+      query: { whole: 'true' },
+      maxBytes: MAX_KNOWN_MANIFEST_BYTES,
+      signal,
+    });
     return new Set(parseManifest(bytes, hash).chunkIds());
   } catch (error) {
     signal?.throwIfAborted();
-    // A new name, one of an ext4 image, or an image too large to be worth it: then the server is asked.
+    // A new name, one of an ext4 image, an image too large to be worth it, or damage in the store: then the server is asked.
     if (isDecantError(error)) return new Set();
     throw error;
   }

@@ -1,5 +1,14 @@
 import type { LogItem } from '@decant/builder-remote';
-import type { ApiKey, ImageDetail, NamedImage, NameHistory, RemoteBuild, Snapshot, SnapshotAlias } from '@decant/core';
+import type {
+  ApiKey,
+  CollectedRegistry,
+  ImageDetail,
+  NamedImage,
+  NameHistory,
+  RemoteBuild,
+  Snapshot,
+  SnapshotAlias,
+} from '@decant/core';
 
 import { createBottles, type Bottles } from './bottles.ts';
 import { createImage, type CreateImageRequest } from './image-create.ts';
@@ -20,6 +29,7 @@ import {
 } from './image-transfer.ts';
 import { verifyImage, type VerifyResult } from './image-verify.ts';
 import { createKey, listKeys, revokeKey } from './keys.ts';
+import { collectRegistry, type CollectRegistryRequest } from './registry-collect.ts';
 import type { ImageResult } from './results.ts';
 import { createSession, type DecantOptions, type WorkOptions } from './session.ts';
 import {
@@ -99,6 +109,10 @@ export interface Decant {
     setAlias(ref: string, alias: string, options?: WorkOptions): Promise<void>;
     removeAlias(alias: string, options?: WorkOptions): Promise<void>;
   };
+  readonly registry: {
+    /** Removes the bytes of the server's registry that nothing needs any more. For operators. */
+    collect(request?: CollectRegistryRequest, options?: Pick<WorkOptions, 'signal'>): Promise<CollectedRegistry>;
+  };
   readonly keys: {
     create(namespace?: string): Promise<ApiKey & { readonly key: string }>;
     list(): Promise<ApiKey[]>;
@@ -141,6 +155,9 @@ export function createDecant(options: DecantOptions): Decant {
       aliases: (ref, work = {}) => listSnapshotAliases(session, ref, work),
       setAlias: (ref, alias, work = {}) => setSnapshotAlias(session, ref, alias, work),
       removeAlias: (alias, work = {}) => removeSnapshotAlias(session, alias, work),
+    },
+    registry: {
+      collect: (request = {}, work = {}) => collectRegistry(session, request, work),
     },
     keys: {
       create: (namespace) => createKey(session, namespace),

@@ -13,6 +13,7 @@ import { blobSignRoutes } from './routes/blob-sign.ts';
 import { imageRoutes } from './routes/images.ts';
 import { keyRoutes } from './routes/keys.ts';
 import { nameRoutes } from './routes/names.ts';
+import { registryCollectRoutes } from './routes/registry-collect.ts';
 import { platformRoutes } from './routes/platform.ts';
 import { snapshotRoutes } from './snapshots/routes.ts';
 import { OBJECTS_PATH, type Services } from './services.ts';
@@ -22,6 +23,8 @@ export interface AppOptions {
   readonly onError?: ((error: DecantError, request: Request) => void) | undefined;
   /** Origins of web pages that may call the services. */
   readonly allowOrigins?: readonly string[] | undefined;
+  /** Grace period of collections that an operator asks for without saying one, in milliseconds. */
+  readonly registryGraceMs?: number | undefined;
 }
 
 /** The services as one handler: the same for HTTP and for an embedded caller. */
@@ -73,6 +76,7 @@ export function createApp(services: Services, options: AppOptions = {}): Hono<Se
   app.route('/v1/keys', keyRoutes());
   app.route('/v1/container-registries', credentialRoutes());
   app.route('/v1/names', nameRoutes());
+  app.route('/v1/registry', registryCollectRoutes(options.registryGraceMs));
   app.route('/v1', snapshotRoutes());
   app.route('/v1', imageRoutes());
   return app;

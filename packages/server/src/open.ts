@@ -26,6 +26,7 @@ import { createRegistry } from './registry/registry.ts';
 import type { RegistryOptions } from './registry/registry-settings.ts';
 import { EMBEDDED_HOST, OBJECTS_PATH, type Services } from './services.ts';
 import { createSnapshotRegistrar } from './snapshots/register.ts';
+import { checkChunks } from './repair.ts';
 import { startWorker } from './worker.ts';
 
 export interface OpenOptions {
@@ -94,12 +95,10 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
     secretAccessKey: await metadata.setting('object-signing-secret', () => randomBytes(32).toString('base64url')),
   };
   let hash: ReturnType<typeof loadNodeHashProvider> | undefined;
+  const repairs = { metadata, store, hash: () => (hash ??= loadNodeHashProvider()), codec: createZstdCodec() };
   const worker = scope.use(
     startWorker({
-      metadata,
-      store,
-      hash: () => (hash ??= loadNodeHashProvider()),
-      codec: createZstdCodec(),
+      ...repairs,
       scratchDirectory: scratch.path,
       idleMs: IDLE_MS,
       onError,
@@ -156,9 +155,10 @@ export async function openServer(options: OpenOptions): Promise<OpenServer> {
       }),
     publicOrigin,
     gateway: createObjectGateway({ store, credentials, region: REGION, basePath: OBJECTS_PATH, publicOrigin }),
+    checkChunks: (namespace, image, ids) => checkChunks(namespace, image, ids, repairs),
     poke: () => worker.poke(),
   };
-  const app = createApp(services, { onError, allowOrigins: options.allowOrigins });
+  const app = createApp(services, { onError, allowOrigins: options.allowOrigins, registryGraceMs: graceMs });
   const resources = scope.move();
   return {
     metadata,

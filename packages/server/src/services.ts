@@ -1,9 +1,10 @@
 import type { BlobSigner } from '@decant/dataplane';
-import type { ObjectStore } from '@decant/core';
+import type { ChunkId, ImageId, Namespace, ObjectStore } from '@decant/core';
 
 import type { ImageBuilder } from './builder/image-builder.ts';
 import type { MetadataStore } from './metadata/store.ts';
 import type { MountedRegistry } from './registry/registry.ts';
+import type { CheckedChunks } from './repair.ts';
 import type { SnapshotRegistrar } from './snapshots/register.ts';
 
 /** What the routes work on. */
@@ -19,6 +20,8 @@ export interface Services {
   readonly registry: MountedRegistry;
   readonly builder: ImageBuilder;
   readonly registrar: SnapshotRegistrar;
+  /** Looks at chunks of an image that a reader could not verify; see `checkChunks`. */
+  readonly checkChunks: (namespace: Namespace, image: ImageId, ids: readonly ChunkId[]) => Promise<CheckedChunks>;
   /** Wakes the worker: there is a new job. */
   readonly poke: () => void;
 }

@@ -25,6 +25,7 @@ import {
 import { z } from 'zod';
 
 import { admissionRecord } from './admission-record.ts';
+import { relocateReplaced } from './repair.ts';
 import { INGEST_JOB, type BuildProblem, type BuildRow, type MetadataStore } from './metadata/store.ts';
 
 export interface WorkerOptions {
@@ -93,6 +94,7 @@ export function startWorker(options: WorkerOptions): Worker {
     if (performance.now() - expiredAt > EXPIRY_INTERVAL_MS) {
       expiredAt = performance.now();
       await expireBuilds(options, signal);
+      for (const namespace of await metadata.keys.namespaces()) await relocateReplaced(namespace, options, signal);
     }
     await idle(true);
   };
@@ -208,6 +210,10 @@ async function admit(job: ClaimedJob, build: BuildRow, options: WorkerOptions, s
     configDigest: admission.configDigest,
     diskBytes: completion.rootfsDiskBytes,
     template: templateOf(build, admission, completion.rootfsDiskBytes, completion.snapshotUri),
+  });
+  // The image is admitted: what goes wrong here is tried again with the next one, or when a worker starts.
+  await relocateReplaced(build.namespace, options, signal).catch((error: unknown) => {
+    if (!signal.aborted) options.onError?.(toDecantError(error));
   });
 }
 

@@ -16,6 +16,7 @@ import { processFacts } from '../stack/kinds.ts';
 import { openStack, type BottleStack } from '../stack/stack.ts';
 import type { Bottle, BottlePaths } from './bottle.ts';
 import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
+import type { OwnFiles } from './layer-without.ts';
 import { LifeLine } from './life-line.ts';
 import { RunningBottle } from './running-bottle.ts';
 import { requireSealedNetwork } from './sealed-network.ts';
@@ -32,13 +33,15 @@ export interface LaunchParts {
 /** Names of folders of bottles, besides slugs: none of them is a slug. */
 const AUDIT_FOLDER = 'audit.d';
 const MOST_CA_BYTES = MIB;
+const NO_FILES: OwnFiles = { files: new Map(), folders: new Set() };
 
 /**
  * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
  * started, trust files and self-probe, provisioning. Where the machine joins the fence's namespace, the fence is opened from the
  * start, the machine is started as soon as the namespace is there, and the fence is tried meanwhile. What was acquired is let
  * go in reverse order when a step fails, and at the end. The bottle ends by itself at its wall time, when its fence or machine ends, and when the signal aborts.
- * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; BOTTLE_ENDED when it ended during the launch.
+ * @throws JAIL_UNAVAILABLE when the plan has obstacles; BOTTLE_PROBE_FAILED; TIMEOUT when its wall time and BOTTLE_ENDED when something
+ * else ended it during the launch.
  */
 export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: LaunchParts): Promise<Bottle> {
   const { backend, signal } = deps;
@@ -98,8 +101,8 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       );
     const early = !isSealed && backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
-    const probe = (networkNamespace: string, { prober }: Fence) =>
-      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, prober, signal: life.signal });
+    const probe = (networkNamespace: string, { prober, certificatePem }: Fence) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, certificatePem, prober, signal: life.signal });
     const tried = early?.then((fence) => probe(fence.networkNamespace, fence));
     tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
@@ -123,12 +126,15 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       return machine;
     };
     const [fence, machine] = await bothEnded(opening, enter(), () => life.end('failed', 'Its launch failed.'));
+    let own: OwnFiles = NO_FILES;
     await untilAborted(
       Promise.all(
         fence === undefined
           ? [requireSealedNetwork(machine.networkNamespace)]
           : [
-              putTrustFiles({ fence, machine, imageKey: imageKeyOf(plan, resolved), signal: life.signal }),
+              putTrustFiles({ fence, machine, imageKey: imageKeyOf(plan, resolved), signal: life.signal }).then(
+                (files) => (own = files),
+              ),
               tried ?? probe(machine.networkNamespace, fence),
               // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
               ...(tried ? [parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace)] : []),
@@ -148,6 +154,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       startedMs,
       environment: { ...fence?.env, ...environment },
       imageConfig: resolved.image.config,
+      own,
     });
     if (deps.provision !== undefined) {
       await untilAborted(deps.provision(launched, bottle), life.signal);
@@ -162,14 +169,14 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       () => [],
       (failure: unknown) => (failure instanceof AggregateError ? failure.errors : [failure]),
     );
-    if (cleanup.length === 0) {
-      signal?.throwIfAborted();
-      throw error;
-    }
-    throw new AggregateError([error, ...cleanup], `the launch of ${slug} failed, and not all of it could be undone`, {
-      cause: error,
-    });
+    throw withCleanup(life.failureOf(error), cleanup, slug);
   }
+}
+
+function withCleanup(error: unknown, cleanup: readonly unknown[], slug: string): unknown {
+  if (cleanup.length === 0) return error;
+  const message = `the launch of ${slug} failed, and not all of it could be undone`;
+  return new AggregateError([error, ...cleanup], message, { cause: error });
 }
 
 /** Both have ended when this settles, so that nothing comes into being while the rest is undone. */

@@ -47,6 +47,24 @@ export class LifeLine {
     return this.#end;
   }
 
+  /**
+   * What is wrong when a step of the launch ended with this error: when the life had ended before, the step only says how that
+   * reached it.
+   */
+  failureOf(error: unknown): unknown {
+    const end = this.#end;
+    if (this.#callerSignal?.aborted === true) return this.#callerSignal.reason;
+    if (end === undefined || end.reason === 'failed') return error;
+    if (end.reason === 'wall-time') {
+      return new DecantError('TIMEOUT', `The bottle ${this.#slug} was not ready when its wall time was over.`, {
+        retryable: false,
+        cause: error,
+      });
+    }
+    if (error === this.signal.reason) return error;
+    return new DecantError('BOTTLE_ENDED', `The bottle ${this.#slug} has ended. ${end.message}`, { cause: error });
+  }
+
   readonly #onAbort = () => this.end('aborted', 'It was cancelled.');
 
   /** The first reason counts. */

@@ -8,7 +8,7 @@ import { requireSameNetwork, selfProbe } from './self-probe.ts';
 /**
  * Launches a bottle as its plan has it; see {@link launch} for the order. When it returns, the fence was tried from inside
  * and the provisioning is done; nothing of the image has run but what the provisioning ran.
- * @throws JAIL_UNAVAILABLE, JAIL_FAILED, BOTTLE_PROBE_FAILED, BOTTLE_ENDED, NAME_INVALID, CONFLICT, CONFIG_INVALID, and
+ * @throws JAIL_UNAVAILABLE, JAIL_FAILED, BOTTLE_PROBE_FAILED, BOTTLE_ENDED, TIMEOUT, NAME_INVALID, CONFLICT, CONFIG_INVALID, and
  * what the image and the provisioning throw; an AggregateError when something could not be undone either.
  */
 export async function openBottle(plan: BottlePlan, deps: OpenBottleDeps): Promise<Bottle> {

@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { randomInt } from 'node:crypto';
+import { randomInt, X509Certificate } from 'node:crypto';
 import { readlink } from 'node:fs/promises';
 
 import { DecantError } from '@decant/core';
@@ -46,7 +46,7 @@ export class SidecarProcess {
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.#alive = false;
-        for (const { reject } of this.#waiting.values()) reject(this.#failure(reason));
+        for (const { reject } of this.#waiting.values()) reject(this.failure(reason));
         this.#waiting.clear();
         resolve({ reason });
       };
@@ -65,7 +65,7 @@ export class SidecarProcess {
   /** Waits for a message that comes of itself. @throws JAIL_FAILED when the sidecar ends first, TIMEOUT */
   async expect<K extends Kind>(kind: K, timeoutMs: number, signal: AbortSignal | undefined): Promise<Reply<K>> {
     signal?.throwIfAborted();
-    if (!this.#alive) throw this.#failure((await this.ended).reason);
+    if (!this.#alive) throw this.failure((await this.ended).reason);
     return await new Promise<Reply<K>>((resolve, reject) => {
       const settle = () => {
         clearTimeout(timer);
@@ -148,7 +148,8 @@ export class SidecarProcess {
     return text === '' ? '' : `: ${text}`;
   }
 
-  #failure(reason: string): DecantError {
+  /** What is thrown when it cannot be had. */
+  failure(reason: string): DecantError {
     return new DecantError('JAIL_FAILED', `The fence of the bottle is not there: ${reason}.`, {
       hint: 'Opening a network namespace needs root, Linux, and perl.',
     });
@@ -199,11 +200,20 @@ export async function startSidecar(
       opened,
       sidecar.expect('listening', START_TIMEOUT_MS, signal),
     ]);
+    if (!isCertificate(certificatePem)) throw sidecar.failure('its certificate cannot be read');
     return { sidecar, certificatePem, networkNamespace };
   } catch (error) {
     sidecar.abandon('it did not start');
     await sidecar.ended;
     throw error;
+  }
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).ca;
+  } catch {
+    return false;
   }
 }
 

@@ -23,5 +23,11 @@ export interface ChunkCodec {
  */
 export interface ThreadedCodec extends ChunkCodec {
   encodeAside(plain: Uint8Array): Promise<EncodedChunk>;
-  decodeAside(stored: Uint8Array, encoding: ChunkEncoding, plainBytes: number): Promise<Uint8Array>;
+  /** What `use` makes of the plain bytes, which are good until it returns. */
+  decodeAside<T>(
+    stored: Uint8Array,
+    encoding: ChunkEncoding,
+    plainBytes: number,
+    use: (plain: Uint8Array) => T,
+  ): Promise<T>;
 }

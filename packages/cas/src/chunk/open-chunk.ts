@@ -28,21 +28,20 @@ export function openChunk(
   return plain;
 }
 
-/** The same, decoded on another thread; the frame must not change until then. */
-export async function openChunkAside(
+/** Checks a stored chunk as `openChunk` does, decoded on another thread; the frame must not change until then. */
+export async function verifyChunkAside(
   frame: ChunkFrame,
   expected: ExpectedChunk,
   { hash, codec }: { readonly hash: HashProvider; readonly codec: ThreadedCodec },
-): Promise<Uint8Array> {
+): Promise<void> {
   checkDeclared(frame, expected);
-  let plain: Uint8Array;
-  try {
-    plain = await codec.decodeAside(frame.stored, frame.encoding, expected.plainBytes);
-  } catch (error) {
-    throw inChunk(error, expected);
-  }
-  verifyChunk(plain, expected, hash);
-  return plain;
+  const { stored, encoding } = frame;
+  const problem = await codec
+    .decodeAside(stored, encoding, expected.plainBytes, (plain) => problemOf(plain, expected, hash))
+    .catch((error: unknown) => {
+      throw inChunk(error, expected);
+    });
+  if (problem !== undefined) throw problem;
 }
 
 function checkDeclared(frame: ChunkFrame, { id, plainBytes }: ExpectedChunk): void {
@@ -63,11 +62,16 @@ function inChunk(error: unknown, { id }: ExpectedChunk): unknown {
 
 /** @throws CAS_CHUNK_MISMATCH when plain bytes have another length or do not hash to the id. */
 export function verifyChunk(plain: Uint8Array, expected: ExpectedChunk, hash: HashProvider): void {
-  if (plain.length !== expected.plainBytes) {
-    throw mismatch(expected.id, `Chunk ${expected.id} has ${plain.length} bytes, not ${expected.plainBytes}.`);
+  const problem = problemOf(plain, expected, hash);
+  if (problem !== undefined) throw problem;
+}
+
+function problemOf(plain: Uint8Array, { id, plainBytes }: ExpectedChunk, hash: HashProvider): DecantError | undefined {
+  if (plain.length !== plainBytes) {
+    return mismatch(id, `Chunk ${id} has ${plain.length} bytes, not ${plainBytes}.`);
   }
   const actual = toHex(hash.blake3(plain));
-  if (actual !== expected.id) throw mismatch(expected.id, `Chunk ${expected.id} hashes to ${actual}.`);
+  return actual === id ? undefined : mismatch(id, `Chunk ${id} hashes to ${actual}.`);
 }
 
 function mismatch(id: ChunkId, message: string): DecantError {

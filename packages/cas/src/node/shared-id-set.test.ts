@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads';
 
 import * as fc from 'fast-check';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 
 import { randomBytes } from '../test-data.ts';
 import { SharedIdSet } from './shared-id-set.ts';
@@ -29,6 +29,24 @@ it('refuses more than it was made for and stays what it was', () => {
   expect(() => set.add(id(4))).toThrow(expect.objectContaining({ code: 'LIMIT_EXCEEDED' }));
   expect(set.add(id(2))).toBe(false);
   expect(set.size).toBe(3);
+});
+
+it('knows the last id that fits when another thread adds it between two looks', () => {
+  const set = new SharedIdSet(1);
+  const other = new SharedIdSet(set.memory);
+  const atomics: { load(words: Int32Array, index: number): number } = Atomics;
+  const load = atomics.load.bind(Atomics);
+  const spy = vi.spyOn(atomics, 'load').mockImplementationOnce((words, index) => {
+    const before = load(words, index);
+    expect(other.add(id(1))).toBe(true);
+    return before;
+  });
+  try {
+    expect(set.add(id(1))).toBe(false);
+  } finally {
+    spy.mockRestore();
+  }
+  expect(() => set.add(id(2))).toThrow(expect.objectContaining({ code: 'LIMIT_EXCEEDED' }));
 });
 
 it('tells exactly one of several threads that an id is new', async () => {

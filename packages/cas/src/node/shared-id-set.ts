@@ -78,6 +78,9 @@ export class SharedIdSet {
   #claim(place: number, view: DataView, at: number): number {
     const words = this.#words;
     if (Atomics.load(words, COUNT) >= words[LIMIT]!) {
+      // The last id that fits may be this one, which another thread has added since the place was looked at.
+      const taken = Atomics.load(words, place);
+      if (taken !== 0) return taken;
       throw new DecantError('LIMIT_EXCEEDED', 'There are more chunks than a manifest may hold.');
     }
     this.#spare ??= this.#rows + Atomics.add(words, ROWS, 1) * ROW_WORDS;

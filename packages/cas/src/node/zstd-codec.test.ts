@@ -71,21 +71,78 @@ describe('the zstd codec', () => {
         const { encoding, stored } = ours.encode(bytes);
         expect(aside[n]!.encoding).toBe(encoding);
         expect(Buffer.compare(aside[n]!.stored, stored)).toBe(0);
-        expect(Buffer.compare(await ours.decodeAside(stored, encoding, bytes.length), bytes)).toBe(0);
+        const same = (plain: Uint8Array) => Buffer.compare(plain, bytes) === 0;
+        expect(await ours.decodeAside(stored, encoding, bytes.length, same)).toBe(true);
       }
       expect(new Set(aside.map(({ encoding }) => encoding))).toEqual(new Set(['raw', 'zstd']));
     },
     60_000,
   );
 
-  it('refuses aside what it refuses otherwise', async () => {
-    const bomb = zstdCompressSync(new Uint8Array(1 << 20));
-    await expect(codec.decodeAside(bomb, 'zstd', 4096)).rejects.toThrow(ZSTD_INVALID);
-    await expect(codec.decodeAside(frame.subarray(0, 40), 'zstd', plain.length)).rejects.toThrow(ZSTD_INVALID);
-    await expect(codec.decodeAside(frame, 'raw', plain.length)).rejects.toThrow(
+  it('refuses aside what it refuses otherwise, and decodes the next as if nothing had been', async () => {
+    const ours = createZstdCodec();
+    const aside = (stored: Uint8Array, encoding: 'raw' | 'zstd', plainBytes: number) =>
+      ours.decodeAside(stored, encoding, plainBytes, (bytes) => Buffer.from(bytes));
+    const bomb = zstdCompressSync(new Uint8Array(1 << 22));
+    const lying = (declared: number) => {
+      const bytes = new Uint8Array(bomb);
+      new DataView(bytes.buffer).setUint32(bytes[4]! & 0x20 ? 5 : 6, declared, true);
+      return bytes;
+    };
+    const flipped = frame.slice();
+    flipped[frame.length >> 1]! ^= 0x55;
+    for (const [stored, length] of [
+      [bomb, 4096],
+      [lying(4096), 4096],
+      [lying(65_536), 65_536],
+      [lying(1 << 20), 1 << 20],
+      [lying(2 ** 23), 2 ** 23],
+      [frame.subarray(0, 40), plain.length],
+    ] as const) {
+      await expect(aside(stored, 'zstd', length)).rejects.toThrow(ZSTD_INVALID);
+      expect(Buffer.compare(await aside(frame, 'zstd', plain.length), plain)).toBe(0);
+    }
+    // Whatever comes of broken content, nothing of it is left.
+    await aside(flipped, 'zstd', plain.length).catch((error: unknown) => expect(error).toEqual(ZSTD_INVALID));
+    expect(Buffer.compare(await aside(frame, 'zstd', plain.length), plain)).toBe(0);
+    await expect(aside(frame, 'raw', plain.length)).rejects.toThrow(
       expect.objectContaining({ code: 'CAS_CHUNK_MISMATCH' }),
     );
+    const failing = ours.decodeAside(frame, 'zstd', plain.length, () => {
+      throw new Error('of the user');
+    });
+    await expect(failing).rejects.toThrow('of the user');
   });
+
+  it('says aside what it says otherwise of any bytes', async () => {
+    const ours = createZstdCodec();
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.tuple(fc.nat(frame.length - 1), fc.nat(255)), { minLength: 0, maxLength: 3 }),
+        async (writes) => {
+          const bytes = frame.slice();
+          for (const [at, value] of writes) bytes[at] = value;
+          const outcome = (make: () => Uint8Array) => {
+            try {
+              return Buffer.from(make()).toString('latin1');
+            } catch (error) {
+              expect(error).toEqual(ZSTD_INVALID);
+              return 'refused';
+            }
+          };
+          const expected = outcome(() => codec.decode(bytes, 'zstd', plain.length));
+          const text = await ours
+            .decodeAside(bytes, 'zstd', plain.length, (found) => Buffer.from(found).toString('latin1'))
+            .catch((error: unknown) => {
+              expect(error).toEqual(ZSTD_INVALID);
+              return 'refused';
+            });
+          expect(text).toBe(expected);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  }, 60_000);
 
   it('stores raw what saves under 5 %', () => {
     const bytes = randomPages(1, 100);

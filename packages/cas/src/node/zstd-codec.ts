@@ -1,5 +1,4 @@
-import { promisify } from 'node:util';
-import { constants, zstdCompressSync, zstdDecompress, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync, type ZstdOptions } from 'node:zlib';
 
 import { DecantError, KIB } from '@decant/core';
 import { ZstdCompress } from 'minizlib';
@@ -7,6 +6,7 @@ import { ZstdCompress } from 'minizlib';
 import type { EncodedChunk, ThreadedCodec } from '../chunk/codec.ts';
 import { brokenFrame, checkContent, checkFrame, decodeChunk } from '../chunk/decoder-codec.ts';
 import { ZstdContext } from './zstd-context.ts';
+import { ZstdDecompressor } from './zstd-decompressor.ts';
 
 /** A frame is kept only when it is at most this share of the plain bytes. */
 const WORTH_STORING = 0.95;
@@ -31,6 +31,7 @@ export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly l
   if (!Number.isInteger(level) || level < 1 || level > 19) throw new RangeError('a zstd level is 1 to 19');
   let compress: ((plain: Uint8Array) => Uint8Array) | undefined;
   let compressAside: ((plain: Uint8Array) => Promise<Uint8Array>) | undefined;
+  const decompressors: ZstdDecompressor[] = [];
   return {
     encode(plain) {
       compress ??= createCompressor(level);
@@ -41,10 +42,23 @@ export function createZstdCodec(options: { /** 1 to 19; default 1. */ readonly l
       return worthStoring(await compressAside(plain), plain);
     },
     decode: (stored, encoding, plainBytes) => decodeChunk(stored, encoding, plainBytes, decompress),
-    async decodeAside(stored, encoding, plainBytes) {
+    async decodeAside(stored, encoding, plainBytes, use) {
       const raw = checkFrame(stored, encoding, plainBytes);
-      if (raw !== undefined) return raw;
-      return checkContent(await decompressAside(stored, plainBytes), plainBytes);
+      if (raw !== undefined) return use(raw);
+      const context = decompressors.pop() ?? new ZstdDecompressor();
+      let plain: Uint8Array;
+      try {
+        plain = checkContent(await context.decompress(stored, plainBytes), plainBytes);
+      } catch (error) {
+        // One that failed is not used again: what is left of a broken frame must not be taken for the next.
+        context.close();
+        throw brokenFrame(error);
+      }
+      try {
+        return use(plain);
+      } finally {
+        decompressors.push(context);
+      }
     },
   };
 }
@@ -99,17 +113,6 @@ function createThreadedCompressor(level: number): (plain: Uint8Array) => Promise
     idle.push(context);
     return frame;
   };
-}
-
-const zstdDecompressAside = promisify<Uint8Array, ZstdOptions, Buffer>(zstdDecompress);
-
-async function decompressAside(stored: Uint8Array, plainBytes: number): Promise<Uint8Array> {
-  const chunkSize = Math.max(64, plainBytes + 1);
-  try {
-    return ownBytes(await zstdDecompressAside(stored, { maxOutputLength: plainBytes, chunkSize }), chunkSize);
-  } catch (error) {
-    throw brokenFrame(error);
-  }
 }
 
 /**

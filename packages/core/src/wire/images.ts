@@ -5,10 +5,19 @@ import { z } from 'zod';
 /** Ids asked about in one call. */
 export const MAX_MISSING_IDS = 16_384;
 
-export const missingChunksRequestSchema = z.strictObject({
-  ids: z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(MAX_MISSING_IDS),
-});
+const chunkIdsSchema = z.array(z.string().regex(/^[0-9a-f]{64}$/)).max(MAX_MISSING_IDS);
+
+export const missingChunksRequestSchema = z.strictObject({ ids: chunkIdsSchema });
 export const missingChunksResponseSchema = z.object({ missing: z.array(z.string()) });
+
+/** Chunks of one image that a reader could not verify, for the server to look at. */
+export const checkChunksRequestSchema = z.strictObject({ ids: chunkIdsSchema });
+export const checkChunksResponseSchema = z.object({
+  /** Those that are damaged at rest. They count as missing from now on. */
+  damaged: z.array(z.string()),
+  /** The locator at rest was not what it has to be, and has been written again. */
+  relocated: z.boolean(),
+});
 
 /** The part of an image's configuration that runs it: OCI's `config` object, empty members left out. */
 export const imageConfigSchema = z.strictObject({
@@ -117,3 +126,19 @@ export type ApiKey = z.infer<typeof apiKeySchema>;
 export const createKeyRequestSchema = z.strictObject({ namespace: z.string().optional() });
 export const createdKeySchema = apiKeySchema.extend({ key: z.string() });
 export const keyListSchema = z.object({ keys: z.array(apiKeySchema) });
+
+/** A collection of the registry: removes the bytes that no manifest has needed for so long, or for the server's own time. */
+export const collectRegistryRequestSchema = z.strictObject({ graceSeconds: z.number().int().min(0).optional() });
+export const collectRegistryResponseSchema = z.object({
+  namespaces: z.array(
+    z.object({
+      namespace: z.string(),
+      unlinked: z.number(),
+      removed: z.number(),
+      removedBytes: z.number(),
+      waiting: z.number(),
+    }),
+  ),
+});
+/** What a collection did in each namespace: see `RegistryCollection` of `@decant/oci`. */
+export type CollectedRegistry = z.infer<typeof collectRegistryResponseSchema>;

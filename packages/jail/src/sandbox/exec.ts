@@ -15,6 +15,8 @@ const MOST_COMMAND_BYTES = 2 * 1024 * 1024;
 const MOST_TERMINAL_SIDE = 10_000;
 /** How long what was killed may take to be gone, in milliseconds. */
 const KILL_MS = 10_000;
+/** Exit code after SIGKILL. */
+const KILLED = 128 + 9;
 
 /** @throws USAGE for what no command can be. */
 export function checkCommand(options: Omit<SandboxExecOptions, 'signal'>): void {
@@ -101,7 +103,9 @@ export async function startCommand(
     done();
     talk.end();
     signal?.throwIfAborted();
-    throw error;
+    if (stopped !== 'timeout') throw error;
+    // Its time was over before it ran: a slow start ends as a slow command does.
+    early = { exitCode: KILLED, ran: false, timedOut: true };
   }
   if (!inheritStdin) joiners.refillAfter(talk);
   const exit = (async (): Promise<SandboxExit> => {

@@ -31,7 +31,7 @@ sub carry_on {
   for my $flow (@flows) { fcntl($flow->{$_}, 4, $O_NONBLOCK) for qw(from to) }
   my $watch = syscall(434, $child + 0, 0);
   while (1) {
-    # One may have come together with what was heard last.
+    # One may have come together with what was heard last, also with the order to run: descriptor 3 would not tell.
     obey() while $heard =~ /\n/;
     @flows = grep { !$_->{done} } @flows;
     last if $has_ended && !grep { !$_->{input} } @flows;

@@ -124,6 +124,18 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     }
   });
 
+  test('a time limit is told as one, however early it is over', async () => {
+    await using sandbox = await openSandbox(options);
+    for (const timeoutMs of [1, 1, 3, 5, 10, 30, 100]) {
+      const { stdin, stdout, stderr, exit } = await sandbox.exec({ argv: ['sleep', '78.25'], env, timeoutMs });
+      stdin.end();
+      stdout.resume();
+      stderr.resume();
+      expect(await exit).toMatchObject({ exitCode: 137, timedOut: true });
+    }
+    await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
+  });
+
   test('what cannot be a sandbox', async () => {
     for (const wrong of [
       { writeLayer: { kind: 'disk', bytes: MIB } },

@@ -34,8 +34,13 @@ export async function volumeTemplate(bytes: number, folder: string): Promise<Vol
     path: pathOf(file),
     async done() {
       const { size } = await file.stat();
-      if (size === bytes) templates.set(bytes, file);
-      else await file.close();
+      if (size === bytes) {
+        templates.set(bytes, file);
+        return;
+      }
+      // Nothing in it: the set-up did not come so far, and the next one may.
+      if (size === 0) templates.delete(bytes);
+      await file.close();
     },
   };
 }

@@ -144,6 +144,76 @@ describe('a collection', () => {
     expect(blobs()).toBe(1);
   });
 
+  it('of another process loses no upload of the very bytes that it removes', async () => {
+    const others = Array.from({ length: 2 }, () => createRegistry({ store }));
+    await push('one', 'v1');
+    for (let round = 0; round < 40; round++) {
+      const layer = Buffer.from(`layer ${round % 3}`);
+      const [digest] = await Promise.all([
+        push('one', `t${round}`, layer),
+        ...others.map((other) => other.collect({ graceMs: 0 })),
+        ...others.map((other) => other.collect({ graceMs: 0 })),
+      ]);
+      expect((await call('GET', `one/blobs/${digestOf(layer)}`)).status).toBe(200);
+      await call('DELETE', `one/manifests/${digest}`);
+    }
+    await collect({ graceMs: 0 });
+    expect(blobs()).toBe(1);
+    expect([...store.objects.keys()].filter((key) => /\/(using|removing)\//.test(key))).toEqual([]);
+  });
+
+  it('of another process is waited for, at whatever point of a removal an upload meets it', async () => {
+    const other = createRegistry({ store });
+    const delayed = store.delete.bind(store);
+    for (const part of ['_blobs/', 'blobs/sha256', 'unneeded/sha256']) {
+      await putBlob('one', A);
+      let uploaded: Promise<unknown> | undefined;
+      vi.spyOn(store, 'delete').mockImplementation(async (key) => {
+        const isPart = key.includes(part) && key.includes(digestOf(A).slice(7));
+        if (isPart && uploaded === undefined) {
+          uploaded = putBlob('one', A);
+          // Long enough for the upload to end, were nothing to hold it.
+          for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+        }
+        await delayed(key);
+      });
+      for (let i = 0; i < 4; i++) {
+        await other.collect({ graceMs: HOUR });
+        if (uploaded !== undefined) break;
+        later(HOUR);
+      }
+      vi.restoreAllMocks();
+      expect(uploaded).toBeDefined();
+      await uploaded;
+      expect((await call('GET', `one/blobs/${digestOf(A)}`)).status).toBe(200);
+    }
+  });
+
+  it('leaves alone what another process says it uses, and takes what it left behind for old after a day', async () => {
+    await putBlob('one', A);
+    const note = `registry/using/sha256/${digestOf(A).slice(7)}/killed`;
+    store.objects.set(note, Buffer.from(String(Date.now())));
+    for (let i = 0; i < 3; i++) await collect({ graceMs: 0 });
+    expect(blobs()).toBe(1);
+    later(24 * HOUR + 1);
+    for (let i = 0; i < 3; i++) await collect({ graceMs: 0 });
+    expect(blobs()).toBe(0);
+    expect(store.objects.has(note)).toBe(false);
+  });
+
+  it('that was killed while it removed something holds an upload up for a minute at most', async () => {
+    const note = `registry/removing/sha256/${digestOf(A).slice(7)}/killed`;
+    store.objects.set(note, Buffer.from(String(Date.now())));
+    let done = false;
+    const upload = putBlob('one', A).then(() => (done = true));
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    expect(done).toBe(false);
+    later(60_001);
+    await upload;
+    expect((await call('GET', `one/blobs/${digestOf(A)}`)).status).toBe(200);
+    expect(store.objects.has(note)).toBe(false);
+  });
+
   it('removes uploads that were given up, and removes nothing when a manifest cannot be read', async () => {
     await call('POST', 'one/blobs/uploads/');
     later(25 * HOUR);

@@ -50,6 +50,7 @@ export class RegistryCollector {
     const run = new Run(this.#parts, graceMs, signal ?? new AbortController().signal);
     for (const repository of await run.repositories()) await run.unlink(repository);
     await run.removeBytes();
+    await this.#parts.use.removeOld(run.signal);
     const { unlinked, removed, removedBytes, waiting } = run;
     return { unlinked, removed, removedBytes, waiting };
   }
@@ -62,20 +63,20 @@ class Run implements RegistryCollection {
   waiting = 0;
   readonly #parts: CollectorParts;
   readonly #graceMs: number;
-  readonly #signal: AbortSignal;
+  readonly signal: AbortSignal;
   /** Digits of the digests that some repository has. */
   readonly #linked = new Set<string>();
 
   constructor(parts: CollectorParts, graceMs: number, signal: AbortSignal) {
     this.#parts = parts;
     this.#graceMs = graceMs;
-    this.#signal = signal;
+    this.signal = signal;
   }
 
   async repositories(): Promise<Set<string>> {
     const { store, keys } = this.#parts;
     const names = new Set<string>();
-    for await (const { key } of store.list(keys.repositories(), { signal: this.#signal })) {
+    for await (const { key } of store.list(keys.repositories(), { signal: this.signal })) {
       const name = keys.repositoryOf(key);
       if (name !== undefined) names.add(name);
     }
@@ -84,7 +85,7 @@ class Run implements RegistryCollection {
 
   async unlink(repository: string): Promise<void> {
     const { store, keys, manifests, uploads, use } = this.#parts;
-    const signal = this.#signal;
+    const signal = this.signal;
     await uploads.removeOld(repository, signal);
     const named = new Set<string>();
     const seen = new Set<string>();
@@ -121,7 +122,7 @@ class Run implements RegistryCollection {
   /** Removes the bytes that no repository has; after all repositories were looked through. */
   async removeBytes(): Promise<void> {
     const { store, keys, use } = this.#parts;
-    const signal = this.#signal;
+    const signal = this.signal;
     const marks = await this.#names(keys.blobMarks());
     const due = new Map<string, number>();
     for (const [hex, sizeBytes] of await this.#names(keys.blobs())) {
@@ -159,7 +160,7 @@ class Run implements RegistryCollection {
   /** Whether a mark is old enough; makes one where there is none. */
   async #isDue(mark: string): Promise<boolean> {
     const { store } = this.#parts;
-    const signal = this.#signal;
+    const signal = this.signal;
     let since: number | undefined;
     try {
       since = Number(new TextDecoder().decode(await store.get(mark, { signal })));
@@ -180,7 +181,7 @@ class Run implements RegistryCollection {
   /** Names right below a prefix that are digits of a digest, with the sizes of the objects. */
   async #names(prefix: string): Promise<Map<string, number>> {
     const names = new Map<string, number>();
-    for await (const { key, sizeBytes } of this.#parts.store.list(prefix, { signal: this.#signal })) {
+    for await (const { key, sizeBytes } of this.#parts.store.list(prefix, { signal: this.signal })) {
       const name = key.slice(prefix.length);
       if (/^[0-9a-f]{64}$/.test(name)) names.set(name, sizeBytes);
     }

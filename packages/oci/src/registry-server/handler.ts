@@ -57,8 +57,8 @@ export interface Registry {
   readonly handle: RegistryHandler;
   /**
    * Takes blobs that no manifest names out of their repositories, and removes the bytes of those that no repository has,
-   * once both was so for the grace period. Pushes may go on meanwhile: through this very registry they lose nothing, and
-   * the grace period keeps those through others apart. Also removes uploads that were given up.
+   * once both was so for the grace period. Pushes may go on meanwhile, through this registry and others on the same store:
+   * they lose nothing. Also removes uploads that were given up.
    */
   collect(options?: CollectRegistryOptions): Promise<RegistryCollection>;
 }
@@ -83,7 +83,7 @@ const API_VERSION = { 'docker-distribution-api-version': 'registry/2.0' };
 export function createRegistry(options: RegistryHandlerOptions): Registry {
   const limits = { ...DEFAULT_REGISTRY_LIMITS, ...options.limits };
   const keys = new RegistryKeys(options.prefix ?? 'registry/');
-  const use = new DigestUse();
+  const use = new DigestUse(options.store, keys);
   const place: BlobPlace = { store: options.store, keys, use };
   const uploads = new Uploads(options.store, keys, limits, use);
   const manifests = new Manifests(options.store, keys);

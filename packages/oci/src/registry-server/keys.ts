@@ -6,6 +6,8 @@ import { digestHex } from '../digest.ts';
  *
  *     blobs/sha256/HEX                          bytes
  *     unneeded/sha256/HEX                       since when no repository has the blob, in milliseconds of Unix time
+ *     using/sha256/HEX/ID                       since when a process relies on the blob being there, in the same form
+ *     removing/sha256/HEX/ID                    since when a collection is removing the blob, in the same form
  *     repositories/NAME/_blobs/HEX              empty: the repository has this blob
  *     repositories/NAME/_unneeded/HEX           since when no manifest of the repository names the blob, in the same form
  *     repositories/NAME/_manifests/HEX          media type, line end, bytes of the manifest
@@ -36,6 +38,24 @@ export class RegistryKeys {
 
   blobMark(digest: string): string {
     return `${this.blobMarks()}${digestHex(digest)}`;
+  }
+
+  /** Notes of processes that use a blob; of all blobs without a digest. */
+  uses(digest?: string): string {
+    return `${this.#prefix}using/sha256/${digest === undefined ? '' : `${digestHex(digest)}/`}`;
+  }
+
+  use(digest: string, id: string): string {
+    return `${this.uses(digest)}${id}`;
+  }
+
+  /** Notes of collections that remove a blob; of all blobs without a digest. */
+  removals(digest?: string): string {
+    return `${this.#prefix}removing/sha256/${digest === undefined ? '' : `${digestHex(digest)}/`}`;
+  }
+
+  removal(digest: string, id: string): string {
+    return `${this.removals(digest)}${id}`;
   }
 
   links(repository: string): string {

@@ -166,6 +166,45 @@ export function admissionStoreContract(open: () => Promise<MetadataStoreFixture>
       expect(await on.store.names.find(other, build)).toBeUndefined();
     });
 
+    it('are forgotten where they are damaged, and remembered as such until all is told where they lie again', async () => {
+      const place = { id: chunkIdOf(1), offset: 48, storedBytes: 1, plainBytes: 4096, encoding: 'zstd' } as const;
+      const admit = async (n: number, key: string) => {
+        const build = await on.prepare();
+        const packs = [{ key, sizeBytes: 9, chunks: [place, { ...place, id: chunkIdOf(n + 10) }] }];
+        await on.store.builds.commit(await on.begin(build), commitOf(build, imageRow(imageIdOf(n)), { packs }));
+      };
+      const { images } = on.store;
+      await admit(1, 'first');
+      const { id, ...location } = place;
+      // What lies elsewhere by now is not meant.
+      await images.markDamaged(acme, new Map([[id, { ...location, packKey: 'other' }]]));
+      await images.markDamaged(acme, new Map([[id, { ...location, offset: 49, packKey: 'first' }]]));
+      await images.markDamaged(other, new Map([[id, { ...location, packKey: 'first' }]]));
+      expect(await images.hasDamage(acme)).toBe(false);
+      expect((await images.chunkIndex(acme).locate([id])).size).toBe(1);
+      for (let i = 0; i < 2; i++) await images.markDamaged(acme, new Map([[id, { ...location, packKey: 'first' }]]));
+      expect(await on.second.images.hasDamage(acme)).toBe(true);
+      expect(await images.hasDamage(other)).toBe(false);
+      expect((await images.chunkIndex(acme).locate([id, chunkIdOf(11)])).size).toBe(1);
+      expect(await images.replacedChunks(acme)).toEqual([]);
+      await admit(2, 'second');
+      expect(await images.hasDamage(acme)).toBe(false);
+      expect((await images.chunkIndex(acme).locate([id])).get(id)?.packKey).toBe('second');
+      expect(await images.replacedChunks(acme)).toEqual([id]);
+      await images.settleReplaced(acme, [id]);
+      expect(await images.replacedChunks(acme)).toEqual([]);
+    });
+
+    it('list the images made of chunks, page by page', async () => {
+      for (const n of [3, 1, 2]) await on.admit(n);
+      await on.admit(4, other);
+      const page = (limit: number, after?: number) =>
+        on.second.images.listStreaming(acme, { limit, ...(after === undefined ? {} : { after: imageIdOf(after) }) });
+      expect(await page(2)).toEqual([imageIdOf(1), imageIdOf(2)]);
+      expect(await page(2, 2)).toEqual([imageIdOf(3)]);
+      expect(await page(2, 3)).toEqual([]);
+    });
+
     it('keep the first place of a chunk that two admissions wrote', async () => {
       const place = { id: chunkIdOf(1), offset: 48, storedBytes: 1, plainBytes: 4096, encoding: 'zstd' } as const;
       for (const [n, key] of [

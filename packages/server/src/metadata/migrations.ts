@@ -128,4 +128,11 @@ export const SQLITE_MIGRATIONS: readonly string[] = [
   `,
   IMAGE_BUILDS_MIGRATION,
   CONTEXT_FILES_MIGRATION,
+  `
+  CREATE TABLE damaged_chunks (
+    namespace TEXT NOT NULL REFERENCES namespaces (name),
+    id BLOB NOT NULL,
+    PRIMARY KEY (namespace, id)
+  ) WITHOUT ROWID;
+  `,
 ];

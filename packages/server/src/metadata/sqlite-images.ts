@@ -1,4 +1,14 @@
-import { fromHex, type ChunkId, type ChunkIndex, type ChunkLocation, type ImageId, type Namespace } from '@decant/core';
+import {
+  fromHex,
+  parseChunkId,
+  parseImageId,
+  toHex,
+  type ChunkId,
+  type ChunkIndex,
+  type ChunkLocation,
+  type ImageId,
+  type Namespace,
+} from '@decant/core';
 
 import { imageOf, locationOf } from './sqlite-rows.ts';
 import { NOW, type SqliteDatabase } from './sqlite.ts';
@@ -36,6 +46,70 @@ export class SqliteImages implements ImageStore {
   async find(namespace: Namespace, id: ImageId): Promise<ImageRow | undefined> {
     const row = this.#db.get('SELECT * FROM images WHERE namespace = ? AND id = ?', namespace, id);
     return row === undefined ? undefined : imageOf(row);
+  }
+
+  async listStreaming(
+    namespace: Namespace,
+    { limit, after = '' as ImageId }: { limit: number; after?: ImageId | undefined },
+  ): Promise<readonly ImageId[]> {
+    return this.#db
+      .all(
+        `SELECT id FROM images WHERE namespace = ? AND format = 'cas-streaming' AND id > ? ORDER BY id LIMIT ?`,
+        namespace,
+        after,
+        limit,
+      )
+      .map((row) => parseImageId(String(row['id'])));
+  }
+
+  async markDamaged(namespace: Namespace, chunks: ReadonlyMap<ChunkId, ChunkLocation>): Promise<void> {
+    this.#db.transaction(() => {
+      for (const [id, { packKey, offset }] of chunks) {
+        const forgotten = this.#db.run(
+          `DELETE FROM chunks WHERE namespace = ? AND id = ? AND frame_offset = ?
+             AND pack = (SELECT number FROM packs WHERE namespace = ? AND object_key = ?)`,
+          namespace,
+          fromHex(id),
+          offset,
+          namespace,
+          packKey,
+        );
+        if (forgotten === 0) continue;
+        this.#db.run(
+          'INSERT INTO damaged_chunks (namespace, id) VALUES (?, ?) ON CONFLICT (namespace, id) DO NOTHING',
+          namespace,
+          fromHex(id),
+        );
+      }
+    });
+  }
+
+  async hasDamage(namespace: Namespace): Promise<boolean> {
+    const row = this.#db.get(
+      `SELECT 1 FROM damaged_chunks AS damaged WHERE namespace = ? AND NOT EXISTS
+         (SELECT 1 FROM chunks WHERE chunks.namespace = damaged.namespace AND chunks.id = damaged.id) LIMIT 1`,
+      namespace,
+    );
+    return row !== undefined;
+  }
+
+  async replacedChunks(namespace: Namespace): Promise<readonly ChunkId[]> {
+    return this.#db
+      .all(
+        `SELECT damaged.id FROM damaged_chunks AS damaged
+         JOIN chunks ON chunks.namespace = damaged.namespace AND chunks.id = damaged.id
+         WHERE damaged.namespace = ? LIMIT 1000`,
+        namespace,
+      )
+      .map((row) => parseChunkId(toHex(row['id'] as Uint8Array)));
+  }
+
+  async settleReplaced(namespace: Namespace, ids: readonly ChunkId[]): Promise<void> {
+    this.#db.transaction(() => {
+      for (const id of ids) {
+        this.#db.run('DELETE FROM damaged_chunks WHERE namespace = ? AND id = ?', namespace, fromHex(id));
+      }
+    });
   }
 
   /** Remembers where the chunks of a pack are, inside a transaction that is already open. */

@@ -113,6 +113,19 @@ export interface KeyStore {
 export interface ImageStore {
   find(namespace: Namespace, id: ImageId): Promise<ImageRow | undefined>;
   chunkIndex(namespace: Namespace): ChunkIndex;
+  /** Ids of the images made of chunks, in byte order after `after`, at most `limit`. */
+  listStreaming(
+    namespace: Namespace,
+    options: { limit: number; after?: ImageId | undefined },
+  ): Promise<readonly ImageId[]>;
+  /** Forgets where chunks lie, unless they lie elsewhere by now, and remembers that they are damaged. */
+  markDamaged(namespace: Namespace, chunks: ReadonlyMap<ChunkId, ChunkLocation>): Promise<void>;
+  /** Whether a chunk is damaged that no admission has replaced yet. */
+  hasDamage(namespace: Namespace): Promise<boolean>;
+  /** Up to 1,000 chunks that were damaged and that an admission has replaced since. */
+  replacedChunks(namespace: Namespace): Promise<readonly ChunkId[]>;
+  /** Forgets that chunks were damaged: all images know where they lie now. */
+  settleReplaced(namespace: Namespace, ids: readonly ChunkId[]): Promise<void>;
 }
 
 export interface NameStore {

@@ -147,3 +147,37 @@ describe('the mounted registry', () => {
     expect(await answer.json()).toMatchObject({ code: 'USAGE' });
   });
 });
+
+describe('a collection on demand', () => {
+  const collect = (body: object, operator = true) =>
+    test.server.handle(
+      new Request('http://h/v1/registry/collect', {
+        method: 'POST',
+        body: JSON.stringify(body),
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${one.key!}` },
+      }),
+      ...(operator ? ['operator' as const] : []),
+    );
+
+  it('removes what no image needs from the registries of all namespaces, and says what', async () => {
+    const digest = await pushImage('one/app', 'v1', keyOf(one));
+    await pushImage('one/kept', 'v1', keyOf(one));
+    await pushBlob('two/app', 'nobody needs it', keyOf(two));
+    await v2(`/v2/one/app/manifests/${digest}`, keyOf(one), { method: 'DELETE' });
+    const careful = (await (await collect({})).json()) as { namespaces: Record<string, unknown>[] };
+    expect(careful.namespaces.every(({ removed, unlinked }) => removed === 0 && unlinked === 0)).toBe(true);
+    const { namespaces } = (await (await collect({ graceSeconds: 0 })).json()) as typeof careful;
+    expect(namespaces.find(({ namespace }) => namespace === 'one')).toMatchObject({ unlinked: 2, removed: 0 });
+    expect(namespaces.find(({ namespace }) => namespace === 'two')).toMatchObject({
+      unlinked: 1,
+      removed: 1,
+      removedBytes: 'nobody needs it'.length,
+    });
+    expect((await v2(`/v2/one/kept/blobs/${sha256('layer')}`, keyOf(one))).status).toBe(200);
+  });
+
+  it('is for operators, and for whole seconds', async () => {
+    expect((await collect({}, false)).status).toBe(403);
+    for (const graceSeconds of [-1, 0.5, 'x']) expect((await collect({ graceSeconds })).status).toBe(400);
+  });
+});

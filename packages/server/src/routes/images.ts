@@ -1,4 +1,5 @@
 import {
+  checkChunksRequestSchema,
   DecantError,
   imageConfigSchema,
   isImageId,
@@ -51,12 +52,25 @@ export function imageRoutes(): Hono<ServerEnv> {
 
   routes.get('/images/:ref/manifest', async (c) => {
     const { namespace, id } = await streamingImage(c);
-    return objectResponse(c, manifestKey(namespace, id));
+    // A client that takes all chunks of the image for present, without asking, would not send what is damaged.
+    if (c.req.query('whole') === 'true' && (await c.var.services.metadata.images.hasDamage(namespace))) {
+      throw new DecantError(
+        'CAS_CHUNK_MISSING',
+        'Chunks of this namespace are damaged, and have not been replaced yet.',
+      );
+    }
+    return documentResponse(c, 'manifest', manifestKey(namespace, id));
   });
 
   routes.get('/images/:ref/locator', async (c) => {
     const { namespace, id } = await streamingImage(c);
-    return objectResponse(c, locatorKey(namespace, id));
+    return documentResponse(c, 'locator', locatorKey(namespace, id));
+  });
+
+  routes.post('/images/:ref/check', async (c) => {
+    const { ids } = await jsonBody(c, checkChunksRequestSchema);
+    const { namespace, id } = await streamingImage(c);
+    return c.json(await c.var.services.checkChunks(namespace, id, ids.map(parseChunkId)));
   });
 
   routes.post('/images/:ref/packs/sign', async (c) => {
@@ -177,10 +191,14 @@ async function sizeOf(services: Services, key: string): Promise<number> {
   return info.sizeBytes;
 }
 
-async function objectResponse(c: RouteContext, key: string): Promise<Response> {
+async function documentResponse(c: RouteContext, what: 'manifest' | 'locator', key: string): Promise<Response> {
   const { store } = c.var.services;
   const info = await store.head(key);
-  if (info === undefined)
-    throw new DecantError('OBJECT_NOT_FOUND', 'The object of this image is not in the object store.');
+  if (info === undefined) {
+    const code = what === 'manifest' ? 'CAS_MANIFEST_INVALID' : 'CAS_LOCATOR_INVALID';
+    throw new DecantError(code, `The ${what} of the image is not in the object store.`, {
+      hint: 'Import or build the image again: this writes it anew.',
+    });
+  }
   return bytesResponse(store.stream(key), info.sizeBytes);
 }
