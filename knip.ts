@@ -33,6 +33,8 @@ const config: KnipConfig = {
       // A program of its own; started by path.
       entry: ['src/egress/sidecar.ts', 'src/**/*-worker.ts'],
       project: ['src/**/*.ts'],
+      // Its program is found by path, without the script that would put a link to it in place.
+      ignoreDependencies: ['deno'],
     },
     'packages/cli': {
       entry: ['src/main.ts', 'bin/*'],

@@ -178,6 +178,39 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
         ['bad-host', 'bad-authority', 'bad-request'],
       );
       await escape.refuses(
+        [
+          'evil.test\rallowed.test',
+          'allowed.test\nHost: evil.test',
+          'allowed.test\r\n\r\nGET http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n',
+          '.allowed.test',
+          'allowed.test..',
+          '*.wild.test',
+          'allo\u1E98ed.test',
+          '\u2460\u2461\u2466.0.0.1',
+          '127\u30020\u30020\u30021',
+          '[::1%1]',
+        ].map((target) => connect(`${target}:443`)),
+        ['bad-host', 'bad-authority', 'bad-request'],
+      );
+      const targets2 = [
+        'http://allowed.test:80@evil.test/',
+        'http://allowed.test:080/',
+        'http:allowed.test/',
+        'http:///evil.test/',
+      ];
+      await escape.refuses(
+        [
+          ...[...targets2, 'http://allowed.test\\@evil.test/', 'ftp://allowed.test/', 'http://allowed.test/\x80'].map(
+            (target) => ({
+              do: 'proxy',
+              send: `GET ${target} HTTP/1.1\r\nHost: allowed.test\r\n\r\n`,
+            }),
+          ),
+          connect('allowed.test:443', { name: '*.wild.test', trust: false }),
+        ],
+        ['bad-host', 'bad-authority', 'bad-request'],
+      );
+      await escape.refuses(
         ['allowed.test.evil.test', 'notallowed.test', 'wild.test', 'evil-wild.test', 'xn--allowed-.test'].map(
           (target) => connect(`${target}:443`),
         ),
@@ -220,6 +253,36 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
         ],
         ['bad-framing', 'bad-request', 'head-too-large'],
       );
+      await escape.refuses(
+        [
+          post('Expect: 200-ok', '', ''),
+          post('Expect: 100-continue', 'Expect: x', '', ''),
+          post('Transfer-Encoding: chunked', '', '-1\r\n'),
+          post('Transfer-Encoding: chunked', '', '0x5\r\nhello\r\n0\r\n\r\n'),
+          post('Transfer-Encoding: chunked', '', '5;x\nhello\r\n0\r\n\r\n'),
+          {
+            do: 'proxy',
+            send: `POST http://evil.test/ HTTP/1.1\r\nHost: evil.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`,
+          },
+          { do: 'proxy', send: 'GET http://allowed.test/ HTTP/1.2\r\nHost: allowed.test\r\n\r\n' },
+          { do: 'proxy', send: 'GET\thttp://allowed.test/\tHTTP/1.1\r\nHost: allowed.test\r\n\r\n' },
+          { do: 'proxy', send: '\r\nGET http://allowed.test/ HTTP/1.1\r\nHost: allowed.test\r\n\r\n' },
+        ],
+        ['bad-framing', 'bad-request', 'no-route'],
+      );
+      const [continued] = await escape.attack([
+        { do: 'pipeline', send: `${post('Expect: 100-continue', 'Content-Length: 5', '', 'hello').send}${hidden}` },
+      ]);
+      expect(continued?.received).toMatch(/^HTTP\/1\.1 100 [^]*"bodyBytes":5[^]*decant-rule: no-route/);
+      const [path] = await escape.attack([
+        {
+          do: 'pipeline',
+          target: 'api.wild.test:443',
+          name: 'api.wild.test',
+          send: `GET /public HTTP/1.1\r\nHost: api.wild.test\r\n\r\nGET /private HTTP/1.1\r\nHost: api.wild.test\r\n\r\n`,
+        },
+      ]);
+      expect(path?.received).toMatch(/"answered":true[^]*decant-rule: no-match/);
       const before = (await stage.world.sightings()).requests.length;
       const two = (path: string) => `GET http://allowed.test/${path} HTTP/1.1\r\nHost: allowed.test\r\n\r\n`;
       const [pipelined, tunnelled, chunked] = await escape.attack([
@@ -277,7 +340,11 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
           names: denied.slice(0, 5),
           kind,
         })),
-        { do: 'names', names: denied.slice(0, 20).map((name) => name.replace('evil', 'wild')) },
+        ...['A', 'TXT', 'MX'].map((kind) => ({
+          do: 'names',
+          names: denied.slice(0, 20).map((name) => name.replace('evil', 'wild')),
+          kind,
+        })),
       ]);
       expect(first?.counts).toEqual({ '3/none': 200 });
       for (const outcome of types) expect(Object.keys(outcome.counts ?? {})).toEqual(['3/none']);

@@ -15,8 +15,9 @@ import { beforeAll, describe, expect, test } from 'vitest';
 
 import { PROMPT_MS, refusalOf, type Attempt, type Outcome } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
-import { escapeStage } from './support/bottle/escape-stage.ts';
+import { attackImage, escapeStage } from './support/bottle/escape-stage.ts';
 import type { Escape } from './support/bottle/escape.ts';
+import { POLICY } from './support/bottle/policy.ts';
 
 const CONTROL: Attempt = { do: 'get', url: 'https://allowed.test/control' };
 const MIB = 2 ** 20;
@@ -34,6 +35,8 @@ const CALLS = {
   moveMount: 429,
   fsopen: 430,
 };
+/** A container takes longer than a sandbox. */
+const TOGETHER = { native: 16, docker: 6 } as const;
 const NEW_USER = 0x1000_0000;
 const TIOCSTI = 0x5412;
 const TIOCLINUX = 0x541c;
@@ -91,6 +94,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         { do: 'new_socket', family: 2, kind: 3, protocol: 255 },
         { do: 'new_socket', family: 10, kind: 3, protocol: 58 },
         { do: 'new_socket', family: 40, kind: 1 },
+        // Echo requests, of whatever size.
+        { do: 'new_socket', family: 2, kind: 2, protocol: 1 },
+        { do: 'new_socket', family: 10, kind: 2, protocol: 58 },
         { do: 'syscall', number: CALLS.ioUring, arguments: [8, 0] },
         { do: 'syscall', number: CALLS.bpf, arguments: [0, 0, 0] },
         { do: 'syscall', number: CALLS.keyctl, arguments: [0, -3, 0] },
@@ -102,10 +108,16 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         { do: 'syscall', number: CALLS.mount, arguments: ['none', '/tmp', 'tmpfs', 0, ''] },
         { do: 'syscall', number: CALLS.ptrace, arguments: [16, 1, 0, 0] },
       ]);
+      const tables = ['/proc/net/route', '/proc/net/ipv6_route', '/proc/net/fib_trie', '/proc/net/if_inet6'];
+      const network = async () =>
+        (await escape.attack(tables.map((path) => ({ do: 'read', path })))).map(({ received }) => received ?? '');
+      const before = await network();
+      expect(before.join('')).not.toBe('');
       for (const user of ['agent', 'root']) {
         const [routes] = await escape.attack([{ do: 'route' }], user);
         expect(routes?.['results'] ?? [routes?.error]).toEqual(expect.not.arrayContaining(['OK']));
       }
+      expect(await network()).toEqual(before);
       await escape.works([CONTROL]);
     });
 
@@ -152,11 +164,16 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
           { do: 'make', kind: 'directory', path: '/home/agent/pipes' },
           { do: 'make', kind: 'pipe', path: '/home/agent/pipes/p' },
           { do: 'make', kind: 'link', path: '/home/agent/shadow', target: '/etc/shadow' },
+          { do: 'make', kind: 'hard link', path: '/home/agent/dir/hard', target: '/home/agent/dir/a' },
+          { do: 'sparse', path: '/home/agent/dir/sparse', size: 10 * 1024 * MIB },
         ],
         'agent',
       );
       await stage.world.copyOut(escape.opened.slug, '/home/agent/dir', at('got'));
-      expect(readdirSync(at('got')).toSorted()).toEqual(['a', 'setuid']);
+      expect(readdirSync(at('got')).toSorted()).toEqual(['a', 'hard', 'setuid', 'sparse']);
+      const sparse = lstatSync(join(at('got'), 'sparse'));
+      expect(sparse.size).toBe(10 * 1024 * MIB);
+      expect(sparse.blocks * 512).toBeLessThan(MIB);
       expect(lstatSync(join(at('got'), 'setuid')).mode & 0o6000).toBe(0);
       await expect(stage.world.copyOut(escape.opened.slug, '/home/agent/dir2', at('got'))).rejects.toThrow();
       await expect(stage.world.copyOut(escape.opened.slug, '/home/agent/pipes', at('pipes'))).rejects.toThrow();
@@ -176,6 +193,7 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
         { do: 'write', path: '/proc/sysrq-trigger', data: 'c' },
         { do: 'write', path: '/sys/kernel/uevent_helper', data: '/tmp/x' },
         { do: 'write', path: '/sys/fs/cgroup/release_agent', data: '/tmp/x' },
+        { do: 'write', path: '/proc/pressure/memory', data: 'some 150000 2000000' },
         { do: 'make', kind: 'device', path: '/tmp/mem' },
         { do: 'read', path: '/dev/mem' },
         { do: 'read', path: '/dev/sda' },
@@ -191,6 +209,17 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle holds', (backend, usable) 
       ]);
       expect(readable?.received).toBe('open');
       expect(secret?.received ?? '').not.toContain(canary);
+      const [asRoot, mounts] = await escape.attack(
+        [
+          { do: 'read', path: '/mnt/shared/secret.txt' },
+          { do: 'read', path: '/proc/self/mountinfo' },
+        ],
+        'root',
+      );
+      expect(asRoot?.error).toMatch(/^E(?:ACCES|PERM)$/);
+      // Where an overlay keeps what is written is no place in the bottle. Of a folder that is mounted the kernel tells its name.
+      expect(mounts?.received).toContain('/mnt/over');
+      expect((mounts?.received ?? '').replaceAll(` ${shared} /mnt/shared `, '')).not.toContain(stage.folder);
       expect(written).toMatchObject({ written: 1 });
       expect(readdirSync(shared).toSorted()).toEqual(['open.txt', 'secret.txt']);
       expect(readFileSync(join(shared, 'open.txt'), 'utf8')).toBe('open');
@@ -239,6 +268,29 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
       }
     });
 
+    test('E28: names of bottles become words or are refused', async () => {
+      const directory = at('names');
+      const names = {
+        '../../x': 'x',
+        'a;rm -rf b': 'a-rm-rf-b',
+        '--privileged': 'privileged',
+        '$(id)': 'id',
+        'A rm/RF b': 'a-rm-rf-b-2',
+      };
+      const opened: Escape[] = [];
+      for (const [name, slug] of Object.entries(names)) {
+        const one = await stage.open(name, { directory });
+        opened.push(one);
+        expect(one.opened).toMatchObject({ slug, state: join(directory, slug) });
+      }
+      await opened[0]!.works([CONTROL]);
+      await Promise.all(opened.map((one) => stage.world.stop(one.opened.slug)));
+      for (const name of ['', '-', '..', 'a\nb', 'a\0b', 'x'.repeat(300), '\u0430\u0431']) {
+        await expect(stage.open(name, { directory }), JSON.stringify(name)).rejects.toThrow(/name/);
+      }
+      expect(readdirSync(directory)).toEqual(['audit.d']);
+    });
+
     test('E34: what is used up is used up in the bottle', async () => {
       const [bomb, disk, memory] = await escape.attack(
         [
@@ -253,10 +305,30 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
       expect(disk?.error).toMatch(/ENOSPC|EDQUOT/);
       expect(disk?.['written']).toBeLessThanOrEqual(64 * MIB);
       expect(memory?.['status']).not.toBe(0);
-      const [flood, head] = await escape.attack([
+      const floods = escape.attack([
         { do: 'flood', count: 700 },
         { do: 'endless_head', megabytes: 100 },
+        { do: 'hoard' },
+        { do: 'fill', path: '/tmp/full', most: 256 * MIB },
+        { do: 'fill', path: '/dev/shm/full', most: 256 * MIB },
+        { do: 'denials', count: 3000 },
       ]);
+      // Meanwhile the neighbour works as ever.
+      const times = (await other.attack(Array.from({ length: 20 }, () => CONTROL))).map(({ ms, status }) => {
+        expect(status).toBe(200);
+        return ms;
+      });
+      expect(times.toSorted((a, b) => a - b)[18]).toBeLessThan(2000);
+      const [flood, head, hoard, tmp, memoryDisk, denials] = await floods;
+      expect(hoard).toMatchObject({ error: 'EMFILE' });
+      for (const full of [tmp, memoryDisk]) {
+        expect(full?.error).toMatch(/ENOSPC|EDQUOT/);
+        expect(full?.['written']).toBeLessThanOrEqual(64 * MIB);
+      }
+      // Each was refused; the audit lists some and counts the rest.
+      expect(denials).toMatchObject({ refused: 3000 });
+      const lines = (await stage.world.audit(escape.opened.slug)).filter(({ rule }) => rule === 'no-route');
+      expect(lines.length).toBeLessThan(1000 + (200 * (denials?.ms ?? 0)) / 1000);
       expect(flood?.['held']).toBeGreaterThan(0);
       expect(head?.['sent']).toBeLessThan(16 * MIB);
       const [control] = await other.attack([CONTROL]);
@@ -266,15 +338,49 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
       await escape.works([CONTROL]);
     });
 
-    test('E32: bottles that begin together are apart', async () => {
-      const several = await Promise.all(Array.from({ length: 4 }, () => stage.open('same')));
-      expect(new Set(several.map(({ opened }) => opened.slug)).size).toBe(4);
-      const authorities = await Promise.all(
-        several.map(async (one) => await one.attack([{ do: 'read', path: '/etc/decant/ca.pem' }, CONTROL])),
-      );
-      expect(new Set(authorities.map(([file]) => file?.received)).size).toBe(4);
-      for (const [, control] of authorities) expect(control).toMatchObject({ status: 200 });
-      await Promise.all(several.map(({ opened }) => stage.world.stop(opened.slug)));
+    test(
+      'E32: bottles that begin together are apart, whatever becomes of the others',
+      { timeout: 300_000 },
+      async () => {
+        const several = await Promise.all(Array.from({ length: TOGETHER[backend] }, () => stage.open('same')));
+        expect(new Set(several.map(({ opened }) => opened.slug)).size).toBe(several.length);
+        const own = (one: Escape) => ({ do: 'get', url: `https://allowed.test/of/${one.opened.slug}` });
+        const found = await Promise.all(
+          several.map((one) => one.attack([{ do: 'read', path: '/etc/decant/ca.pem' }, own(one)])),
+        );
+        expect(new Set(found.map(([file]) => file?.received)).size).toBe(several.length);
+        for (const [, reached] of found) expect(reached).toMatchObject({ status: 200 });
+        // Some are stopped and some lose their fence; the others do not notice.
+        const [stopped, killed, rest] = [several.slice(0, 2), several.slice(2, 4), several.slice(4)];
+        await Promise.all([
+          ...stopped.map((one) => stage.world.stop(one.opened.slug)),
+          ...killed.map((one) => stage.world.killSidecar(one.opened.slug)),
+          ...rest.map((one) => one.works([own(one)])),
+        ]);
+        for (const one of rest) {
+          const paths = (await stage.world.audit(one.opened.slug)).flatMap(({ path }) =>
+            path?.startsWith('/of/') ? [path] : [],
+          );
+          expect(new Set(paths)).toEqual(new Set([`/of/${one.opened.slug}`]));
+        }
+        await Promise.all([...killed, ...rest].map((one) => stage.world.stop(one.opened.slug)));
+      },
+    );
+
+    test.each([
+      ['image', /the image cannot be had/],
+      ['sidecar', /The fence of the bottle is not there/],
+      ['certificate', /its certificate cannot be read/],
+      ['port', /port \d+|Address already in use/],
+      ['provision', /the set-up fails/],
+      ['teardown', /the image cannot be let go/],
+    ] as const)('E33: when the %s fails nothing is left, and it is said', async (part, message) => {
+      const directory = at(`failing-${part}`);
+      const request = { backend, name: `failing-${part}`, directory, image: await attackImage(), policy: POLICY };
+      expect(await stage.world.fail(request, part)).toMatch(message);
+      expect(readdirSync(directory)).toEqual(['audit.d']);
+      expect(readFileSync('/proc/self/mounts', 'utf8')).not.toContain(directory);
+      expect(processesOf(directory, `failing-${part}`)).toEqual([]);
     });
 
     test('E27 and E33: without its fence a bottle is closed, and nothing of it stays', async () => {
@@ -302,6 +408,12 @@ print(json.dumps([attack.run(one) for one in json.load(open('/tmp/t'))]))"`,
     });
   });
 });
+
+/** Processes that name a bottle's folder or its container. */
+function processesOf(directory: string, slug: string): readonly string[] {
+  const lines = execFileSync('ps', ['-eo', 'pid,args'], { encoding: 'utf8' }).split('\n');
+  return lines.filter((line) => line.includes(directory) || line.includes(`decant-${slug}-`));
+}
 
 function marked(marker: string): readonly string[] {
   const lines = execFileSync('ps', ['-eo', 'pid,args'], { encoding: 'utf8' }).split('\n');

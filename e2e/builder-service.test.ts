@@ -188,7 +188,9 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       let [most, longest] = [0, 0];
       for (let over = false; !over; await sleep(50)) {
         const { body } = await client.call('GET', '/builds?limit=10');
-        const ours = (body.data as any[]).filter(({ image_name: name }) => String(name).startsWith('ten-'));
+        const ours = (body.data as { image_name: string; status: string; position?: number }[]).filter(
+          ({ image_name: name }) => name.startsWith('ten-'),
+        );
         most = Math.max(most, ours.filter(({ status }) => status === 'running').length);
         // One that has begun since the page was read has no place any more.
         const places = ours.flatMap(({ status, position }) => (status === 'queued' ? (position ?? []) : []));

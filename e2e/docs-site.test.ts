@@ -11,7 +11,7 @@ const executablePath = inject('tools')['chromium'] ?? null;
 const site = join(import.meta.dirname, '../apps/docs/.vitepress/dist');
 /** `pnpm run docs` makes it; `.ci/run` does that before the tests. */
 const built = existsSync(join(site, 'index.html'));
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 180_000;
 
 const TYPES: Readonly<Record<string, string>> = {
   '.html': 'text/html; charset=utf-8',
@@ -64,7 +64,7 @@ describe.skipIf(executablePath === null || !built)('[backend:chromium] the docum
 
   it(
     'has a page behind every entry of its side bar, with a heading and without an error',
-    { timeout: 180_000 },
+    { timeout: 600_000 },
     async () => {
       await page.goto(`${origin}/getting-started`);
       const links = await page.locator('.VPSidebar a').evaluateAll((all) => all.map((a) => a.getAttribute('href')!));
@@ -77,7 +77,7 @@ describe.skipIf(executablePath === null || !built)('[backend:chromium] the docum
     },
   );
 
-  it('shows a bar of some width for each goal of each benchmark', { timeout: 120_000 }, async () => {
+  it('shows a bar of some width for each goal of each benchmark', { timeout: 600_000 }, async () => {
     for (const name of ['bottle', 'build', 'cas', 'share']) {
       await page.goto(`${origin}/benchmarks/${name}`);
       const goals = await page
@@ -95,7 +95,7 @@ describe.skipIf(executablePath === null || !built)('[backend:chromium] the docum
     expect(faults).toEqual([]);
   });
 
-  it('finds a guide by a word in it', { timeout: 120_000 }, async () => {
+  it('finds a guide by a word in it', { timeout: 600_000 }, async () => {
     await page.goto(`${origin}/`);
     await page.locator('button.DocSearch, .VPNavBarSearch button').first().click();
     await page.locator('.VPLocalSearchBox input').fill('egress proxy');

@@ -25,14 +25,14 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
       config: {
         Env: ['PATH=/bin', 'GREETING=good day'],
         User: 'app:extra',
-        WorkingDir: '/srv/work',
+        WorkingDir: '/srv/job',
         Entrypoint: ['/bin/sh', '-c'],
         Cmd: ['busybox id -u; busybox id -g; pwd; echo "$GREETING"; echo "$HOME"'],
       },
       entries: [
         { path: 'etc/passwd', data: 'root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n' },
         { path: 'etc/group', data: 'root:x:0:\napp:x:1001:\nextra:x:2000:\n' },
-        { path: 'srv/work/', type: 'directory', uid: 1000, gid: 2000 },
+        { path: 'srv/job/', type: 'directory', uid: 1000, gid: 2000 },
       ],
     });
     await succeed(['image', 'import', plain, '--streaming'], { home });
@@ -40,13 +40,18 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
   });
   afterAll(() => folder?.[Symbol.asyncDispose]());
 
+  const expectNothing = async () => {
+    expect(await lastingTraces(home)).toEqual([]);
+    expect(await readdir(join(home, 'scratch')).catch(() => [])).toEqual([]);
+    expect((await readdir(join(home, 'bottles'))).filter((name) => name !== 'audit.d')).toEqual([]);
+  };
   const run = (args: string[], input?: string) =>
     decant(['run', ...args], { home, ...(input === undefined ? {} : { input }) });
   const sh = (script: string, input?: string) => run(['plain', '--', 'sh', '-c', script], input);
 
   test("uses the image's user, directory, environment, entrypoint and command", async () => {
     const own = await run(['app']);
-    expect(own).toEqual({ status: 0, stdout: '1000\n2000\n/srv/work\ngood day\n/home/app\n', stderr: '' });
+    expect(own).toEqual({ status: 0, stdout: '1000\n2000\n/srv/job\ngood day\n/home/app\n', stderr: '' });
     expect(await run(['app', '--', 'touch made && ls; exit 9'])).toMatchObject({ status: 9, stdout: 'made\n' });
   });
 
@@ -82,7 +87,7 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
   test('shuts the command in: no network, own processes, no host user, writes are thrown away', async () => {
     const inside = await sh(
       'ls /sys/class/net 2>/dev/null; busybox ip -o link 2>/dev/null | wc -l; busybox ps | wc -l; busybox id -u; ' +
-        'echo x > /etc/written && cat /etc/written; mount -t tmpfs none /tmp 2>/dev/null && echo mounted; ls /proc/1/root/work 2>/dev/null',
+        'echo x > /etc/written && cat /etc/written; mount -t tmpfs none /tmp 2>/dev/null && echo mounted; ls /proc/1/root/srv/job 2>/dev/null',
     );
     const lines = inside.stdout.split('\n');
     expect(lines).not.toContain('eth0');
@@ -109,11 +114,10 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
     const { status, stderr } = await running.ended;
     expect({ status, stderr }).toEqual({ status: 130, stderr: 'interrupted\n' });
     expect(await lastingTraces(name)).toEqual([]);
-    expect(await lastingTraces(home)).toEqual([]);
-    expect(await readdir(join(home, 'scratch'))).toEqual([]);
+    await expectNothing();
   });
 
-  test('SIGKILL at any moment: the next command leaves no process, mount, loop device or file', async () => {
+  test('SIGKILL at any moment: decant bottle gc leaves no process, mount, loop device or file', async () => {
     const name = `4713.${process.pid}`;
     for (const delayMs of [150, 400, 600, 700, 800, 900, 1000, 1100, 1250, 1500, 2500]) {
       await using running = startDecant(['run', 'plain', '--', 'sleep', name], { home });
@@ -121,10 +125,88 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
       running.signal('SIGKILL');
       expect((await running.ended).status).toBe(137);
     }
-    await succeed(['image', 'ls'], { home });
+    await succeed(['bottle', 'gc'], { home });
     expect(await lastingTraces(name)).toEqual([]);
-    expect(await lastingTraces(home)).toEqual([]);
-    expect(await readdir(join(home, 'scratch'))).toEqual([]);
+    await expectNothing();
+  });
+
+  test('is a bottle while it runs: it is listed, entered, read, bounded and stopped; then nothing is kept of it', async () => {
+    const script =
+      'echo begun; busybox dd if=/dev/zero of=/big bs=1048576 count=64 2>/dev/null || echo full; exec sleep 600';
+    await using running = startDecant(
+      ['run', '--name', 'one', '--disk', '32M', '--memory', '128M', '-e', 'WHO=me', '-w', '/etc', 'plain', '--'].concat(
+        ['sh', '-c', script],
+      ),
+      { home },
+    );
+    await running.seen(/full/);
+    const listed = async () => (await decantJson<{ bottles: object[] }>(['bottle', 'ls', '--all'], { home })).bottles;
+    expect(await listed()).toMatchObject([
+      {
+        slug: 'one',
+        state: 'running',
+        image: 'plain',
+        info: { routes: [], command: ['sh', '-c', script], pid: running.pid },
+      },
+    ]);
+    const inside = await decant(
+      ['bottle', 'exec', 'one', '--', 'sh', '-c', 'pwd; busybox ps | busybox grep -c "[s]leep 600"'],
+      { home },
+    );
+    expect(inside).toMatchObject({ status: 0, stdout: '/\n1\n' });
+    expect((await succeed(['bottle', 'logs', 'one'], { home })).stdout).toBe('begun\nfull\n');
+    // The memory is bounded, and only who takes too much is ended.
+    const greedy = [
+      'bottle',
+      'exec',
+      'one',
+      '--',
+      'busybox',
+      'dd',
+      'if=/dev/zero',
+      'of=/dev/null',
+      'bs=300000000',
+      'count=1',
+    ];
+    expect((await decant(greedy, { home })).status).toBe(137);
+    const audit = await decant(['bottle', 'logs', '--audit', 'one'], { home });
+    expect(audit).toMatchObject({ status: 4, stdout: '', stderr: expect.stringContaining('[NOT_FOUND]') as string });
+    await succeed(['bottle', 'stop', 'one'], { home });
+    expect(await running.ended).toMatchObject({ status: 143, stdout: 'begun\nfull\n', stderr: '' });
+    expect(await listed()).toEqual([]);
+    expect(await readdir(join(home, 'bottle-records')).catch(() => [])).toEqual([]);
+    await expectNothing();
+    const variable = await run([
+      '-e',
+      'WHO=me',
+      '-w',
+      '/etc',
+      'plain',
+      '--',
+      'sh',
+      '-c',
+      'echo "$WHO $PWD $HTTPS_PROXY"',
+    ]);
+    expect(variable).toEqual({ status: 0, stdout: 'me /etc \n', stderr: '' });
+  });
+
+  test('reads no more of standard input than its command, and ends with the reader of its output', async () => {
+    const loop = ['sh', '-c', 'while read -r line; do "$@" "$line"; done', 'sh'];
+    const each = await decant(['run', 'plain', '--', 'echo'], { home, through: loop, input: 'one\ntwo\n' });
+    expect(each).toEqual({ status: 0, stdout: 'one\ntwo\n', stderr: '' });
+    const head = ['bash', '-c', '"$@" | head -n 1; exit "${PIPESTATUS[0]}"', 'bash'];
+    const yes = await decant(['run', 'plain', '--', 'busybox', 'yes'], { home, through: head });
+    expect(yes).toEqual({ status: 141, stdout: 'y\n', stderr: '' });
+    await expectNothing();
+  });
+
+  test('without control groups to write to it runs unbounded, and not at all when a bound was asked for', async () => {
+    const through = ['unshare', '-m', 'sh', '-c', 'umount -R -l /sys/fs/cgroup && exec "$@"', 'sh'];
+    const free = await decant(['run', 'plain', '--', 'echo', 'free'], { home, through });
+    expect(free).toEqual({ status: 0, stdout: 'free\n', stderr: '' });
+    const bounded = await failure(['run', '--memory', '64M', 'plain', '--', 'echo', 'x'], { home, through });
+    expect(bounded).toMatchObject({ status: 7, code: 'JAIL_UNAVAILABLE' });
+    await expectNothing();
   });
 
   test('[backend:e2fsprogs] runs an ext4 image', async () => {
@@ -136,6 +218,14 @@ describe.skipIf(!available)('[backend:bubblewrap] decant run', () => {
       stdout: 'hello\n',
     });
     await succeed(['image', 'verify', 'whole'], { home });
+    await using running = startDecant(['run', 'whole', '--', 'sh', '-c', 'echo kept > /made; echo up; sleep 600'], {
+      home,
+    });
+    await running.seen(/up/);
+    await succeed(['bottle', 'snapshot', 'whole', 'whole:worked'], { home });
+    running.signal('SIGTERM');
+    expect((await running.ended).status).toBe(130);
+    expect(await run(['whole:worked', '--', 'cat', '/made'])).toMatchObject({ status: 0, stdout: 'kept\n' });
     const raw = join(folder.path, 'whole.raw');
     await succeed(['image', 'export', 'whole', '--sparse', raw], { home });
     await tool('e2fsck', ['-f', '-n', raw]);

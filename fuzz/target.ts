@@ -6,7 +6,7 @@ export interface FuzzTarget {
   readonly name: string;
   /** The errors that the parser documents; anything else it throws is a finding. */
   readonly refusals: readonly ErrorCode[];
-  /** Most milliseconds for one input. */
+  /** Most milliseconds of the processor for one input. */
   readonly maxMs: number;
   /** Most bytes of memory that one input may add to what the process holds. */
   readonly maxMemoryBytes: number;

@@ -69,6 +69,14 @@ def wrap(stream, name, protocols=None, trust=True):
     return context.wrap_socket(stream, server_hostname=name)
 
 
+def scoped(address, port, scope=1, send=''):
+    """A connection to an IPv6 address with a zone, which is the number of an interface."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as stream:
+        stream.settimeout(PATIENCE)
+        stream.connect((address, port, 0, scope))
+        return talk(stream, [send] if send else [])
+
+
 def talk(stream, sends, patience=PATIENCE):
     for piece in sends:
         stream.sendall(piece.encode('latin-1'))
@@ -84,6 +92,16 @@ def tcp(address, port, send='', patience=PATIENCE):
 def tls(address, port, name=None, send='', protocols=None, trust=True):
     with wrap(open_tcp(address, port), name, protocols, trust) as stream:
         return dict(talk(stream, [send]), protocol=stream.selected_alpn_protocol())
+
+
+def leaf(address, port, name=None):
+    """The names that a server's certificate is for; it must be one of the bottle's own authority."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    stream = open_tcp(address, port)
+    stream.settimeout(PATIENCE)
+    with context.wrap_socket(stream, server_hostname=name) as secure:
+        return {'names': [list(item) for item in secure.getpeercert()['subjectAltName']]}
 
 
 def proxy(send, patience=PATIENCE):
@@ -407,6 +425,24 @@ def fill(path, most):
     return {'written': written, 'error': problem}
 
 
+def sparse(path, size):
+    with open(path, 'wb') as file:
+        file.truncate(size)
+        file.seek(size - 3)
+        file.write(b'end')
+    return {'made': True}
+
+
+def denials(count, target='evil.test:443'):
+    """Asks for what is denied over and over on one connection."""
+    refused = 0
+    with open_tcp(*PROXY) as stream:
+        for _ in range(count):
+            stream.sendall(('CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n' % (target, target)).encode())
+            refused += receive(stream)[0].startswith(b'HTTP/1.1 403')
+    return {'refused': refused}
+
+
 def flood(count, target='allowed.test:443'):
     """Opens many connections to the proxy and leaves them; the last one must still be answered or refused at once."""
     held, refused = [], 0
@@ -451,6 +487,48 @@ def endless_head(megabytes):
             pass
         data, state = receive(stream)
         return {'sent': sent, 'received': text(data), 'state': state}
+
+
+def descriptors():
+    """What every process that can be looked at has open, this one's own pipes left out."""
+    seen = {}
+    for name in os.listdir('/proc'):
+        if not name.isdigit():
+            continue
+        try:
+            folder = '/proc/%s/fd' % name
+            for number in os.listdir(folder):
+                try:
+                    seen['%s/%s' % (name, number)] = os.readlink('%s/%s' % (folder, number))
+                except OSError:
+                    pass
+        except OSError:
+            pass
+    return {'descriptors': seen, 'own': str(os.getpid())}
+
+
+def crash():
+    """Ends a process as a fault of memory does, and says whether the kernel kept what it had in memory."""
+    child = os.fork()
+    if child == 0:
+        ctypes.string_at(0)
+    _, status = os.waitpid(child, 0)
+    import resource
+    return {'signal': os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, 'dumped': os.WCOREDUMP(status),
+            'limit': resource.getrlimit(resource.RLIMIT_CORE)[1]}
+
+
+def hoard(most=1000000):
+    """Opens sockets until no more can be had."""
+    held, problem = [], None
+    try:
+        for _ in range(most):
+            held.append(socket.socket())
+    except OSError as error:
+        problem = errno.errorcode.get(error.errno)
+    for stream in held:
+        stream.close()
+    return {'held': len(held), 'error': problem}
 
 
 def environment():

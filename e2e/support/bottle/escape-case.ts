@@ -56,7 +56,7 @@ export function refusalOf(outcome: Outcome): string | undefined {
   if (rule !== null) return rule[1] ?? rule[2] ?? rule[3];
   if (outcome.rcode !== undefined && outcome.rcode !== 0) return `rcode ${outcome.rcode}`;
   if (outcome.error !== undefined && outcome.error !== null) return outcome.error;
-  if (outcome.received === '' && outcome.state === 'closed') return 'closed';
+  if (outcome.received === '' && (outcome.state === 'closed' || outcome.state === 'ECONNRESET')) return outcome.state;
   return undefined;
 }
 

@@ -30,7 +30,8 @@ afterAll(async () => {
   await image?.folder[Symbol.asyncDispose]();
 });
 
-async function attackImage(): Promise<AttackImage> {
+/** The image of the attacks, made once in a file of tests. */
+export async function attackImage(): Promise<AttackImage> {
   if (image === undefined) {
     const folder = await temporaryDirectory('decant-escape-image-');
     image = { folder, made: makeAttackImage(folder.path) };

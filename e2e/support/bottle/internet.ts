@@ -30,6 +30,8 @@ export const FORBIDDEN_PORTS = [22, 25, 80, 443, 853, 5432, 6667] as const;
 export const HOST_PORT = 7801;
 export const LOOPBACK_PORT = 7802;
 export const ABSTRACT_SOCKET = 'decant-escape-host';
+/** A socket of the operator's, such as that of an agent for keys, in the folder of the tests. */
+export const OPERATOR_SOCKET = 'operator.sock';
 
 /** What a forbidden listener or an allowed server saw. */
 export interface Sightings {
@@ -81,11 +83,12 @@ export async function startInternet(folder: string): Promise<Internet> {
     ]);
     servers.push([createHttp(answer('http')), { host, port: 80 }]);
   }
-  for (const host of [FORBIDDEN, FORBIDDEN_V6, PRIVATE, ...METADATA, GATEWAY, '127.0.0.1', '::1']) {
+  for (const host of [FORBIDDEN, FORBIDDEN_V6, PRIVATE, ...METADATA, GATEWAY, PUBLIC_RESOLVER, '127.0.0.1', '::1']) {
     for (const port of FORBIDDEN_PORTS) servers.push([counting(forbidden, `tcp ${host} ${port}`), { host, port }]);
   }
   for (const port of [22, 25, 5432, 6667, 853])
     servers.push([counting(forbidden, `tcp ${ALLOWED} ${port}`), { host: ALLOWED, port }]);
+  servers.push([counting(forbidden, 'tcp public resolver'), { host: PUBLIC_RESOLVER, port: 53 }]);
   servers.push([counting(forbidden, 'tcp everywhere'), { host: '::', port: HOST_PORT }]);
   servers.push([counting(forbidden, 'tcp loopback'), { host: '127.0.0.1', port: LOOPBACK_PORT }]);
   for (const [server, where] of servers) {
@@ -93,10 +96,15 @@ export async function startInternet(folder: string): Promise<Internet> {
     await once(server, 'listening');
     closers.push(() => server.close());
   }
-  const abstract = counting(forbidden, 'abstract socket');
-  abstract.listen(`\0${ABSTRACT_SOCKET}`);
-  await once(abstract, 'listening');
-  closers.push(() => abstract.close());
+  for (const [name, path] of [
+    ['abstract socket', `\0${ABSTRACT_SOCKET}`],
+    ['socket of the operator', join(folder, OPERATOR_SOCKET)],
+  ] as const) {
+    const server = counting(forbidden, name);
+    server.listen(path);
+    await once(server, 'listening');
+    closers.push(() => server.close());
+  }
   for (const [address, port] of [
     [PUBLIC_RESOLVER, 53],
     [FORBIDDEN, 443],

@@ -2,6 +2,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 
+import { OPERATOR_SOCKET } from './internet.ts';
 import type { WorldCalls } from './world.ts';
 
 export type World = WorldCalls & AsyncDisposable;
@@ -15,6 +16,7 @@ interface Answer {
 const METHODS = [
   'start',
   'open',
+  'fail',
   'exec',
   'copyIn',
   'copyOut',
@@ -30,7 +32,15 @@ export async function startWorld(folder: string, canary: string): Promise<World>
   const child = fork(join(import.meta.dirname, 'world.ts'), [], {
     execPath: 'unshare',
     execArgv: ['--net', process.execPath, '--conditions=@decant/source', '--no-warnings'],
-    env: { ...process.env, NODE_OPTIONS: '', ESCAPE_CANARY: canary },
+    env: {
+      ...process.env,
+      NODE_OPTIONS: '',
+      ESCAPE_CANARY: canary,
+      // What an operator's session has, and no bottle may use.
+      SSH_AUTH_SOCK: join(folder, OPERATOR_SOCKET),
+      DBUS_SESSION_BUS_ADDRESS: `unix:path=${join(folder, OPERATOR_SOCKET)}`,
+      DISPLAY: ':0',
+    },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   const waiting = new Map<number, (answer: Answer) => void>();

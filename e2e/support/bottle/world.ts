@@ -1,19 +1,23 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { pathToFileURL } from 'node:url';
 
 import {
   dockerBackend,
   nativeBackend,
   openBottle,
+  openFence,
   planBottle,
   type Backend,
   type Bottle,
   type BottleLimits,
   type EgressPolicy,
+  type FenceOptions,
   type Mount,
+  type OpenBottleDeps,
 } from '../../../packages/bottle/src/index.ts';
 import { MIB, sleep } from '../../../packages/core/src/index.ts';
 import type { AuditLine } from './audit-lines.ts';
@@ -23,6 +27,8 @@ import { NAME_SERVER, startInternet, type Internet, type Sightings } from './int
 export interface WorldCalls {
   start(folder: string): Promise<void>;
   open(request: OpenRequest): Promise<Opened>;
+  /** Opens a bottle of which one part fails, and gives why it did not come or go as it should. */
+  fail(request: OpenRequest, part: FailingPart): Promise<string>;
   exec(request: ExecCall): Promise<ExecResult>;
   copyIn(slug: string, source: string, target: string): Promise<void>;
   copyOut(slug: string, source: string, target: string): Promise<void>;
@@ -44,6 +50,9 @@ export interface OpenRequest {
   readonly limits?: Partial<BottleLimits>;
   readonly environment?: Readonly<Record<string, string>>;
 }
+
+/** What fails: the image, the process that makes the authority, its certificate, a port that is taken, the operator's set-up, or the end. */
+export type FailingPart = 'image' | 'sidecar' | 'certificate' | 'port' | 'provision' | 'teardown';
 
 export interface Opened {
   readonly slug: string;
@@ -88,50 +97,108 @@ function backendOf(name: Backend['name'], directory: string): Backend {
   return name === 'docker' ? dockerBackend({ hiddenFolders }) : nativeBackend({ hiddenFolders });
 }
 
+/** Launches a bottle; `failing`: its image cannot be had, or cannot be let go. */
+async function launch(
+  { backend: backendName, name, directory, image, policy, mounts = [], limits, environment = {} }: OpenRequest,
+  parts: Partial<OpenBottleDeps> = {},
+  failing?: 'image' | 'teardown',
+): Promise<Bottle> {
+  const backend = backendOf(backendName, directory);
+  const plan = await planBottle(
+    {
+      name,
+      image: 'attack',
+      backend: backendName,
+      egress: { policy, resolvers: [`${NAME_SERVER}:53`], upstreamCaFile: net().caFile },
+      mounts,
+      limits: {
+        cpus: 2,
+        memoryBytes: 512 * MIB,
+        processes: 256,
+        diskBytes: 64 * MIB,
+        wallTimeMs: 600_000,
+        ...limits,
+      },
+      agent: {
+        command: [],
+        prompt: undefined,
+        promptMode: 'argument',
+        environmentNames: Object.keys(environment),
+        user: undefined,
+        workingDir: undefined,
+      },
+    },
+    { backend },
+  );
+  const config = { User: 'agent', Env: ['PATH=/bin:/usr/bin'], WorkingDir: '/home/agent' };
+  return await openBottle(plan, {
+    directory,
+    backend,
+    environment,
+    resolveImage: async () => {
+      if (failing === 'image') throw new Error('the image cannot be had');
+      return {
+        image: { id: 'attack', disk: { file: image.file }, filesystem: image.filesystem, config },
+        [Symbol.asyncDispose]: async () => {
+          if (failing === 'teardown') throw new Error('the image cannot be let go');
+        },
+      };
+    },
+    ...parts,
+  });
+}
+
+const NOTHING: FenceOptions = { network: 'new', policy: { routes: [], deny: [] }, onAudit: () => undefined };
+
+/** Programs in the place of the sidecar: one that ends, and one whose certificate is none. */
+async function brokenSidecars(directory: string): Promise<Readonly<Record<'sidecar' | 'certificate', URL>>> {
+  await mkdir(directory, { recursive: true });
+  const folder = await mkdtemp(`${directory}-broken-`);
+  // The sidecar is a user of its own, who has to be able to read it.
+  await chmod(folder, 0o755);
+  const files = {
+    sidecar: ['ends.mjs', 'process.exit(7);'],
+    certificate: [
+      'lies.mjs',
+      "process.on('disconnect', () => process.exit()); process.on('message', () => process.send({ type: 'configured' })); process.send({ type: 'listening', certificatePem: 'none' });",
+    ],
+  } as const;
+  for (const [name, text] of Object.values(files)) await writeFile(join(folder, name), text, { mode: 0o644 });
+  const urlOf = ([name]: readonly [string, string]) => pathToFileURL(join(folder, name));
+  return { sidecar: urlOf(files.sidecar), certificate: urlOf(files.certificate) };
+}
+
 const calls: WorldCalls = {
   async start(folder) {
     internet = await startInternet(folder);
   },
-  async open({ backend: backendName, name, directory, image, policy, mounts = [], limits, environment = {} }) {
-    const backend = backendOf(backendName, directory);
-    const plan = await planBottle(
-      {
-        name,
-        image: 'attack',
-        backend: backendName,
-        egress: { policy, resolvers: [`${NAME_SERVER}:53`], upstreamCaFile: net().caFile },
-        mounts,
-        limits: {
-          cpus: 2,
-          memoryBytes: 512 * MIB,
-          processes: 256,
-          diskBytes: 64 * MIB,
-          wallTimeMs: 600_000,
-          ...limits,
-        },
-        agent: {
-          command: [],
-          prompt: undefined,
-          promptMode: 'argument',
-          environmentNames: Object.keys(environment),
-          user: undefined,
-          workingDir: undefined,
-        },
-      },
-      { backend },
-    );
-    const config = { User: 'agent', Env: ['PATH=/bin:/usr/bin'], WorkingDir: '/home/agent' };
-    const bottle = await openBottle(plan, {
-      directory,
-      backend,
-      environment,
-      resolveImage: async () => ({
-        image: { id: 'attack', disk: { file: image.file }, filesystem: image.filesystem, config },
-        [Symbol.asyncDispose]: async () => undefined,
-      }),
-    });
+  async open(request) {
+    const { directory } = request;
+    const bottle = await launch(request);
     bottles.set(bottle.slug, bottle);
     return { slug: bottle.slug, state: bottle.paths.state, processIds: await processIds(directory, bottle.slug) };
+  },
+  async fail(request, part) {
+    await using taken = part === 'port' ? await openFence(NOTHING) : undefined;
+    const broken = await brokenSidecars(request.directory);
+    const parts: Partial<OpenBottleDeps> = {
+      openFence: (options) =>
+        openFence({
+          ...options,
+          ...(taken === undefined ? {} : { network: { path: taken.networkNamespace } }),
+          ...(part === 'sidecar' || part === 'certificate' ? { sidecarUrl: broken[part] } : {}),
+        }),
+      ...(part === 'provision' ? { provision: () => Promise.reject(new Error('the set-up fails')) } : {}),
+    };
+    const failing = part === 'image' || part === 'teardown' ? part : undefined;
+    try {
+      const bottle = await launch(request, parts, failing);
+      await bottle.stop();
+    } catch (error) {
+      const all = error instanceof AggregateError ? (error.errors as unknown[]) : [error];
+      return all.map((one) => (one instanceof Error ? one.message : String(one))).join('; ');
+    }
+    return '';
   },
   async exec({ slug, argv, user, input = '', terminal = false, env, timeoutMs = 300_000 }) {
     const exec = await bottleOf(slug).exec({
@@ -204,12 +271,13 @@ async function end(): Promise<void> {
   process.exit(0);
 }
 
-process.on('message', (call: Call) => {
-  const method = calls[call.name] as (...args: readonly unknown[]) => Promise<unknown>;
-  method(...call.args).then(
-    (value) => process.send?.({ id: call.id, value }),
-    (error: unknown) =>
-      process.send?.({ id: call.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+process.on('message', ({ id, name, args }: Call) => {
+  const method = calls[name] as (...args: readonly unknown[]) => Promise<unknown>;
+  // A test that has ended does not wait for its answers.
+  const reply = (answer: object) => process.send?.({ id, ...answer }, undefined, undefined, () => undefined);
+  method(...args).then(
+    (value) => reply({ value }),
+    (error: unknown) => reply({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
   );
 });
 // The parent's end is the world's end: nothing of it stays.

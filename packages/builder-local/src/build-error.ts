@@ -54,7 +54,7 @@ export function buildError(engine: string, report: FailureReport, hidden: string
     const shown = command.length > LONGEST_COMMAND ? `${command.slice(0, LONGEST_COMMAND)}…` : command;
     const why = exitCode === undefined ? `: ${reason}` : ` with exit code ${exitCode}`;
     return new DecantError('BUILD_STEP_FAILED', sentence(`Step ${step} (${shown}) failed${why}`), {
-      hint: hintOfStep(command, exitCode, lastLines),
+      hint: hintOfStep({ command, exitCode, reason, lastLines }),
       details: { ...details, step, command, exitCode: exitCode ?? null },
     });
   }
@@ -88,12 +88,28 @@ const OTHERS: Record<
   other: ({ reason }) => ['BUILD_FAILED', `The build failed: ${reason === '' ? 'no reason given' : reason}`],
 };
 
-function hintOfStep(command: string, exitCode: number | undefined, lastLines: readonly string[]): string | undefined {
+interface FailedStep {
+  readonly command: string;
+  readonly exitCode: number | undefined;
+  readonly reason: string;
+  readonly lastLines: readonly string[];
+}
+
+function hintOfStep({ command, exitCode, reason, lastLines }: FailedStep): string | undefined {
   if (NO_SPACE.test(lastLines.join('\n'))) return 'The disk of the engine may be full.';
-  if (/^(COPY|ADD)\s/i.test(command)) {
-    return 'Check that the source is in the context and that no ignore rule leaves it out.';
-  }
+  if (/^(COPY|ADD)\s/i.test(command)) return hintOfCopy(command, reason);
   return exitCode === 137 ? 'The step was killed, most often for want of memory.' : undefined;
+}
+
+function hintOfCopy(command: string, reason: string): string {
+  if (/--chown/.test(command) && /\b(user|group|uid|gid)\b/i.test(reason)) {
+    return 'Give --chown numbers, or a user and a group that the image has in /etc/passwd and /etc/group.';
+  }
+  if (/--from=/.test(command)) {
+    return 'Check that --from names an earlier stage or an image that the engine has or can fetch, and that the source is in it.';
+  }
+  if (/\s(https?:\/\/|git@)/i.test(command)) return 'Check that the engine can reach that address, or COPY the file.';
+  return 'Check that the source is in the context and that no ignore rule leaves it out.';
 }
 
 function sentence(text: string): string {

@@ -9,6 +9,7 @@ import { buildError, withoutSecrets } from './build-error.ts';
 import { layBuildFiles, type BuildFiles } from './build-files.ts';
 import { checkRequest } from './check-request.ts';
 import { dyingWithUs } from './confine.ts';
+import { engineTarget, platformArguments } from './engine-arguments.ts';
 import type {
   Architecture,
   BuilderCapabilities,
@@ -111,7 +112,10 @@ export function dockerDriver(
       const classic = () => (nonce === undefined ? new ClassicReader() : withoutCacheMark(new ClassicReader(), marks));
       const reader = buildkit ? new BuildkitReader() : classic();
       const flags = buildkit ? facts.buildkitFlags : undefined;
-      const args = dockerBuildArguments(request, files, { flags, secrets: secrets.flags, nonce });
+      const args = dockerBuildArguments(request, files, {
+        ...{ flags, secrets: secrets.flags, nonce },
+        architecture: facts.architecture,
+      });
       const command = await dyingWithUs([options.program, ...args]);
       const exitCode = yield* runEngine(command, reader, {
         env: { ...env, ...logins, ...secrets.env },
@@ -184,13 +188,15 @@ export interface DockerBuild {
   readonly secrets: readonly string[];
   /** Random, for a build that leaves the cache as it is. */
   readonly nonce: string | undefined;
+  /** Of the engine. */
+  readonly architecture: Architecture;
 }
 
 /** The arguments of `docker build`. */
 export function dockerBuildArguments(
   request: BuildRequest,
   files: BuildFiles,
-  { flags, secrets, nonce }: DockerBuild,
+  { flags, secrets, nonce, architecture }: DockerBuild,
 ): string[] {
   const args = ['build', '--force-rm', '--iidfile', files.imageIdFile, '--file', files.dockerfile];
   if (flags !== undefined) {
@@ -203,9 +209,11 @@ export function dockerBuildArguments(
   if (request.cache === 'refresh' || request.cache === 'ignore') args.push('--no-cache');
   // Unless its steps are other steps to BuildKit: the names that a step can look up are part of their key.
   if (nonce !== undefined && flags !== undefined) args.push('--add-host', `${nonce}.decant.invalid:127.0.0.1`);
-  if (request.target !== undefined) args.push('--target', request.target);
+  const target = engineTarget(request);
+  if (target !== undefined) args.push('--target', target);
   if ((request.network ?? 'default') !== 'default') args.push('--network', request.network!);
-  for (const [name, value] of Object.entries(request.buildArgs ?? {})) args.push('--build-arg', `${name}=${value}`);
+  const given = { ...(flags === undefined ? platformArguments(request, architecture) : {}), ...request.buildArgs };
+  for (const [name, value] of Object.entries(given)) args.push('--build-arg', `${name}=${value}`);
   for (const secret of secrets) args.push('--secret', secret);
   if (request.tag !== undefined) args.push('--tag', request.tag);
   args.push(files.context);

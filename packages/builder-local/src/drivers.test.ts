@@ -58,12 +58,12 @@ const full: BuildRequest = {
 
 describe('arguments', () => {
   it('of docker', () => {
-    const plain = { flags: undefined, secrets: [], nonce: undefined };
+    const plain = { flags: undefined, secrets: [], nonce: undefined, architecture: 'arm64' } as const;
     expect(dockerBuildArguments({ context, workDirectory: '/w' }, files, plain)).toEqual(
       'build --force-rm --iidfile /w/id --file /w/file/Dockerfile /w/context'.split(' '),
     );
     const flags = new Set(['--secret', '--load', '--provenance']);
-    const args = dockerBuildArguments(full, files, { flags, secrets: ['id=s,src=/s'], nonce: 'n' });
+    const args = dockerBuildArguments(full, files, { ...plain, flags, secrets: ['id=s,src=/s'], nonce: 'n' });
     expect(args.join('|')).toContain(
       '--progress|plain|--load|--provenance=false|--no-cache|--add-host|n.decant.invalid:127.0.0.1|--target|t|--network|none|--build-arg|A=x y|--build-arg|B=|--secret|id=s,src=/s|--tag|app:1|/w/context',
     );
@@ -71,6 +71,13 @@ describe('arguments', () => {
     const fresh = dockerBuildArguments({ ...full, cache: 'refresh' }, files, { ...plain, flags });
     expect(fresh).toContain('--no-cache');
     expect(fresh).not.toContain('--add-host');
+
+    const bytes = new TextEncoder().encode('FROM a AS one\nARG TARGETARCH\nARG BUILDOS\nARG OTHER\nFROM a\n');
+    const asking = { context: { ...context, dockerfile: { displayPath: 'D', bytes } }, workDirectory: '/w' };
+    const classic = dockerBuildArguments({ ...asking, target: '0', buildArgs: { BUILDOS: 'plan9' } }, files, plain);
+    expect(classic.join(' ')).toContain('--target one --build-arg TARGETARCH=arm64 --build-arg BUILDOS=plan9 /w');
+    expect(dockerBuildArguments(asking, files, { ...plain, flags }).join(' ')).not.toContain('TARGETARCH');
+    expect(dockerBuildArguments({ ...asking, target: '1' }, files, { ...plain, flags })).toContain('1');
   });
 
   it('of buildah and podman', () => {
@@ -356,5 +363,15 @@ describe('buildError', () => {
     });
     expect(error.message.length).toBeLessThan(250);
     expect(buildError('engine', { ...report, reason: 'write: no space left on device' }, '/x').code).toBe('DISK_FULL');
+  });
+
+  it.each([
+    ['COPY nothing /', 'stat nothing: file does not exist', /ignore rule/],
+    ['COPY --chown=me:us a /', "can't find gid for group us: no such group: us", /numbers.*\/etc\/group/],
+    ['COPY --from=tools /x /', 'no stage or image found with that name', /--from/],
+    ['ADD --chmod=644 https://example.com/x /', 'connection refused', /reach that address/],
+  ])('hint at what makes %s fail', (command, reason, hint) => {
+    const report = { kind: 'step', step: '2/2', command, exitCode: undefined, reason, lastLines: [] } as const;
+    expect(buildError('engine', report, '/x').hint).toMatch(hint);
   });
 });

@@ -34,5 +34,6 @@ export {
   type ExecOptions,
   type PushOptions,
 } from './engine/engine.ts';
+export { engineTarget } from './engine-arguments.ts';
 export { engineMissing } from './engine/engine-missing.ts';
 export { nameCandidates, slugOf } from './engine/names.ts';

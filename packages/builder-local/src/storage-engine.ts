@@ -1,6 +1,7 @@
 import type { DockerfileFeature } from '@decant/context';
 
 import { inOwnNamespaces } from './confine.ts';
+import { engineTarget } from './engine-arguments.ts';
 import type { Architecture, BuildRequest } from './driver.ts';
 import type { BuildFiles } from './build-files.ts';
 
@@ -152,7 +153,8 @@ export function storageBuildArguments(
   // It leaves what is in the cache, which is found first: `refresh` then removes that.
   if (request.cache !== undefined && request.cache !== 'use') args.push('--no-cache');
   if (authFile !== undefined) args.push('--authfile', authFile);
-  if (request.target !== undefined) args.push('--target', request.target);
+  const target = engineTarget(request);
+  if (target !== undefined) args.push('--target', target);
   for (const [name, value] of Object.entries(request.buildArgs ?? {})) args.push('--build-arg', `${name}=${value}`);
   for (const secret of secrets) args.push('--secret', secret);
   if (request.tag !== undefined) args.push('--tag', withHost(request.tag));

@@ -86,7 +86,17 @@ describe.skipIf(!available)('[backend:tmux] in a terminal', () => {
     await see(/^ready$/m);
     await tmux('send-keys', '-t', 'main', 'C-c');
     await see(/END 130$/m);
-    expect(await shown()).toMatch(/^interrupted$/m);
+    // Keys are for the command: what it makes of them is its own.
+    await type(
+      'clear; decant run box -- sh -c "trap \'echo caught; exit 3\' INT; echo ready; while :; do sleep 0.1; done"; echo END $?',
+    );
+    await see(/^ready$/m);
+    await tmux('send-keys', '-t', 'main', 'C-c');
+    await see(/caught\nEND 3$/m);
+    // What goes elsewhere stays apart.
+    await type(`clear; decant run box -- sh -c "echo out; echo err >&2" 2>${join(folder, 'errors')}; echo END $?`);
+    await see(/^out\nEND 0$/m);
+    expect(await readFile(join(folder, 'errors'), 'utf8')).toBe('err\n');
   });
 
   test(

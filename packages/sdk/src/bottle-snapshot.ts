@@ -23,7 +23,8 @@ export interface SnapshotBottleRequest {
 /**
  * Makes an image of a running bottle: its own image with what was written since, the same configuration, and the chunks
  * of all that did not change. Its processes stand still only while the changes are taken. Mounts and memory are not in it.
- * @throws NOT_FOUND, USAGE for a bottle on an ext4 image, LIMIT_EXCEEDED
+ * The image streams, whatever the bottle's is. @throws NOT_FOUND, LIMIT_EXCEEDED, ROOTFS_UNSUPPORTED for an ext4 filesystem
+ * of others that has what ours have not
  */
 export async function snapshotBottle(
   session: Session,

@@ -51,8 +51,9 @@ function commandContract(get: Get): void {
     const result = await ran(get().machine, ['sh', '-c', script], { input: 'in and ', env: { EXTRA: 'more' } });
     expect(result).toEqual({
       exitCode: 7,
+      ran: true,
       timedOut: false,
-      out: 'in and good day more /home/app\nbottle\n/work\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
+      out: 'in and good day more /home/app\nbottle\n/job\nuid=1000(app) gid=1001(app) groups=2000(extra)\n',
       err: 'oops\n',
     });
   });
@@ -68,7 +69,7 @@ function commandContract(get: Get): void {
     await expect(ran(machine, ['pwd'], { workingDir: '/no/such/folder' })).rejects.toThrow(
       /working directory|no such/i,
     );
-    await shell(machine, 'echo late:x:3000:3001::/work:/bin/sh >> /etc/passwd');
+    await shell(machine, 'echo late:x:3000:3001::/job:/bin/sh >> /etc/passwd');
     expect(await who('late')).toBe('uid=3000(late) gid=3001');
   });
 
@@ -81,7 +82,7 @@ function commandContract(get: Get): void {
     expect(await code('no-such-command')).toBe(127);
     expect(await code('/no/such/command')).toBe(127);
     expect(await code('/etc/passwd')).toBe(126);
-    expect(await code('/work')).toBe(126);
+    expect(await code('/job')).toBe(126);
     expect(await code('/bad-interpreter')).toBe(126);
   });
 
@@ -173,11 +174,11 @@ function commandContract(get: Get): void {
     const [limit, abortion] = [ownSeconds(71), ownSeconds(72)];
     const script = `sleep ${limit} & setsid true; (sleep ${limit} &) ; trap "" TERM; sleep ${limit}`;
     const limited = await machine.exec({ argv: ['sh', '-c', script], timeoutMs: 500 });
-    expect(await limited.exit).toMatchObject({ exitCode: 137, timedOut: true });
+    expect(await limited.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     // A limit that is over before the command could begin is one as well.
     const shortest = await machine.exec({ argv: ['sleep', limit], timeoutMs: 1 });
-    expect(await shortest.exit).toMatchObject({ exitCode: 137, timedOut: true });
+    expect(await shortest.exit).toEqual({ exitCode: 137, ran: true, timedOut: true });
     await eventually(() => processesWith(limit)).toEqual([]);
     const abort = new AbortController();
     const aborted = await machine.exec({

@@ -43,15 +43,15 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     await chmod(join(from, 'src/deep'), 0o500);
     await chmod(join(from, 'src/run.sh'), 0o6755);
 
-    await machine.copyIn(join(from, 'src'), '/work/new/place');
+    await machine.copyIn(join(from, 'src'), '/job/new/place');
     const listed = await shell(
       machine,
-      'cd /work/new/place && ls -ln run.sh && stat -c "%a %u:%g" . deep empty && ./run.sh && readlink absolute && readlink above',
+      'cd /job/new/place && ls -ln run.sh && stat -c "%a %u:%g" . deep empty && ./run.sh && readlink absolute && readlink above',
     );
     expect(listed.out).toMatch(/^-rwxr-xr-x +1 1000 +1001 /);
     expect(listed.out).toContain('755 1000:1001\n500 1000:1001\n644 1000:1001\nran\n/etc/shadow\n../../../outside\n');
 
-    await machine.copyOut('/work/new/place', join(from, 'back'));
+    await machine.copyOut('/job/new/place', join(from, 'back'));
     expect(
       (await run('diff', ['-r', '--no-dereference', join(from, 'src'), join(from, 'back')])).stdout.toString(),
     ).toBe('');
@@ -66,26 +66,26 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     const { machine } = get();
     const from = await folder();
     await writeFile(join(from, 'file'), 'new');
-    await shell(machine, 'mkdir -p /work/there/taken/file; echo old > /work/there/file; ln -s /work/there /work/link');
-    await machine.copyIn(join(from, 'file'), '/work/link/');
-    expect((await shell(machine, 'cat /work/there/file')).out).toBe('new');
-    await machine.copyIn(join(from, 'file'), '/work/there/other');
-    expect((await shell(machine, 'cat /work/there/other')).out).toBe('new');
-    await expect(machine.copyIn(join(from, 'file'), '/work/there/taken')).rejects.toMatchObject({ code: 'USAGE' });
+    await shell(machine, 'mkdir -p /job/there/taken/file; echo old > /job/there/file; ln -s /job/there /job/link');
+    await machine.copyIn(join(from, 'file'), '/job/link/');
+    expect((await shell(machine, 'cat /job/there/file')).out).toBe('new');
+    await machine.copyIn(join(from, 'file'), '/job/there/other');
+    expect((await shell(machine, 'cat /job/there/other')).out).toBe('new');
+    await expect(machine.copyIn(join(from, 'file'), '/job/there/taken')).rejects.toMatchObject({ code: 'USAGE' });
     await expect(machine.copyIn(join(from, 'file'), 'relative')).rejects.toMatchObject({ code: 'USAGE' });
     // Also when there is more to come than fits into a pipe.
     await writeFile(join(from, 'large'), Buffer.alloc(5 * MIB, 'x'));
-    await expect(machine.copyIn(join(from, 'large'), '/work/there/file/below')).rejects.toMatchObject({
+    await expect(machine.copyIn(join(from, 'large'), '/job/there/file/below')).rejects.toMatchObject({
       code: 'USAGE',
-      message: expect.stringContaining('/work/there/file') as string,
+      message: expect.stringContaining('/job/there/file') as string,
     });
-    await expect(machine.copyIn(join(from, 'missing'), '/work/x')).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(machine.copyOut('/work/missing', join(from, 'x'))).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(machine.copyOut('/work/there', join(from, 'file'))).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyIn(join(from, 'missing'), '/job/x')).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyOut('/job/missing', join(from, 'x'))).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyOut('/job/there', join(from, 'file'))).rejects.toMatchObject({ code: 'USAGE' });
     expect(await readFile(join(from, 'file'), 'utf8')).toBe('new');
     // A name that begins like another one is another one.
-    await shell(machine, 'mkdir -p /work/dir /work/dir2; echo 1 > /work/dir/a; echo 2 > /work/dir2/b');
-    await machine.copyOut('/work/dir', join(from, 'dir'));
+    await shell(machine, 'mkdir -p /job/dir /job/dir2; echo 1 > /job/dir/a; echo 2 > /job/dir2/b');
+    await machine.copyOut('/job/dir', join(from, 'dir'));
     expect(await readdir(join(from, 'dir'))).toEqual(['a']);
   });
 
@@ -93,12 +93,12 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     const { fixture, machine } = get();
     const from = await folder();
     await writeFile(join(from, 'canary'), 'canary');
-    await shell(machine, `ln -s ${fixture.folder} /work/out; ln -s /etc /work/etc; ln -s / /work/up`);
-    await machine.copyIn(join(from, 'canary'), '/work/etc/decant-canary');
+    await shell(machine, `ln -s ${fixture.folder} /job/out; ln -s /etc /job/etc; ln -s / /job/up`);
+    await machine.copyIn(join(from, 'canary'), '/job/etc/decant-canary');
     expect((await shell(machine, 'cat /etc/decant-canary')).out).toBe('canary');
     await expect(lstat('/etc/decant-canary')).rejects.toMatchObject({ code: 'ENOENT' });
-    await expect(machine.copyOut('/work/out/tree', join(from, 'tree'))).rejects.toMatchObject({ code: 'USAGE' });
-    await machine.copyOut('/work/up/etc/passwd', join(from, 'passwd'));
+    await expect(machine.copyOut('/job/out/tree', join(from, 'tree'))).rejects.toMatchObject({ code: 'USAGE' });
+    await machine.copyOut('/job/up/etc/passwd', join(from, 'passwd'));
     expect(await readFile(join(from, 'passwd'), 'utf8')).toContain('/home/app');
     await expect(machine.copyOut('/proc/self/root/etc/private', join(from, 'p'))).resolves.toBeUndefined();
     expect(await readFile(join(from, 'p'), 'utf8')).toBe('for image root\n');
@@ -109,13 +109,13 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     const from = await folder();
     await mkdir(join(from, 'pipes'));
     await run('mkfifo', [join(from, 'pipes/fifo')]);
-    await expect(machine.copyIn(join(from, 'pipes'), '/work/p')).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(machine.copyIn('/dev/null', '/work/null')).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyIn(join(from, 'pipes'), '/job/p')).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyIn('/dev/null', '/job/null')).rejects.toMatchObject({ code: 'USAGE' });
     const server = createServer().listen(join(from, 'pipes/socket'));
-    await expect(machine.copyIn(join(from, 'pipes/socket'), '/work/s')).rejects.toMatchObject({ code: 'USAGE' });
+    await expect(machine.copyIn(join(from, 'pipes/socket'), '/job/s')).rejects.toMatchObject({ code: 'USAGE' });
     server.close();
-    await shell(machine, 'mkdir /work/odd; echo a > /work/odd/a; mkfifo /work/odd/fifo');
-    await expect(machine.copyOut('/work/odd', join(from, 'odd'))).rejects.toMatchObject({ code: 'USAGE' });
+    await shell(machine, 'mkdir /job/odd; echo a > /job/odd/a; mkfifo /job/odd/fifo');
+    await expect(machine.copyOut('/job/odd', join(from, 'odd'))).rejects.toMatchObject({ code: 'USAGE' });
     await expect(machine.copyOut('/dev/zero', join(from, 'zero'))).rejects.toMatchObject({ code: 'USAGE' });
     await expect(lstat(join(from, 'odd'))).rejects.toMatchObject({ code: 'ENOENT' });
   });
@@ -124,9 +124,9 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     const { machine } = get();
     const from = await folder();
     const script =
-      'mkdir /work/risky; cd /work/risky; cp /bin/busybox s; chmod 6755 s; ln /etc/private hard; ln hard hard2; truncate -s 10G sparse; echo end >> sparse';
+      'mkdir /job/risky; cd /job/risky; cp /bin/busybox s; chmod 6755 s; ln /etc/private hard; ln hard hard2; truncate -s 10G sparse; echo end >> sparse';
     await shell(machine, script.replace('cp /bin/busybox s', 'cat /bin/busybox > s'));
-    await machine.copyOut('/work/risky', join(from, 'risky'));
+    await machine.copyOut('/job/risky', join(from, 'risky'));
     const info = async (name: string) => await stat(join(from, 'risky', name));
     expect((await info('s')).mode & 0o7000).toBe(0);
     expect((await info('hard')).nlink).toBe(1);
@@ -134,12 +134,12 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     expect(sparse.size).toBe(10 * 1024 ** 3 + 4);
     expect(sparse.blocks * 512).toBeLessThan(MIB);
     await truncate(join(from, 'risky/sparse'), 300 * MIB);
-    await machine.copyIn(join(from, 'risky/sparse'), '/work/sparse-in');
+    await machine.copyIn(join(from, 'risky/sparse'), '/job/sparse-in');
     const kib = Number(
-      (await shell(machine, 'du -k /work/sparse-in 2>/dev/null || stat -c %b /work/sparse-in')).out.split(/\s/)[0],
+      (await shell(machine, 'du -k /job/sparse-in 2>/dev/null || stat -c %b /job/sparse-in')).out.split(/\s/)[0],
     );
     expect(kib).toBeLessThan(2048);
-    const { out } = await shell(machine, 'stat -c %s /work/sparse-in');
+    const { out } = await shell(machine, 'stat -c %s /job/sparse-in');
     expect(out).toBe(`${300 * MIB}\n`);
   });
 
@@ -151,15 +151,15 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     const few = { entries: 4, bytes: MIB };
     const little = { entries: 100, bytes: 450 };
     for (const limits of [few, little]) {
-      await expect(machine.copyIn(from, '/work/limited', limits)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
+      await expect(machine.copyIn(from, '/job/limited', limits)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
     }
-    await machine.copyIn(from, '/work/whole');
+    await machine.copyIn(from, '/job/whole');
     for (const limits of [few, little]) {
       const target = join(from, 'back');
-      await expect(machine.copyOut('/work/whole', target, limits)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
+      await expect(machine.copyOut('/job/whole', target, limits)).rejects.toMatchObject({ code: 'LIMIT_EXCEEDED' });
       await expect(lstat(target)).rejects.toMatchObject({ code: 'ENOENT' });
     }
-    const endless = machine.copyOut('/work/whole', join(from, 'late'), undefined, AbortSignal.abort(new Error('no')));
+    const endless = machine.copyOut('/job/whole', join(from, 'late'), undefined, AbortSignal.abort(new Error('no')));
     await expect(endless).rejects.toThrow('no');
   });
 
@@ -173,13 +173,13 @@ export function copyContract(get: () => { readonly fixture: BackendFixture; read
     await writeFile(join(secret, 'file'), 'of the host');
     await mkdir(join(from, 'many'));
     for (let i = 0; i < 50; i++) await writeFile(join(from, 'many', `f${i}`), `${i}`);
-    const loop = `cd /work/race; while :; do rm -rf a; ln -s ${secret} a; rm a; ln -s /proc/1/root a; rm a; mkdir a; done 2>/dev/null`;
-    await shell(machine, 'mkdir -p /work/race/a');
+    const loop = `cd /job/race; while :; do rm -rf a; ln -s ${secret} a; rm a; ln -s /proc/1/root a; rm a; mkdir a; done 2>/dev/null`;
+    await shell(machine, 'mkdir -p /job/race/a');
     const racing = await machine.exec({ argv: ['sh', '-c', loop], user: 'root' });
     try {
       for (let i = 0; i < 12; i++) {
-        await machine.copyIn(join(from, 'many'), '/work/race/a/many', limits).catch(() => undefined);
-        await machine.copyOut('/work/race/a', join(from, `out-${i}`), limits).catch(() => undefined);
+        await machine.copyIn(join(from, 'many'), '/job/race/a/many', limits).catch(() => undefined);
+        await machine.copyOut('/job/race/a', join(from, `out-${i}`), limits).catch(() => undefined);
       }
     } finally {
       await racing.signal('SIGKILL');

@@ -94,7 +94,7 @@ async function openNetworkNamespace(): Promise<{ readonly path: string } & Async
 
 async function guestImage(folder: string): Promise<BottleImage> {
   const tree = join(folder, 'tree');
-  for (const name of ['bin', 'etc', 'tmp', 'home/app', 'old/inner', 'work']) {
+  for (const name of ['bin', 'etc', 'tmp', 'home/app', 'old/inner', 'job']) {
     await mkdir(join(tree, name), { recursive: true });
   }
   await copyFile((await findProgram('busybox'))!, join(tree, 'bin/busybox'));
@@ -113,10 +113,10 @@ async function guestImage(folder: string): Promise<BottleImage> {
   await writeFile(join(tree, 'old/inner/kept'), 'kept\n');
   await writeFile(join(tree, 'bad-interpreter'), '#!/no/such/program\n', { mode: 0o755 });
   await chmod(join(tree, 'tmp'), 0o1777);
-  for (const name of ['home/app', 'work']) await chown(join(tree, name), 1000, 1001);
+  for (const name of ['home/app', 'job']) await chown(join(tree, name), 1000, 1001);
   const file = join(folder, 'image.erofs');
   await run('mkfs.erofs', [file, tree], { timeoutMs: 60_000 });
-  const config = { User: 'app', Env: ['PATH=/bin', 'GREETING=good day'], WorkingDir: '/work' };
+  const config = { User: 'app', Env: ['PATH=/bin', 'GREETING=good day'], WorkingDir: '/job' };
   return { id: 'contract', disk: { file }, filesystem: 'erofs', config };
 }
 

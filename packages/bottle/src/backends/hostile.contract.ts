@@ -189,7 +189,7 @@ export function hostileContract(get: () => { readonly fixture: BackendFixture; r
       await bomb.exit;
       const hog = await ran(machine, ['perl', '-e', 'my @a; push @a, "x" x 1000000 for 1 .. 400; print "survived"']);
       expect(hog).toMatchObject({ exitCode: 137, out: '' });
-      const disk = await ran(machine, ['sh', '-c', 'yes > /work/fill; rm /work/fill; echo on']);
+      const disk = await ran(machine, ['sh', '-c', 'yes > /job/fill; rm /job/fill; echo on']);
       expect(disk).toMatchObject({ out: 'on\n', exitCode: 0 });
       expect((await ran(machine, ['true'])).exitCode).toBe(0);
     } finally {

@@ -22,7 +22,7 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     const machine = await fixture.open({
       mounts: [
         { type: 'read-only', source: join(host, 'linked'), target: '/mnt/ro' },
-        { type: 'read-write', source: join(host, 'rw'), target: '/work/rw' },
+        { type: 'read-write', source: join(host, 'rw'), target: '/job/rw' },
         { type: 'overlay', source: join(host, 'over'), target: '/mnt/over' },
         { type: 'read-only', source: join(host, 'one'), target: '/mnt/deep/er/one' },
         { type: 'tmpfs', target: '/mnt/memory', sizeBytes: MIB },
@@ -30,13 +30,13 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     });
     try {
       const as = async (script: string) => (await ran(machine, ['sh', '-c', script])).out;
-      expect(await as('cat /mnt/ro/file /work/rw/file /mnt/over/file /mnt/deep/er/one')).toBe(
+      expect(await as('cat /mnt/ro/file /job/rw/file /mnt/over/file /mnt/deep/er/one')).toBe(
         'host ro\nhost rw\nhost over\none file\n',
       );
-      expect(await as('stat -c %u:%g /mnt/ro/file /work/rw/file /mnt/over/file')).toBe('1000:1001\n'.repeat(3));
+      expect(await as('stat -c %u:%g /mnt/ro/file /job/rw/file /mnt/over/file')).toBe('1000:1001\n'.repeat(3));
       expect(await as('echo x > /mnt/ro/file; echo x > /mnt/ro/new; rm /mnt/ro/file; echo $?')).toBe('1\n');
       await as(
-        'echo changed > /work/rw/file; echo new > /work/rw/new; echo changed > /mnt/over/file; echo new > /mnt/over/new',
+        'echo changed > /job/rw/file; echo new > /job/rw/new; echo changed > /mnt/over/file; echo new > /mnt/over/new',
       );
       expect(await as('cat /mnt/over/file /mnt/over/new')).toBe('changed\nnew\n');
       expect(await readFile(join(host, 'ro/file'), 'utf8')).toBe('host ro\n');
@@ -54,8 +54,8 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
       expect((await shell(machine, 'cat /proc/self/mounts')).out).not.toContain(fixture.folder);
       expect((await shell(machine, 'cat /proc/self/mountinfo')).out).not.toContain('/state-');
       // A program with rights of its owner cannot be left on the host.
-      await as('cp /bin/busybox /work/rw/s 2>/dev/null || cat /bin/busybox > /work/rw/s; chmod 4755 /work/rw/s');
-      await shell(machine, 'chmod 4755 /work/rw/s');
+      await as('cp /bin/busybox /job/rw/s 2>/dev/null || cat /bin/busybox > /job/rw/s; chmod 4755 /job/rw/s');
+      await shell(machine, 'chmod 4755 /job/rw/s');
       expect((await stat(join(host, 'rw/s'))).mode & 0o7000).toBe(0);
       await expect(machine.copyOut('/mnt/ro', join(host, 'rw/copied'))).rejects.toMatchObject({ code: 'USAGE' });
       await expect(machine.copyIn(join(host, 'rw'), '/tmp/rw')).rejects.toMatchObject({ code: 'USAGE' });
@@ -95,9 +95,9 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     const source = join(fixture.folder, 'mount-source');
     await mkdir(source, { recursive: true });
     const machine = await fixture.open({
-      mounts: [{ type: 'read-write', source, target: '/bin/../work/x'.replace('/bin/..', '') }],
+      mounts: [{ type: 'read-write', source, target: '/bin/../job/x'.replace('/bin/..', '') }],
     });
-    await ran(machine, ['touch', '/work/x/here']);
+    await ran(machine, ['touch', '/job/x/here']);
     expect((await stat(join(source, 'here'))).isFile()).toBe(true);
     await machine[Symbol.asyncDispose]();
   });
@@ -107,11 +107,11 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     const machine = await fixture.open();
     const full = await shell(
       machine,
-      'dd if=/dev/zero of=/work/big bs=1048576 count=200; stat -c %s /work/big; rm /work/big',
+      'dd if=/dev/zero of=/job/big bs=1048576 count=200; stat -c %s /job/big; rm /job/big',
     );
     expect(full.err).toContain('No space left');
     expect(Number(full.out.split('\n')[0])).toBeLessThan(64 * MIB);
-    expect((await shell(machine, 'echo fits > /work/small && cat /work/small')).out).toBe('fits\n');
+    expect((await shell(machine, 'echo fits > /job/small && cat /job/small')).out).toBe('fits\n');
     await machine[Symbol.asyncDispose]();
   });
 
@@ -122,12 +122,12 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
       await ran(machine, [
         'sh',
         '-c',
-        'echo mine > /work/mine; mkdir /work/d; ln -s ../mine /work/d/link; ln /work/mine /work/hard',
+        'echo mine > /job/mine; mkdir /job/d; ln -s ../mine /job/d/link; ln /job/mine /job/hard',
       ]);
       const long = 'n'.repeat(120);
       await shell(
         machine,
-        `rm /old/file; rm -r /old/inner; mkdir /old/inner; echo again > /old/inner/new; echo more >> /etc/passwd; chmod 4711 /work/d; echo l > /work/${long}; printf 'ü' > /work/ü; chown 65533:7 /work/${long}; mkfifo /work/pipe`,
+        `rm /old/file; rm -r /old/inner; mkdir /old/inner; echo again > /old/inner/new; echo more >> /etc/passwd; chmod 4711 /job/d; echo l > /job/${long}; printf 'ü' > /job/ü; chown 65533:7 /job/${long}; mkfifo /job/pipe`,
       );
       const pieces: Buffer[] = [];
       for await (const piece of machine.exportChanges()) pieces.push(Buffer.from(piece));
@@ -136,16 +136,16 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
       const { stdout } = await run('tar', ['--numeric-owner', '--quoting-style=literal', '-tvf', tar]);
       const lines = stdout.toString().trim().split('\n');
       const of = (name: string) => lines.find((line) => line.split(' ').some((word) => word === name)) ?? '';
-      expect(of('work/hard')).toMatch(/^-rw-r--r-- 1000\/1001 +5 /);
-      expect(of('work/d/')).toMatch(/^drws--x--x 1000\/1001/);
-      expect(lines.some((line) => line.endsWith('work/d/link -> ../mine'))).toBe(true);
-      expect(lines.some((line) => line.endsWith('work/mine link to work/hard'))).toBe(true);
+      expect(of('job/hard')).toMatch(/^-rw-r--r-- 1000\/1001 +5 /);
+      expect(of('job/d/')).toMatch(/^drws--x--x 1000\/1001/);
+      expect(lines.some((line) => line.endsWith('job/d/link -> ../mine'))).toBe(true);
+      expect(lines.some((line) => line.endsWith('job/mine link to job/hard'))).toBe(true);
       expect(of('old/.wh.file')).toMatch(/^-/);
       expect(of('old/inner/.wh..wh..opq')).toMatch(/^-/);
       expect(of('old/inner/new')).toMatch(/^-rw-r--r-- 0\/0/);
-      expect(of(`work/${long}`)).toMatch(/^-rw-r--r-- 65533\/7/);
-      expect(of('work/ü')).toMatch(/^-/);
-      expect(of('work/pipe')).toMatch(/^p/);
+      expect(of(`job/${long}`)).toMatch(/^-rw-r--r-- 65533\/7/);
+      expect(of('job/ü')).toMatch(/^-/);
+      expect(of('job/pipe')).toMatch(/^p/);
       expect(lines.some((line) => / bin\/busybox| dev\/null/.test(line))).toBe(false);
       expect((await run('tar', ['-xOf', tar, 'etc/passwd'])).stdout.toString()).toMatch(/more\n$/);
       // Commands stood still while it was read, and go on.

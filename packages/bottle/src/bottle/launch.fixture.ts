@@ -120,6 +120,7 @@ export class LaunchStage implements AsyncDisposable {
           },
           async write(path, content) {
             record(`in ${path} ${String(Buffer.from(content))}`);
+            return [];
           },
         }),
       exportChanges: () => new PassThrough(),

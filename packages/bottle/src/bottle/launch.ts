@@ -16,6 +16,7 @@ import { processFacts } from '../stack/kinds.ts';
 import { openStack, type BottleStack } from '../stack/stack.ts';
 import type { Bottle, BottlePaths } from './bottle.ts';
 import type { BottleEvent, OpenBottleDeps, ResolvedImage } from './deps.ts';
+import type { OwnFiles } from './layer-without.ts';
 import { LifeLine } from './life-line.ts';
 import { RunningBottle } from './running-bottle.ts';
 import { requireSealedNetwork } from './sealed-network.ts';
@@ -32,6 +33,7 @@ export interface LaunchParts {
 /** Names of folders of bottles, besides slugs: none of them is a slug. */
 const AUDIT_FOLDER = 'audit.d';
 const MOST_CA_BYTES = MIB;
+const NO_FILES: OwnFiles = { files: new Map(), folders: new Set() };
 
 /**
  * Launches a bottle as its plan has it. In order: slug and ledger, state folder, image, machine prepared, fence, machine
@@ -99,8 +101,8 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       );
     const early = !isSealed && backend.joinsNetwork === true ? openFence('new') : undefined;
     early?.catch(() => undefined);
-    const probe = (networkNamespace: string, { prober }: Fence) =>
-      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, prober, signal: life.signal });
+    const probe = (networkNamespace: string, { prober, certificatePem }: Fence) =>
+      parts.selfProbe({ networkNamespace, policy: plan.egress.policy, certificatePem, prober, signal: life.signal });
     const tried = early?.then((fence) => probe(fence.networkNamespace, fence));
     tried?.catch(() => undefined);
     const resolved = await adopt(stack, 'image', () =>
@@ -124,12 +126,15 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       return machine;
     };
     const [fence, machine] = await bothEnded(opening, enter(), () => life.end('failed', 'Its launch failed.'));
+    let own: OwnFiles = NO_FILES;
     await untilAborted(
       Promise.all(
         fence === undefined
           ? [requireSealedNetwork(machine.networkNamespace)]
           : [
-              putTrustFiles({ fence, machine, imageKey: imageKeyOf(plan, resolved), signal: life.signal }),
+              putTrustFiles({ fence, machine, imageKey: imageKeyOf(plan, resolved), signal: life.signal }).then(
+                (files) => (own = files),
+              ),
               tried ?? probe(machine.networkNamespace, fence),
               // Which network a process is in depends on its namespace alone: what held there holds in a machine that joined it.
               ...(tried ? [parts.requireSameNetwork(machine.networkNamespace, fence.networkNamespace)] : []),
@@ -149,6 +154,7 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
       startedMs,
       environment: { ...fence?.env, ...environment },
       imageConfig: resolved.image.config,
+      own,
     });
     if (deps.provision !== undefined) {
       await untilAborted(deps.provision(launched, bottle), life.signal);

@@ -1,5 +1,6 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 
 import { DecantError } from '@decant/core';
 
@@ -7,6 +8,7 @@ import type { BottleImage, CopyLimits, Exec, ExecRequest, Machine } from '../bac
 import type { Fence } from '../fence/fence.ts';
 import type { BottlePlan } from '../plan/plan.ts';
 import type { BottleStack } from '../stack/stack.ts';
+import { layerWithout, type OwnFiles } from './layer-without.ts';
 import { agentRequest, PROMPT_PATH } from './agent.ts';
 import type { Bottle, BottleEnd, BottlePaths, BottleStats, EndReason, RunAgentOptions } from './bottle.ts';
 import type { LifeLine } from './life-line.ts';
@@ -22,6 +24,8 @@ interface RunningBottleParts {
   readonly startedMs: number;
   readonly environment: Readonly<Record<string, string>>;
   readonly imageConfig: BottleImage['config'];
+  /** What its supervisor put into it, which is no change of its agent's. */
+  readonly own: OwnFiles;
 }
 
 export class RunningBottle implements Bottle {
@@ -104,7 +108,9 @@ export class RunningBottle implements Bottle {
 
   snapshot(signal?: AbortSignal): NodeJS.ReadableStream {
     this.#parts.life.signal.throwIfAborted();
-    return this.#parts.machine.exportChanges(signal);
+    const { machine, own } = this.#parts;
+    const changes = machine.exportChanges(signal);
+    return own.files.size === 0 ? changes : Readable.from(layerWithout(changes as Readable, own));
   }
 
   async stats(): Promise<BottleStats> {

@@ -1,20 +1,23 @@
 import { randomBytes } from 'node:crypto';
 import { stat } from 'node:fs/promises';
-import { createServer, connect, type Server } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import type { Duplex } from 'node:stream';
 
 import { DecantError } from '@decant/core';
 
 import { DNS_PORT, portsOf, PROXY_PORT } from '../fence/ports.ts';
 import { Prober } from '../fence/prober.ts';
-import { parseHostPattern } from '../net/host-pattern.ts';
 import type { EgressPolicy, Pins } from '../net/policy.ts';
 import { verdict } from '../net/verdict.ts';
+import { openHostPort } from './host-port.ts';
+import { allowedTargets, tryAllowed, WRONG_CERTIFICATE, type AllowedTarget } from './probe-allowed.ts';
 
 export interface SelfProbeOptions {
   /** Path of the namespace that the machine's processes are in. */
   readonly networkNamespace: string;
   readonly policy: EgressPolicy;
+  /** Of the fence: what it opens TLS with. */
+  readonly certificatePem: string;
   /** A process for it that was started ahead; the caller disposes of it. */
   readonly prober?: Prober | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -36,42 +39,46 @@ interface Probe {
   readonly port: number;
   readonly limitMs: number;
   readonly bytes?: Uint8Array | undefined;
-  /** `must`: it holds by itself. `any`: one of those must hold. */
-  readonly need: 'must' | 'any';
   readonly holds: (outcome: ProbeOutcome) => boolean;
 }
 
 /** A refusal that takes longer is no refusal. */
 const DENIED_WITHIN_MS = 3000;
-/** An allowed name is looked up, which may take an upstream resolver's time. */
+/** An allowed name is looked up and its host reached, which may take their time. */
 const ALLOWED_WITHIN_MS = 15_000;
-const MOST_ALLOWED = 4;
 const MOST_HOST_ADDRESSES = 4;
 /** Addresses for documentation (RFC 5737, RFC 3849): nobody has them, and only a test's policy could allow them. */
 const ADDRESSES = ['192.0.2.1', '198.51.100.1', '203.0.113.1'];
 const ADDRESSES_6 = ['2001:db8::1', '2001:db8:ffff::1'];
+/** Of most clouds, and in no policy's power. */
+const METADATA = '169.254.169.254';
 const NO_PINS: Pins = { addressesOf: () => undefined, namesOf: () => [] };
 
 /**
- * Proves from inside that the fence holds, before anything of the image runs: an address that is denied, a name that is
- * denied and a port of the host must be refused at once, and one allowed host, where the policy names one, must be let
- * through. The attempts come from a process of the host's perl in the machine's network namespace, as an id that owns
+ * Proves from inside that the fence holds, before anything of the image runs: addresses that are denied, a name that is denied, a metadata service and a port of
+ * the host must be refused at once, on their own and through the proxy; and one allowed host, where the policy names one, must be reached, with TLS opened by
+ * this fence's own authority. The attempts come from a process of the host's perl in the machine's network namespace, as an id that owns
  * nothing: nothing of the image is needed or trusted.
  * @throws BOTTLE_PROBE_FAILED
  */
 export async function selfProbe(options: SelfProbeOptions): Promise<readonly ProbeOutcome[]> {
   const { policy } = options;
-  await using canary = await openCanary(portsOf(policy));
-  const probes = [...deniedProbes(policy, canary.port), ...allowedProbes(policy)];
-  const outcomes = await attempt(options, probes);
-  const holds = (probe: Probe, index: number) => probe.holds(outcomes[index]!);
-  const wrong = probes.find((probe, index) => probe.need === 'must' && !holds(probe, index));
-  if (wrong !== undefined) throw failed(outcomes[probes.indexOf(wrong)]!, outcomes);
-  const alternatives = probes.filter(({ need }) => need === 'any');
-  if (alternatives.length > 0 && !alternatives.some((probe) => probe.holds(outcomes[probes.indexOf(probe)]!))) {
-    throw failed(outcomes[probes.indexOf(alternatives[0]!)]!, outcomes);
-  }
-  return outcomes;
+  await using canary = await openHostPort(portsOf(policy));
+  const probes = deniedProbes(policy, canary.port);
+  const allowed = reach(options, allowedTargets(policy));
+  allowed.catch(() => undefined);
+  let outcomes = await attempt(options, probes);
+  const wrongIn = (all: readonly ProbeOutcome[]) => all.filter((outcome, index) => !probes[index]!.holds(outcome));
+  // A busy machine is slow once; where nobody refuses, it is slow each time.
+  if (wrongIn(outcomes).some(({ outcome }) => outcome === 'slow')) outcomes = await attempt(options, probes);
+  const reached = await allowed;
+  const all = [...outcomes, ...reached];
+  const [wrong] = wrongIn(outcomes);
+  if (wrong !== undefined) throw failed(wrong, all);
+  const foreign = reached.find(({ detail }) => detail.startsWith(WRONG_CERTIFICATE));
+  if (foreign !== undefined) throw failed(foreign, all);
+  if (reached.length > 0 && !reached.some(({ outcome }) => outcome === 'answered')) throw failed(reached[0]!, all);
+  return all;
 }
 
 /**
@@ -96,14 +103,14 @@ function deniedProbes(policy: EgressPolicy, canaryPort: number): Probe[] {
   const probes: Probe[] = [];
   for (const address of ['127.0.0.1', '::1', ...hostAddresses()]) {
     const holds = (outcome: ProbeOutcome) => isRefused(outcome, address.includes(':'));
-    probes.push({ name: `host-port-${address}`, kind: 'tcp', address, port: canaryPort, limitMs, need: 'must', holds });
+    probes.push({ name: `host-port-${address}`, kind: 'tcp', address, port: canaryPort, limitMs, holds });
   }
   for (const address of [deniedAddress(policy, ADDRESSES), deniedAddress(policy, ADDRESSES_6)]) {
     if (address === undefined) continue;
     const isSix = address.includes(':');
     const host = isSix ? `[${address}]` : address;
     const refused = (outcome: ProbeOutcome) => isDenied(outcome) || isRefused(outcome, isSix);
-    const base = { limitMs, need: 'must', kind: 'ask' } as const;
+    const base = { limitMs, kind: 'ask' } as const;
     probes.push(
       { ...base, name: `address-${address}`, address, port: 80, bytes: getRequest(host), holds: refused },
       {
@@ -115,42 +122,21 @@ function deniedProbes(policy: EgressPolicy, canaryPort: number): Probe[] {
       { ...base, kind: 'tcp', name: `port-${address}`, address, port: canaryPort, holds: (o) => isRefused(o, isSix) },
     );
   }
+  const through = { kind: 'ask', address: '127.0.0.1', port: PROXY_PORT, limitMs, holds: isDenied } as const;
   const name = `${randomBytes(6).toString('hex')}.invalid`;
+  probes.push(
+    { ...through, name: 'proxied-host-port', bytes: connectRequest(`127.0.0.1:${canaryPort}`) },
+    { ...through, name: 'proxied-name', bytes: connectRequest(`${name}:443`) },
+    { ...through, name: 'metadata', address: METADATA, port: 80, bytes: getRequest(METADATA) },
+  );
   probes.push({
-    ...{ name: 'name', kind: 'dns', address: '127.0.0.1', port: DNS_PORT, limitMs, need: 'must' },
+    ...{ name: 'name', kind: 'dns', address: '127.0.0.1', port: DNS_PORT, limitMs },
     bytes: question(name),
     // NXDOMAIN or REFUSED (RFC 1035, 4.1.1).
     holds: ({ outcome, detail }) =>
       outcome === 'answered' && [3, 5].includes(Number.parseInt(detail.slice(6, 8), 16) & 15),
   });
   return probes;
-}
-
-/** Hosts that a route names by their whole name. One that answers is enough: another may be down. */
-function allowedProbes(policy: EgressPolicy): Probe[] {
-  const targets = new Set<string>();
-  for (const { hosts, ports, protocol } of policy.routes) {
-    if (protocol === 'tcp') continue;
-    for (const text of hosts) {
-      const pattern = parseHostPattern(text);
-      const port = ports[0];
-      if (pattern?.type !== 'host' || port === undefined) continue;
-      const { host } = pattern;
-      const shown = host.text.includes(':') ? `[${host.text}]` : host.text;
-      const request = { transport: 'connect', port, authority: host.text } as const;
-      if (verdict(policy, request, NO_PINS).allow !== false) targets.add(`${shown}:${port}`);
-    }
-  }
-  return [...targets].slice(0, MOST_ALLOWED).map((target) => ({
-    name: `allowed-${target}`,
-    kind: 'ask',
-    address: '127.0.0.1',
-    port: PROXY_PORT,
-    limitMs: ALLOWED_WITHIN_MS,
-    bytes: connectRequest(target),
-    need: 'any',
-    holds: ({ outcome, detail }) => outcome === 'answered' && / 200(?: |$)/.test(detail),
-  }));
 }
 
 function deniedAddress(policy: EgressPolicy, candidates: readonly string[]): string | undefined {
@@ -173,20 +159,61 @@ function isDenied({ outcome, detail }: ProbeOutcome): boolean {
   return outcome === 'answered' && /^HTTP\/1\.[01] 4\d\d(?: |$)/.test(detail);
 }
 
+/** Outcomes of the probes, in their order. */
 async function attempt(
   { networkNamespace, prober, signal }: SelfProbeOptions,
   probes: readonly Probe[],
-): Promise<ProbeOutcome[]> {
+): Promise<readonly ProbeOutcome[]> {
   const lines = probes.map(({ kind, name, address, port, limitMs, bytes }) =>
     [kind, name, address, port, limitMs, bytes === undefined ? '-' : Buffer.from(bytes).toString('hex')].join(' '),
   );
   await using own = prober?.isReady === true ? undefined : new Prober();
-  const answers = await (own ?? prober!).attempt({
-    ...{ networkNamespace, probes: lines, signal },
-    timeoutMs: ALLOWED_WITHIN_MS + DENIED_WITHIN_MS,
-  });
+  const timeoutMs = ALLOWED_WITHIN_MS + DENIED_WITHIN_MS;
+  return outcomesIn(await (own ?? prober!).attempt({ networkNamespace, probes: lines, timeoutMs, signal }), probes);
+}
+
+/** Outcomes of the allowed hosts that were tried, by a process that leads to the fence's proxy. */
+async function reach(
+  { networkNamespace, certificatePem, signal }: SelfProbeOptions,
+  targets: readonly AllowedTarget[],
+): Promise<readonly ProbeOutcome[]> {
+  if (targets.length === 0) return [];
+  await using prober = new Prober(targets.length);
+  const lines = targets.map((_, i) => `pass pass-${i} 127.0.0.1 ${PROXY_PORT} ${ALLOWED_WITHIN_MS} ${i + 3}`);
+  const timeoutMs = ALLOWED_WITHIN_MS + DENIED_WITHIN_MS;
+  const passing = prober.attempt({ networkNamespace, probes: lines, timeoutMs, signal });
+  const reached = await firstReached(targets, prober.passages, certificatePem);
+  await passing;
+  return reached;
+}
+
+/** Tries all at once until one is reached; the others are let go. Those in plain HTTP only when none of the others is. */
+async function firstReached(
+  targets: readonly AllowedTarget[],
+  streams: readonly Duplex[],
+  certificatePem: string,
+): Promise<readonly ProbeOutcome[]> {
+  const outcomes: ProbeOutcome[] = [];
+  for (const plain of [false, true]) {
+    const tried = targets.flatMap((target, i) =>
+      (target.kind === 'plain') === plain ? [[target, streams[i]!] as const] : [],
+    );
+    const one = Promise.withResolvers<void>();
+    const all = tried.map(async ([target, stream]) => {
+      const outcome = await tryAllowed(stream, target, certificatePem);
+      outcomes.push(outcome);
+      if (outcome.outcome === 'answered') one.resolve();
+    });
+    await Promise.race([one.promise, Promise.all(all)]);
+    if (outcomes.some(({ outcome }) => outcome === 'answered')) break;
+  }
+  for (const stream of streams) stream.destroy();
+  return [...outcomes];
+}
+
+function outcomesIn(text: string, probes: readonly Probe[]): readonly ProbeOutcome[] {
   const found = new Map<string, ProbeOutcome>();
-  for (const line of answers.split('\n')) {
+  for (const line of text.split('\n')) {
     const [name = '', outcome = '', ms = '', detail = ''] = line.split(' ');
     const probe = probes.find((one) => one.name === name);
     if (probe === undefined) continue;
@@ -199,7 +226,7 @@ async function attempt(
 
 function failed(wrong: ProbeOutcome, outcomes: readonly ProbeOutcome[]): DecantError {
   const { name, outcome, detail, elapsedMs } = wrong;
-  const isAllowed = name.startsWith('allowed-');
+  const isAllowed = name.startsWith('allowed-') && !detail.startsWith(WRONG_CERTIFICATE);
   const what = isAllowed ? `No allowed host could be reached (${name.slice(8)}` : `The fence does not hold (${name}`;
   const hint = isAllowed
     ? "Look at the bottle's routes and resolvers, and whether this machine reaches those hosts."
@@ -230,45 +257,4 @@ function hostAddresses(): string[] {
     .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
     .map(({ address }) => address)
     .slice(0, MOST_HOST_ADDRESSES);
-}
-
-/** A port of the host that everything on the host reaches, on none of these port numbers. */
-async function openCanary(taken: readonly number[]): Promise<AsyncDisposable & { readonly port: number }> {
-  const servers: Server[] = [];
-  const close = () => Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  try {
-    for (let attempt = 0; attempt < 20; attempt++) {
-      const server = createServer((socket) => socket.destroy());
-      servers.push(server);
-      const port = await listen(server);
-      if (taken.includes(port) || port === PROXY_PORT) continue;
-      await reach(port);
-      return { port, [Symbol.asyncDispose]: async () => void (await close()) };
-    }
-  } catch (error) {
-    await close();
-    throw error;
-  }
-  await close();
-  throw new DecantError('BOTTLE_PROBE_FAILED', 'No port of the host is free to try the fence with.');
-}
-
-function listen(server: Server): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    // Without an address: all of IPv6 and IPv4, or of IPv4 where there is no IPv6.
-    server.listen(0, () => resolve((server.address() as { port: number }).port));
-  });
-}
-
-/** The port answers on the host; otherwise its silence inside would prove nothing. */
-function reach(port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(port, '127.0.0.1');
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve();
-    });
-    socket.once('error', reject);
-  });
 }

@@ -1,5 +1,8 @@
+import { createHash } from 'node:crypto';
+
 import type { Machine, MachineFiles } from '../backends/backend.ts';
 import type { Fence, TrustFile } from '../fence/fence.ts';
+import type { OwnFile, OwnFiles } from './layer-without.ts';
 
 export interface TrustFilesOptions {
   readonly fence: Fence;
@@ -11,18 +14,29 @@ export interface TrustFilesOptions {
 
 /**
  * Puts the files into the machine by which its programs trust the fence's authority, besides those they trust already.
- * Nothing of the image has run yet: what is read is the image's own.
+ * Nothing of the image has run yet: what is read is the image's own. Resolves to what was put there.
  */
-export async function putTrustFiles({ fence, machine, imageKey, signal }: TrustFilesOptions): Promise<void> {
-  await machine.withFiles((files) => exchange(files, fence, bundlesOf(imageKey)), signal);
+export async function putTrustFiles({ fence, machine, imageKey, signal }: TrustFilesOptions): Promise<OwnFiles> {
+  const own = { files: new Map<string, OwnFile>(), folders: new Set<string>() };
+  await machine.withFiles((files) => exchange(files, fence, bundlesOf(imageKey), own), signal);
+  return own;
 }
 
-async function exchange(files: MachineFiles, fence: Fence, bundles: Bundles): Promise<void> {
+async function exchange(
+  files: MachineFiles,
+  fence: Fence,
+  bundles: Bundles,
+  own: { readonly files: Map<string, OwnFile>; readonly folders: Set<string> },
+): Promise<void> {
   const wanted = await fence.trustFiles(async (path) => {
     if (!bundles.has(path)) bundles.set(path, await files.read(path));
     return bundles.get(path);
   });
-  const put = ({ path, content, mode }: TrustFile) => files.write(path, content, mode);
+  const put = async ({ path, content, mode }: TrustFile) => {
+    const sha256 = createHash('sha256').update(content).digest('hex');
+    own.files.set(path, { sizeBytes: content.length, sha256 });
+    for (const folder of await files.write(path, content, mode)) own.folders.add(folder);
+  };
   const [first, ...others] = wanted;
   // It makes the folder that others share.
   if (first !== undefined) await put(first);

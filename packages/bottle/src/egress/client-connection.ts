@@ -14,6 +14,9 @@ import { tunnel } from './tunnel.ts';
 const TLS_HANDSHAKE = 22;
 /** A client that is refused and waits for the server to speak first is told by a reset after this time. */
 const REFUSED_SILENCE_MS = 300;
+/** From its first byte to the end of what it asks, so that a refusal in the words of its protocol can be given. */
+const REFUSED_HEAD_MS = 400;
+const REFUSED_HEAD_BYTES = 8192;
 
 export interface Arrival {
   readonly socket: Socket;
@@ -59,12 +62,17 @@ async function serveOpaque(client: Client, early: Judgement | FenceRefusal): Pro
     await tunnel(client, early);
     return;
   }
+  if (!early.allow && !(await hasAsked(reader))) {
+    recordDenied(client, early);
+    socket.resetAndDestroy();
+    return;
+  }
   let first: Buffer | undefined;
   try {
-    first = await reader.read(early.allow ? gate.limits.headTimeMs : REFUSED_SILENCE_MS);
+    first = await reader.read(gate.limits.headTimeMs);
   } catch (error) {
     if (!(error instanceof ConnectionFault) || error.kind !== 'slow') throw error;
-    recordDenied(client, early.allow ? { rule: 'slow-client', reason: 'Nothing was sent in time.' } : early);
+    recordDenied(client, { rule: 'slow-client', reason: 'Nothing was sent in time.' });
     socket.resetAndDestroy();
     return;
   }
@@ -72,6 +80,33 @@ async function serveOpaque(client: Client, early: Judgement | FenceRefusal): Pro
   reader.unread(first);
   if (first[0] === TLS_HANDSHAKE) await serveTls(client);
   else await serveHttp(client, { secure: false });
+}
+
+/** Whether a client that is to be refused said soon what it wants: a record of TLS, the head of a request, or a line of something else. */
+async function hasAsked(reader: StreamReader): Promise<boolean> {
+  let bytes = Buffer.alloc(0);
+  let deadline = Date.now() + REFUSED_SILENCE_MS;
+  try {
+    while (!isWhole(bytes)) {
+      const piece = await reader.read(Math.max(1, deadline - Date.now()));
+      if (piece === undefined) return false;
+      if (bytes.length === 0) deadline = Date.now() + REFUSED_HEAD_MS;
+      bytes = Buffer.concat([bytes, piece]);
+    }
+    return true;
+  } catch (error) {
+    if (!(error instanceof ConnectionFault)) throw error;
+    return false;
+  } finally {
+    reader.unread(bytes);
+  }
+}
+
+function isWhole(bytes: Buffer): boolean {
+  if (bytes.length >= REFUSED_HEAD_BYTES) return true;
+  if (bytes[0] === TLS_HANDSHAKE) return bytes.length >= 5 && bytes.length >= 5 + bytes.readUInt16BE(3);
+  const line = bytes.indexOf(10);
+  return line >= 0 && (bytes.includes('\r\n\r\n') || !/ HTTP\/1\.[01]\r?$/.test(bytes.toString('latin1', 0, line)));
 }
 
 /** Gives true when it took the connection over, false when CONNECT was refused and another request may follow. */

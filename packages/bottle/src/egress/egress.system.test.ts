@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
 import { MIB } from '@decant/core';
@@ -90,6 +91,53 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
       { ...TRANSPARENT, input: 'GET / HTTP/1.0\r\nHost: api.example.com\r\n\r\n' },
     );
     expect(stdout.toString('utf8')).toContain('"httpVersion"');
+  });
+
+  const DENO = denoProgram();
+  test.skipIf(DENO === undefined)('deno trusts the fence by its own variable', async () => {
+    const program = "console.log(await (await fetch('https://api.example.com/deno')).text())";
+    // Deno's own authorities and that of the variable, not those of the image.
+    const env = {
+      DENO_DIR: join(internet.folder, 'deno'),
+      DENO_NO_UPDATE_CHECK: '1',
+      DENO_TLS_CA_STORE: 'mozilla',
+      SSL_CERT_FILE: '',
+      NODE_EXTRA_CA_CERTS: '',
+    };
+    for (const options of [{}, TRANSPARENT]) {
+      const { stdout } = await internet.inside([DENO!, 'eval', program], { ...options, env });
+      expect(json(stdout).url).toBe('/deno');
+    }
+    const untrusting = await internet.inside([DENO!, 'eval', program], {
+      env: { ...env, DENO_CERT: join(internet.folder, 'upstream-ca.pem') },
+      okCodes: [1],
+    });
+    expect(untrusting.stderr.toString('utf8')).toMatch(/certificate|UnknownIssuer/i);
+  });
+
+  test('pip and requests trust the fence by their own variables', async () => {
+    const requests = "import requests; print(requests.get('https://api.example.com/requests').text)";
+    expect(json((await internet.inside(['/usr/bin/python3', '-c', requests])).stdout).url).toBe('/requests');
+    const pip = [
+      '/usr/bin/python3',
+      '-m',
+      'pip',
+      '--disable-pip-version-check',
+      'download',
+      '--no-deps',
+      '--no-cache-dir',
+    ];
+    const index = ['--retries', '0', '--index-url', 'https://api.example.com/simple/', 'decant-none'];
+    // What the index says is no list of files, which pip says; it has come that far through TLS.
+    const { stderr } = await internet.inside([...pip, '-d', internet.folder, ...index], { okCodes: [1] });
+    expect(stderr.toString('utf8')).toContain('Content-Type: application/json');
+    await internet.event(({ type, path }) => type === 'request' && path === '/simple/decant-none/');
+    const foreign = join(internet.folder, 'upstream-ca.pem');
+    const untrusting = await internet.inside([...pip, '-d', internet.folder, ...index], {
+      env: { PIP_CERT: foreign, REQUESTS_CA_BUNDLE: '', CURL_CA_BUNDLE: '' },
+      okCodes: [1, 2],
+    });
+    expect(untrusting.stderr.toString('utf8')).not.toContain('Content-Type');
   });
 
   test('a strict X.509 reader takes our certificates', async () => {
@@ -263,4 +311,14 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
 async function memoryOf(pid: number): Promise<number> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   return Number(/^VmHWM:\s+([0-9]+) kB$/m.exec(status)?.[1]) * 1024;
+}
+
+/** Of the package `deno`, whose program is in another package for each platform. */
+function denoProgram(): string | undefined {
+  try {
+    const own = createRequire(createRequire(import.meta.url).resolve('deno/package.json'));
+    return own.resolve(`@deno/linux-${process.arch}-glibc/deno`);
+  } catch {
+    return undefined;
+  }
 }

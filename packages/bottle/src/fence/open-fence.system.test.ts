@@ -1,6 +1,8 @@
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 import { processStart, run } from '@decant/core/node';
@@ -35,6 +37,38 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     expect(first.certificatePem).not.toBe(second.certificatePem);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat(second.networkNamespace)).ino);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat('/proc/self/ns/net')).ino);
+  });
+
+  test('a file that the supervisor was started with is not open in the sidecar', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'decant-inherited-'));
+    const secret = join(folder, 'secret');
+    await writeFile(secret, 'of the operator');
+    const program = [
+      `import { openFence } from ${JSON.stringify(new URL('./open-fence.ts', import.meta.url).href)};`,
+      "import { readdirSync, readlinkSync } from 'node:fs';",
+      'const open = (pid) => readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {',
+      '  try { return [readlinkSync(`/proc/${pid}/fd/${fd}`)] } catch { return [] }',
+      '});',
+      "await using fence = await openFence({ network: 'new', policy: { routes: [], deny: [] }, onAudit: () => undefined });",
+      "console.log(JSON.stringify({ own: open('self'), sidecar: open(fence.processId) }));",
+    ].join('\n');
+    const file = await open(secret);
+    try {
+      const child = spawn(
+        process.execPath,
+        ['--conditions=@decant/source', '--no-warnings', '--input-type=module', '-e', program],
+        { stdio: ['ignore', 'pipe', 'inherit', 'ignore', file.fd] },
+      );
+      const files = JSON.parse(await text(child.stdout!)) as Record<'own' | 'sidecar', string[]>;
+      expect(files.own).toContain(secret);
+      expect(files.sidecar).not.toContain(secret);
+      expect(
+        files.sidecar.filter((name) => name.startsWith('/')).every((name) => /^\/(?:dev\/null$|proc\/)/.test(name)),
+      ).toBe(true);
+    } finally {
+      await file.close();
+      await rm(folder, { recursive: true });
+    }
   });
 
   test('when the sidecar dies, connections are refused at once and its end is told', async () => {

@@ -45,8 +45,18 @@ export async function openFenceListeners(options: FenceListenersOptions): Promis
   await using scope = new Scope();
   const prober = scope.use(new Prober());
   const started = await starting;
+  scope.defer(() => started.sidecar.close());
+  if (!isAuthority(started.certificatePem)) throw started.sidecar.failure('its certificate cannot be read');
   scope.move();
   return new OpenListeners(started, prober, ports);
+}
+
+function isAuthority(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).ca;
+  } catch {
+    return false;
+  }
 }
 
 class OpenListeners implements FenceListeners {

@@ -6,8 +6,9 @@
  *     tcp NAME ADDRESS PORT LIMIT_MS -            connects
  *     ask NAME ADDRESS PORT LIMIT_MS HEX          connects, sends the bytes, and reads the first line of the answer
  *     dns NAME ADDRESS PORT LIMIT_MS HEX          sends a datagram and reads the answer's header
+ *     pass NAME ADDRESS PORT LIMIT_MS FD          connects, and passes bytes on between it and an open socket
  *
- * Each gives a line `NAME OUTCOME MS DETAIL`, OUTCOME being `connected`, `answered` (DETAIL in hexadecimal), `failed`
+ * Each but the last gives a line `NAME OUTCOME MS DETAIL`, OUTCOME being `connected`, `answered` (DETAIL in hexadecimal), `failed`
  * (DETAIL: the errno's name or number, or EOF) or `slow`. All of them run at the same time.
  */
 export const PROBE_PROGRAM = String.raw`
@@ -40,13 +41,21 @@ sub named {
 my %running;
 sub finish {
   my ($probe, $outcome, $detail) = @_;
-  syswrite STDOUT, join(' ', $probe->{name}, $outcome, int(now() - $probe->{began}), $detail) . "\n";
+  close $probe->{pipe} if $probe->{pipe};
+  close $probe->{socket} if $probe->{socket};
   delete $running{$probe->{name}};
+  return if $probe->{kind} eq 'pass';
+  syswrite STDOUT, join(' ', $probe->{name}, $outcome, int(now() - $probe->{began}), $detail) . "\n";
 }
 sub connected {
   my ($probe) = @_;
   return finish($probe, 'connected', '-') if $probe->{kind} eq 'tcp';
   $probe->{state} = 'reading';
+  if ($probe->{kind} eq 'pass') {
+    # What passes is little: whoever does not take it holds up none but this program.
+    fcntl $_, F_SETFL, O_RDWR for $probe->{socket}, $probe->{pipe};
+    return;
+  }
   my $bytes = pack 'H*', $probe->{hex};
   my $sent = syswrite $probe->{socket}, $bytes;
   finish($probe, 'failed', defined $sent ? 'EAGAIN' : named($!)) if !defined $sent || $sent < length $bytes;
@@ -66,10 +75,22 @@ sub answered {
   }
   finish($probe, 'answered', unpack('H*', $answer) || '-');
 }
+sub passed {
+  my ($probe, $from, $to) = @_;
+  my $n = sysread $from, my $bytes, 65536;
+  return if !defined $n && ($!{EAGAIN} || $!{EINTR});
+  for (my $done = 0; $n && $done < $n;) {
+    my $sent = syswrite $to, $bytes, $n - $done, $done;
+    if (defined $sent) { $done += $sent } elsif (!$!{EINTR}) { $n = 0 }
+  }
+  finish($probe, 'failed', '-') unless $n;
+}
+$SIG{PIPE} = 'IGNORE';
 for (@lines) {
   my %probe = (answer => '', state => 'connecting', began => now());
   @probe{qw(kind name address port limit hex)} = split / /;
   my $probe = $running{$probe{name}} = \%probe;
+  if ($probe{kind} eq 'pass' && !open($probe->{pipe}, '+<&=', $probe{hex})) { finish($probe, 'failed', '-'); next }
   my $six = index($probe{address}, ':') >= 0;
   my $family = $six ? AF_INET6 : AF_INET;
   my $packed = inet_pton($family, $probe{address});
@@ -90,11 +111,18 @@ while (%running) {
     if ($left <= 0) { finish($probe, 'slow', '-'); next }
     $wait = $left if $left < $wait;
     vec($probe->{state} eq 'reading' ? $reading : $writing, fileno $probe->{socket}, 1) = 1;
+    vec($reading, fileno $probe->{pipe}, 1) = 1 if $probe->{pipe} && $probe->{state} eq 'reading';
   }
   last unless %running;
   select($reading, $writing, undef, $wait / 1000 + 0.01) > 0 or next;
   for my $probe (values %running) {
     my $fd = fileno $probe->{socket};
+    if ($probe->{kind} eq 'pass' && $probe->{state} eq 'reading') {
+      my ($socket, $pipe) = @$probe{qw(socket pipe)};
+      passed($probe, $pipe, $socket) if vec($reading, fileno $pipe, 1);
+      passed($probe, $socket, $pipe) if $running{$probe->{name}} && vec($reading, $fd, 1);
+      next;
+    }
     if ($probe->{state} eq 'reading') { answered($probe) if vec($reading, $fd, 1); next }
     next unless vec($writing, $fd, 1);
     my $error = unpack 'i', getsockopt($probe->{socket}, SOL_SOCKET, SO_ERROR);

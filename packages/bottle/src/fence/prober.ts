@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import type { Duplex } from 'node:stream';
 
 import { DecantError } from '@decant/core';
 
@@ -29,11 +30,12 @@ export class Prober implements AsyncDisposable {
   #complaint = '';
   #isTaken = false;
 
-  constructor() {
+  /** `passages`: how many streams it can pass on to where a probe leads. */
+  constructor(passages = 0) {
     const child: ChildProcess = spawn('perl', ['-e', PROBE_PROGRAM], {
       cwd: '/',
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' },
-      stdio: 'pipe',
+      stdio: Array.from({ length: 3 + passages }, () => 'pipe' as const),
       // Ctrl-C at the terminal is for whoever launches.
       detached: true,
     });
@@ -47,6 +49,7 @@ export class Prober implements AsyncDisposable {
     });
     // A process that has ended is judged by how it ended.
     child.stdin?.on('error', () => undefined);
+    for (const stream of this.passages) stream.on('error', () => undefined);
     this.#ended = new Promise((resolve) => {
       child.once('error', (error) => resolve(`perl could not be started: ${error.message}`));
       child.once('close', (code, name) => {
@@ -55,6 +58,11 @@ export class Prober implements AsyncDisposable {
         resolve(code === 0 ? undefined : why === '' ? how : `${how}: ${why}`);
       });
     });
+  }
+
+  /** The streams that probes of the kind `pass` name by their descriptors, from 3 on. */
+  get passages(): readonly Duplex[] {
+    return this.#child.stdio.slice(3) as Duplex[];
   }
 
   /** Whether it can still be used: it was not, and its process lives. */

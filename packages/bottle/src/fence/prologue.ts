@@ -11,7 +11,7 @@
  *     uid=N parent=PID              who it becomes, and whose death is its own
  *     reach=PATH                    files below PATH can be read also when a folder above it is closed to others; may be given again
  *
- * When the listeners are open it says so on Node's channel, with the descriptor of the namespace; all else Node says.
+ * Open files besides Node's channel are closed first. When the listeners are open it says so on Node's channel, with the descriptor of the namespace; all else Node says.
  *
  * IPv6 questions are answered on ::1 alone: an answer to another address would come from ::1 (every IPv6 source address in the
  * namespace is), and the asker would not take it. To other addresses they are refused at once.
@@ -26,6 +26,10 @@ while (@ARGV) {
   if ($key eq 'reach') { push @reach, $value } else { $o{$key} = $value }
 }
 sub fail { print STDERR "$_[0]: $!\n"; POSIX::_exit(125) }
+# Files that the supervisor was started with are none of the sidecar's business.
+opendir(my $list, '/proc/self/fd') or fail('open files');
+my @inherited = grep { /^[0-9]+$/ && $_ > 2 && $_ != ($ENV{NODE_CHANNEL_FD} // 2) } readdir $list;
+POSIX::close($_) for @inherited;
 my (undef, undef, undef, undef, $machine) = POSIX::uname();
 my %number = $machine eq 'x86_64'
   ? (unshare => 272, setns => 308, prctl => 157, prlimit => 302, mount => 165)
@@ -64,6 +68,13 @@ my ($CREATE_REPLACE, $TABLE_LOCAL, $BOOT, $LOCAL) = (0x500, 255, 3, 2);
 my $oif = pack('SSL', 8, 4, 1);
 ask(24, $CREATE_REPLACE, pack('CCCCCCCCL', AF_INET, 0, 0, 0, $TABLE_LOCAL, $BOOT, 254, $LOCAL, 0) . $oif) == 0
   or fail('IPv4 route');
+# Container engines let everybody send echo requests, which every address here would answer.
+my $echo = '/proc/sys/net/ipv4/ping_group_range';
+if (-e $echo) {
+  open(my $set, '>', $echo) or fail('echo requests');
+  defined syswrite($set, '1 0') or fail('echo requests');
+  close $set;
+}
 my $six = -e '/proc/net/if_inet6';
 if ($six) {
   for my $key (qw(all lo)) {

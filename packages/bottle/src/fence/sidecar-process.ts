@@ -46,7 +46,7 @@ export class SidecarProcess {
     this.ended = new Promise((resolve) => {
       const end = (reason: string) => {
         this.#alive = false;
-        for (const { reject } of this.#waiting.values()) reject(this.#failure(reason));
+        for (const { reject } of this.#waiting.values()) reject(this.failure(reason));
         this.#waiting.clear();
         resolve({ reason });
       };
@@ -65,7 +65,7 @@ export class SidecarProcess {
   /** Waits for a message that comes of itself. @throws JAIL_FAILED when the sidecar ends first, TIMEOUT */
   async expect<K extends Kind>(kind: K, timeoutMs: number, signal: AbortSignal | undefined): Promise<Reply<K>> {
     signal?.throwIfAborted();
-    if (!this.#alive) throw this.#failure((await this.ended).reason);
+    if (!this.#alive) throw this.failure((await this.ended).reason);
     return await new Promise<Reply<K>>((resolve, reject) => {
       const settle = () => {
         clearTimeout(timer);
@@ -148,7 +148,8 @@ export class SidecarProcess {
     return text === '' ? '' : `: ${text}`;
   }
 
-  #failure(reason: string): DecantError {
+  /** What is thrown when it cannot be had. */
+  failure(reason: string): DecantError {
     return new DecantError('JAIL_FAILED', `The fence of the bottle is not there: ${reason}.`, {
       hint: 'Opening a network namespace needs root, Linux, and perl.',
     });

@@ -76,14 +76,14 @@ describe('loadManifest', () => {
     await chmod(join(directory, 'agent.yaml'), 0o664);
     await expect(load('agent')).rejects.toMatchObject(untrusted);
     await chmod(join(directory, 'agent.yaml'), 0o600);
-    await expect(load('agent')).resolves.toBeDefined();
+    await expect(load('agent')).resolves.toMatchObject({ manifest: { image: 'app' } });
     await chmod(directory, 0o777);
     await expect(load('agent')).rejects.toMatchObject(untrusted);
     await chmod(directory, 0o755);
     await chmod(root, 0o775);
     await expect(load('agent')).rejects.toMatchObject(untrusted);
     await chmod(root, 0o1777);
-    await expect(load('agent')).resolves.toBeDefined();
+    await expect(load('agent')).resolves.toMatchObject({ manifest: { image: 'app' } });
   });
 
   it('follows links inside its folder only, and reads plain files only', async () => {

@@ -1,8 +1,11 @@
+import type { Readable } from 'node:stream';
+
 import { DecantError, quote } from '@decant/core';
 import type { RemoteExec } from '@decant/sdk';
 
 import { invokeWired } from '../invoke.ts';
 import type { CommonOptions } from '../options.ts';
+import { harmless } from '../render/harmless.ts';
 import { say } from '../render/terminal.ts';
 import { show, stopTyping, takeTerminal, terminalSize, typeInto } from './agent-terminal.ts';
 import { environmentOf, millisecondsOf } from './bottle-request.ts';
@@ -123,7 +126,12 @@ export function logsAction(slug: string, options: LogsOptions): Promise<void> {
             { slug, follow, tailLines: tail === undefined ? undefined : Number(tail) },
             { signal },
           );
-    await Promise.all([show(output.stdout, process.stdout), show(output.stderr, process.stderr)]);
+    await Promise.all([showLog(output.stdout, process.stdout), showLog(output.stderr, process.stderr)]);
     await output.done;
   });
+}
+
+/** Unlike a command that was given the terminal, a log has no business with it. Files and other programs get it as it is. */
+async function showLog(from: Readable, to: NodeJS.WriteStream): Promise<void> {
+  await show(to.isTTY ? from.pipe(harmless()) : from, to);
 }

@@ -2,7 +2,7 @@
  * Reads and writes single files inside, with the rights of the guest's root, as asked on 0; names are hexadecimal:
  *
  *     < read NAME              > file LENGTH, then as many bytes | none
- *     < write MODE LENGTH NAME, then as many bytes               > ok | fail REASON
+ *     < write MODE LENGTH NAME, then as many bytes               > ok FOLDER-MADE... | fail REASON
  *
  * Argument: most bytes of a file. A file that is no plain one, or has more, is `none`. Links on the way to a file are
  * followed, inside; what is written takes the place of what was there, also of a link.
@@ -30,17 +30,17 @@ my $read = sub {
 my $write = sub {
   my ($path, $mode, $bytes) = @_;
   my ($parent) = $path =~ m{\A(/.*?)/*[^/]+\z}s or return 'it has no name';
-  my $made = '';
+  my ($made, @made) = ('');
   for my $part (grep { $_ ne '' } split m{/+}, $parent) {
     $made .= "/$part";
     next if -d $made;
-    mkdir $made, 0755 or -d $made or return "$made: $!";
+    if (mkdir $made, 0755) { push @made, $made } elsif (!-d $made) { return "$made: $!" }
   }
   lstat $path;
   return 'it is a directory' if -d _;
   (-e _ || -l _) && !unlink $path and return "$!";
   sysopen(my $fh, $path, 1 | $O_CREAT | $O_EXCL | $O_NOFOLLOW, 0600) or return "$!";
-  return write_all($fh, $bytes) && chmod(oct($mode) & 0777, $fh) ? undef : "$!";
+  return write_all($fh, $bytes) && chmod(oct($mode) & 0777, $fh) ? \@made : "$!";
 };
 while (1) {
   my $end;
@@ -53,8 +53,8 @@ while (1) {
   } else {
     my ($mode, $length, $name) = @words;
     $fill->() while length $got < $length;
-    my $why = $write->(unhex($name), $mode, substr $got, 0, $length, '');
-    $say->(defined $why ? 'fail ' . hexed($why) . "\n" : "ok\n");
+    my $done = $write->(unhex($name), $mode, substr $got, 0, $length, '');
+    $say->((ref $done ? join ' ', 'ok', map { hexed($_) } @$done : 'fail ' . hexed($done)) . "\n");
   }
 }
 `;

@@ -47,11 +47,11 @@ export async function withFiles(
           throw new DecantError('LIMIT_EXCEEDED', `${quote(path)} would have more than ${MOST_BYTES} bytes.`);
         }
         const head = Buffer.from(`write ${mode.toString(8)} ${content.length} ${hex(path)}\n`);
-        await ask(Buffer.concat([head, content]), async () => {
-          const [verb, why] = await answers.words();
-          if (verb === 'ok') return;
+        return await ask(Buffer.concat([head, content]), async () => {
+          const [verb, ...words] = await answers.words();
+          if (verb === 'ok') return words.map(unhex);
           if (verb !== 'fail') throw sandboxGone();
-          throw new DecantError('USAGE', `${quote(path)} cannot be written: ${quote(unhex(why))}.`);
+          throw new DecantError('USAGE', `${quote(path)} cannot be written: ${quote(unhex(words[0]))}.`);
         });
       },
     });

@@ -19,7 +19,7 @@ $step->(leave_namespaces($NEWNS | $NEWCGROUP), 'namespaces');
 $step->(chdir 'root', 'root');
 $step->(mount_at('proc', 'proc', 'proc', 14, ''), '/proc');
 $step->(mount_at("proc/$_", "proc/$_", 'none', 0x1000, '') && mount_at('none', "proc/$_", 'none', 0x1000 | 0x20 | 15, ''),
-  "/proc/$_") for grep { -e "proc/$_" } qw(sys sysrq-trigger irq bus fs);
+  "/proc/$_") for grep { -e "proc/$_" } qw(sys sysrq-trigger irq bus fs pressure);
 $step->(mount_at('decant', 'dev', 'tmpfs', 2, 'size=64k,mode=0755'), '/dev');
 for my $device ([null => 1, 3], [zero => 1, 5], [full => 1, 7], [random => 1, 8], [urandom => 1, 9], [tty => 5, 0]) {
   my ($name, $major, $minor) = @$device;

@@ -52,7 +52,9 @@ describe.skipIf(!available)('[backend:bubblewrap] programs in reserve', () => {
       const left = reserve.ready;
       // Half a second after the first was taken they may have been replaced.
       if (performance.now() - started < 500) expect(left).toBe(PER_SANDBOX - 2);
-      await sandbox.withFiles(async (files) => files.write('/new', Buffer.from('x'), 0o644));
+      await sandbox.withFiles(async (files) => {
+        expect(await files.write('/made/new', Buffer.from('x'), 0o644)).toEqual(['/made']);
+      });
       expect(await sayHello(sandbox)).toBe('hello\n');
       // More than there are: others are started.
       expect(await sayHello(sandbox)).toBe('hello\n');

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 
 import { sleep } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
@@ -134,6 +135,21 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
       expect(await exit).toMatchObject({ exitCode: 137, timedOut: true });
     }
     await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
+  });
+
+  test('work on files leaves no process that nobody waits for', async () => {
+    await using sandbox = await openSandbox(options);
+    for (let round = 0; round < 6; round++) {
+      await sandbox.withFiles(async (files) => expect(await files.read('/none')).toBeUndefined());
+    }
+    const command = { argv: ['sh', '-c', 'cat /proc/[0-9]*/stat'], env };
+    const { stdin, stdout, stderr, exit } = await sandbox.exec(command);
+    stdin.end();
+    stderr.resume();
+    const processes = await text(stdout);
+    await exit;
+    expect(processes).toContain('(init) S');
+    expect(processes).not.toContain(') Z');
   });
 
   test('what cannot be a sandbox', async () => {

@@ -122,8 +122,11 @@ export interface SandboxCopyLimits {
 export interface SandboxFiles {
   /** Undefined when it is not there, no plain file, or too large. */
   read(path: string): Promise<Uint8Array | undefined>;
-  /** Takes the place of what was there, also of a link; folders on the way are made. @throws USAGE, LIMIT_EXCEEDED */
-  write(path: string, content: Uint8Array, mode: number): Promise<void>;
+  /**
+   * Takes the place of what was there, also of a link. Resolves to the folders on the way that were made, outer ones first.
+   * @throws USAGE, LIMIT_EXCEEDED
+   */
+  write(path: string, content: Uint8Array, mode: number): Promise<readonly string[]>;
 }
 
 /**

@@ -2,6 +2,7 @@ import { chmod, link, mkdir, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import {
+  engineTarget,
   BuildahReader,
   buildError,
   checkRequest,
@@ -180,12 +181,14 @@ function wanted({ fields, dockerfile, directory }: RunnerRequest): BuildRequest 
   };
 }
 
-function engineArguments({ fields }: RunnerRequest): string[] {
+function engineArguments(request: RunnerRequest): string[] {
+  const { fields } = request;
   // The docker format keeps SHELL and HEALTHCHECK, which the OCI configuration has no place for. The host's network, as
   // the engine calls it, is that of the cell: none.
   const args = ['--format', 'docker', '--layers', '--force-rm', '--isolation', 'chroot', '--network', 'host'];
   args.push('--pull=false', '--ignorefile', '/in/ignore');
-  if (fields.target !== undefined) args.push('--target', fields.target);
+  const target = engineTarget(wanted(request));
+  if (target !== undefined) args.push('--target', target);
   for (const [name, value] of Object.entries(fields.build_args)) args.push('--build-arg', `${name}=${value}`);
   return args;
 }

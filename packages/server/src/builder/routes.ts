@@ -109,7 +109,7 @@ export function builderRoutes(): Hono<ServerEnv> {
  * @throws CONFLICT when a key that was used comes with other fields: the answer would be another image's.
  */
 function requireSameFields(build: ImageBuildRow, fields: BuildFields): void {
-  const compared = ({ context_id: _, ...rest }: BuildFields) => canonicalJson(rest);
+  const compared = (of: BuildFields) => canonicalJson({ ...of, context_id: undefined });
   if (compared(build.fields) === compared(fields)) return;
   throw new DecantError('CONFLICT', `The idempotency key was used for the build ${build.id}, whose fields differ.`, {
     hint: 'Use a new key for each build; the same one only to send a submission again.',
