@@ -102,6 +102,8 @@ describe('standard output', () => {
     spawn(process.execPath, ['--conditions=@decant/source', MAIN, ...args], {
       cwd: folder,
       stdio: ['ignore', stdout, 'pipe'],
+      timeout: 50_000,
+      killSignal: 'SIGKILL',
     });
 
   it('that nobody reads any more is enough, and one on a full disk is an error', async () => {
@@ -134,7 +136,8 @@ describe('standard output', () => {
 it('a file that cannot be opened for ever does not keep an interrupted command', async () => {
   execFileSync('mkfifo', [join(folder, 'fifo')]);
   const args = ['--conditions=@decant/source', MAIN, 'diff', 'b.manifest', 'fifo'];
-  const child = spawn(process.execPath, args, { cwd: folder, stdio: 'ignore' });
+  const options = { cwd: folder, stdio: 'ignore', timeout: 50_000, killSignal: 'SIGKILL' } as const;
+  const child = spawn(process.execPath, args, options);
   const ended = once(child, 'exit');
   await new Promise((resolve) => setTimeout(resolve, 1_000));
   child.kill('SIGINT');
