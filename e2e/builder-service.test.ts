@@ -238,8 +238,17 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       expect((await stranger.follow(id)).ends).toEqual([{ error: 'The build was cancelled.' }]);
     });
 
-    test('ends a cancelled build soon, after the answer, and leaves nothing of it', async () => {
-      const mark = `8${Date.now() % 1e7}`;
+    test('ends a cancelled build within five seconds, after the answer, and leaves nothing of it', async () => {
+      // A machine that is busy with something else may take longer once; three times in a row it is the service.
+      const took: number[] = [];
+      do took.push(await cancelled(`8${Date.now() % 1e7}`));
+      while (took.at(-1)! > 5000 && took.length < 3);
+      expect(Math.min(...took)).toBeLessThanOrEqual(5000);
+      expect((await client.call('DELETE', '/builds/unknown')).status).toBe(204);
+    });
+
+    /** Cancels a build in its step; gives the milliseconds until nothing of it runs. */
+    async function cancelled(mark: string): Promise<number> {
       const submitted = await client.submit(
         { image_name: 'slow' },
         await context(`FROM shell\nRUN echo go; sleep ${mark} & sleep ${mark}\n`),
@@ -257,12 +266,13 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'buildah', 'mkfs.ext4'))(
       const { ends, at } = await following;
       expect(ends).toEqual([{ error: 'The build was cancelled.' }]);
       expect(at).toBeGreaterThan(answered);
-      while ((await isRunning()) > 0 && performance.now() - asked < 30_000) await sleep(50);
+      while ((await isRunning()) > 0 && performance.now() - asked < 60_000) await sleep(50);
+      const took = performance.now() - asked;
       expect(await isRunning()).toBe(0);
       expect(await client.status(id)).toMatchObject({ status: 'cancelled', error: { code: 'BUILD_CANCELLED' } });
       expect((await readdir(join(data, 'build-volumes'))).length).toBeLessThan(volumes.length);
-      expect((await client.call('DELETE', '/builds/unknown')).status).toBe(204);
-    });
+      return took;
+    }
 
     test('a server that is killed in a build takes it up again, and nothing of the first try stays', async () => {
       const mark = `9${Date.now() % 1e7}`;

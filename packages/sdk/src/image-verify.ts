@@ -21,6 +21,8 @@ export interface VerifyResult {
   readonly chunks: number;
   /** Plain bytes of them. */
   readonly bytes: number;
+  /** The image's locator was damaged, or gone; the server has written it again. */
+  readonly locatorMended: boolean;
 }
 
 /** Plain bytes asked of the source at once. */
@@ -42,11 +44,12 @@ export async function verifyImage(
     return stage(onEvent, 'verify', async (finish) => {
       await readArchive(session, detail, { stage: 'verify', onEvent, signal });
       finish({ bytes: detail.image.virtualBytes });
-      return { id, chunks: 1, bytes: detail.image.virtualBytes };
+      return { id, chunks: 1, bytes: detail.image.virtualBytes, locatorMended: false };
     });
   }
   return stage(onEvent, 'verify', async (finish) => {
     let report = await readChunks(session, id, { onEvent, signal });
+    const locatorMended = report.problem !== undefined;
     if (report.problem !== undefined) {
       const { damaged, relocated } = await reportDamage(session, id, report.suspects, signal);
       // Whole, and only elsewhere than the locator had it.
@@ -55,7 +58,7 @@ export async function verifyImage(
     }
     const { chunks, bytes } = report;
     finish({ bytes, items: chunks });
-    return { id, chunks, bytes };
+    return { id, chunks, bytes, locatorMended };
   });
 }
 

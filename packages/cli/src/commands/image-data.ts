@@ -10,8 +10,12 @@ export function verifyAction(ref: string, options: CommonOptions): Promise<void>
   return invokeWired(options, async ({ decant, progress, signal }) => {
     const result = await decant.images.verify(ref, { onEvent: progress.onEvent, signal });
     progress.end();
-    if (options.json === true) printJson(result);
-    else print(`${ref} is whole: ${result.chunks} chunks, ${formatBytes(result.bytes)} verified`);
+    if (options.json === true) {
+      printJson(result);
+      return;
+    }
+    if (result.locatorMended) say('Its locator was damaged and has been written again.');
+    print(`${ref} is whole: ${result.chunks} chunks, ${formatBytes(result.bytes)} verified`);
   });
 }
 
