@@ -6,8 +6,19 @@ import { describe, expect, it } from 'vitest';
 
 import { BASE, build, finish, goneWithin, processesWith, source, type Bench } from './contract-kit.ts';
 
-/** Most milliseconds until nothing of a build is left. It takes a second; a busy machine may take many times as long. */
+/** Most milliseconds until nothing of a cancelled build is left. It takes a second. */
+const PROMISED_MS = 5000;
+/** A machine that is busy with something else may take longer once; three times in a row it is the builder. */
+const ATTEMPTS = 3;
 const LIMIT_MS = 60_000;
+
+/** `attempt` gives the milliseconds it took. */
+async function promptly(attempt: () => Promise<number>): Promise<void> {
+  const took: number[] = [];
+  do took.push(await attempt());
+  while (took.at(-1)! > PROMISED_MS && took.length < ATTEMPTS);
+  expect(Math.min(...took)).toBeLessThanOrEqual(PROMISED_MS);
+}
 
 /** What ends a build early: nothing stays, no process, container, mount or file. */
 export function cancelContract(bench: () => Bench): void {
@@ -18,38 +29,42 @@ export function cancelContract(bench: () => Bench): void {
       const names = await readdir(bench().workDirectory);
       return names.filter((name) => name.startsWith('build-'));
     };
+    /** Gives the milliseconds it took until nothing was left. */
     const nothingLeft = async (mark: string, started: number) => {
       const left = () => Math.max(0, LIMIT_MS - (performance.now() - started));
       expect(await goneWithin(left(), () => processesWith(`sleep ${mark}`))).toEqual([]);
       expect(await goneWithin(left(), () => bench().under.leftovers())).toEqual([]);
       expect(await goneWithin(left(), scratch)).toEqual([]);
       expect(await goneWithin(left(), () => processesWith('decant-janitor ' + bench().workDirectory))).toEqual([]);
+      return performance.now() - started;
     };
 
-    it('by a signal object', async () => {
-      const mark = markOf(3);
-      const controller = new AbortController();
-      const reason = new Error('enough');
-      const generator = build(bench(), { context: source(dockerfile(mark)) }, controller.signal);
-      for (let step = await generator.next(); step.done !== true; step = await generator.next()) {
-        if (step.value.type === 'log' && step.value.line === 'go') break;
-      }
-      expect(await processesWith(`sleep ${mark}`)).not.toEqual([]);
-      const started = performance.now();
-      controller.abort(reason);
-      await expect(finish(generator)).rejects.toBe(reason);
-      await nothingLeft(mark, started);
-    });
+    it('by a signal object', () =>
+      promptly(async () => {
+        const mark = markOf(3);
+        const controller = new AbortController();
+        const reason = new Error('enough');
+        const generator = build(bench(), { context: source(dockerfile(mark)) }, controller.signal);
+        for (let step = await generator.next(); step.done !== true; step = await generator.next()) {
+          if (step.value.type === 'log' && step.value.line === 'go') break;
+        }
+        expect(await processesWith(`sleep ${mark}`)).not.toEqual([]);
+        const started = performance.now();
+        controller.abort(reason);
+        await expect(finish(generator)).rejects.toBe(reason);
+        return await nothingLeft(mark, started);
+      }));
 
-    it('by no longer taking events', async () => {
-      const mark = markOf(4);
-      let started = 0;
-      for await (const event of build(bench(), { context: source(dockerfile(mark)) })) {
-        started = performance.now();
-        if (event.type === 'log' && event.line === 'go') break;
-      }
-      await nothingLeft(mark, started);
-    });
+    it('by no longer taking events', () =>
+      promptly(async () => {
+        const mark = markOf(4);
+        let started = 0;
+        for await (const event of build(bench(), { context: source(dockerfile(mark)) })) {
+          started = performance.now();
+          if (event.type === 'log' && event.line === 'go') break;
+        }
+        return await nothingLeft(mark, started);
+      }));
 
     /** A process of its own that builds and sends itself a signal while the step runs; `before` runs right before. */
     const killed = async (mark: string, signal: 'SIGTERM' | 'SIGKILL', before = '') => {
@@ -69,8 +84,10 @@ export function cancelContract(bench: () => Bench): void {
     };
 
     it.each(['SIGTERM', 'SIGKILL'] as const)('by %s to this process', async (signal) => {
-      const mark = markOf(signal === 'SIGTERM' ? 5 : 6);
-      await nothingLeft(mark, await killed(mark, signal));
+      await promptly(async () => {
+        const mark = markOf(signal === 'SIGTERM' ? 5 : 6);
+        return await nothingLeft(mark, await killed(mark, signal));
+      });
       expect(await bench().under.driver.cleanUpLeftovers()).toBe(0);
       const { result } = await finish(build(bench(), { context: source(`FROM ${BASE}\nRUN true\n`) }));
       expect(result.image).toMatch(/^sha256:/);

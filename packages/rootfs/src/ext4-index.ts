@@ -1,7 +1,8 @@
 import { crc32c } from './crc32c.ts';
+import { ENTRY_TYPES } from './erofs-format.ts';
 import { hashName, type NameHash } from './ext4-name-hash.ts';
 import { pathOf, unsupported, type Inode } from './inventory.ts';
-import type { ByteString, TreeNode } from './tree.ts';
+import type { ByteString } from './tree.ts';
 
 /**
  * A directory with an index, as Linux `fs/ext4/namei.c` and the kernel's `filesystems/ext4/directory.rst` describe it. Blocks
@@ -29,17 +30,6 @@ const CHECKSUM_TYPE = 0xde;
 
 /** From here on debugfs, which walks a directory for every name it adds, takes longer than an index. */
 const FEW_BYTES = 32 * 1024;
-
-/** Types of entries (EXT4_FT_…). */
-const TYPES: Readonly<Record<TreeNode['kind'], number>> = {
-  file: 1,
-  directory: 2,
-  'character-device': 3,
-  'block-device': 4,
-  fifo: 5,
-  socket: 6,
-  symlink: 7,
-};
 
 export interface IndexedEntry {
   readonly name: ByteString;
@@ -96,7 +86,7 @@ export function planIndexed(
   const own = directory.children.map(({ name, inode }) => ({
     name,
     inode: numbers.get(inode)!,
-    type: TYPES[inode.node.kind],
+    type: ENTRY_TYPES[inode.node.kind],
   }));
   const hashed = [...more, ...own].map((entry) => ({ entry, ...hashName(entry.name, hash) }));
   hashed.sort((a, b) => a.major - b.major || a.minor - b.minor || (a.entry.name < b.entry.name ? -1 : 1));
@@ -141,8 +131,8 @@ export function* encodeIndexed(
   const leafPointers = leaves.map(({ hash }, i) => ({ hash, block: 1 + nodes + i }));
   const groups = Array.from({ length: nodes }, (_, i) => leafPointers.slice(i * NODE.most, (i + 1) * NODE.most));
 
-  encodeEntry(block, 0, 12, { name: '.', inode: self, type: TYPES.directory });
-  encodeEntry(block, 12, BLOCK_BYTES - 12, { name: '..', inode: parent, type: TYPES.directory });
+  encodeEntry(block, 0, 12, { name: '.', inode: self, type: ENTRY_TYPES.directory });
+  encodeEntry(block, 12, BLOCK_BYTES - 12, { name: '..', inode: parent, type: ENTRY_TYPES.directory });
   block.set([HALF_MD4, 8, nodes > 0 ? 1 : 0, 0], ROOT.infoAt + 4);
   const top = nodes > 0 ? groups.map(([first], i) => ({ hash: first!.hash, block: 1 + i })) : leafPointers;
   encodePointers(block, ROOT, top, seed);
