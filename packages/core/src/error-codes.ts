@@ -13,7 +13,9 @@ export type ErrorFamily =
   | 'unavailable'
   | 'internal';
 
-const code = <F extends ErrorFamily>(family: F, meaning: string) => ({ family, meaning }) as const;
+/** `advice` is the hint of an error whose author knows nothing better. */
+const code = <F extends ErrorFamily>(family: F, meaning: string, advice?: string) =>
+  ({ family, meaning, advice }) as const;
 
 export const ERROR_CODES = {
   // core
@@ -70,16 +72,36 @@ export const ERROR_CODES = {
   BOTTLE_PROTOCOL: code('internal', 'What came over the control socket of a bottle is not what it should be.'),
 
   // oci
-  OCI_SOURCE_INVALID: code('usage', 'The image source cannot be read or is not what it should be.'),
-  OCI_INVALID: code('integrity', 'An image document breaks the OCI or Docker format.'),
-  OCI_DIGEST_MISMATCH: code('integrity', 'A blob does not have the digest or size that was declared.'),
+  OCI_SOURCE_INVALID: code(
+    'usage',
+    'The image source cannot be read or is not what it should be.',
+    'Check the path, that it can be read, and that the source is of the kind that was named.',
+  ),
+  OCI_INVALID: code(
+    'integrity',
+    'An image document breaks the OCI or Docker format.',
+    'The image is incomplete or was not made as the format says: get it again, or make it anew.',
+  ),
+  OCI_DIGEST_MISMATCH: code(
+    'integrity',
+    'A blob does not have the digest or size that was declared.',
+    'The image is damaged or was changed; get it again.',
+  ),
   OCI_UNSUPPORTED: code('usage', 'The image needs something decant does not support.'),
   OCI_PLATFORM_MISSING: code('not-found', 'The image has nothing for the platform asked for.'),
-  LAYER_INVALID: code('integrity', 'A layer archive is broken or hostile.'),
+  LAYER_INVALID: code(
+    'integrity',
+    'A layer archive is broken or hostile.',
+    'Get the archive again; if it is the same then, make it anew with the tool that built it.',
+  ),
 
   // rootfs
   ROOTFS_INVALID: code('integrity', 'A filesystem image does not check.'),
-  ROOTFS_UNSUPPORTED: code('usage', 'The tree holds something the filesystem cannot express.'),
+  ROOTFS_UNSUPPORTED: code(
+    'usage',
+    'The tree holds something the filesystem cannot express.',
+    'Change that entry of the image or leave it out.',
+  ),
   ROOTFS_NO_SPACE: code('usage', 'The tree does not fit into the size asked for.'),
 
   // dataplane
@@ -148,6 +170,11 @@ const UNTIL_MENDED: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 /** Whether the same call may succeed a little later when nobody does anything. */
 export function mayPass(code: ErrorCode): boolean {
   return familyOf(code) === 'unavailable' && !UNTIL_MENDED.has(code);
+}
+
+/** What can be done about errors with this code in general; undefined when that depends on the error. */
+export function adviceOf(code: ErrorCode): string | undefined {
+  return ERROR_CODES[code].advice;
 }
 
 export function familyOf(code: ErrorCode): ErrorFamily {

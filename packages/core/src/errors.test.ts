@@ -79,6 +79,12 @@ describe('maskSecrets', () => {
 });
 
 describe('toDecantError', () => {
+  it('advises by its code where its author does not, and not for every code', () => {
+    expect(new DecantError('LAYER_INVALID', 'x').hint).toMatch(/^Get the archive again/);
+    expect(new DecantError('LAYER_INVALID', 'x', { hint: 'Better.' }).hint).toBe('Better.');
+    expect(new DecantError('INTERNAL', 'x').hint).toBeUndefined();
+  });
+
   it('turns a full disk into DISK_FULL with a hint', () => {
     const error = toDecantError(Object.assign(new Error('write'), { code: 'ENOSPC' }));
     expect(error.code).toBe('DISK_FULL');

@@ -1,9 +1,9 @@
-import { isErrorCode, mayPass, type ErrorCode } from './error-codes.ts';
+import { adviceOf, isErrorCode, mayPass, type ErrorCode } from './error-codes.ts';
 
 const BRAND = Symbol.for('decant.error');
 
 export interface DecantErrorOptions {
-  /** What the reader can do about it, as one sentence. */
+  /** What the reader can do about it, as one sentence; default: what the table of codes advises, for some of them. */
   readonly hint?: string | undefined;
   /** Facts for programs; secret-looking values are masked when the error is made. */
   readonly details?: Readonly<Record<string, unknown>> | undefined;
@@ -26,7 +26,7 @@ export class DecantError extends Error {
   constructor(code: ErrorCode, message: string, options: DecantErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    this.hint = options.hint;
+    this.hint = options.hint ?? adviceOf(code);
     this.details = maskSecrets(options.details ?? {});
     this.retryable = options.retryable ?? mayPass(code);
     Object.defineProperty(this, BRAND, { value: true });

@@ -6,9 +6,10 @@ import { jsonFault } from './strict-json.ts';
 const sizeSchema = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const annotationsSchema = z.record(z.string(), z.string()).nullish();
 
+/** What lacks one of the first two, or has it empty, says nothing: the configuration does. */
 const platformSchema = z.looseObject({
-  os: z.string(),
-  architecture: z.string(),
+  os: z.string().nullish(),
+  architecture: z.string().nullish(),
   variant: z.string().nullish(),
 });
 
@@ -21,12 +22,23 @@ export const descriptorSchema = z.looseObject({
 });
 export type Descriptor = z.infer<typeof descriptorSchema>;
 
+/** A list; `null`, which programs in Go write for one that is empty, is one as well. */
+export const descriptorsSchema = z
+  .array(descriptorSchema)
+  .nullable()
+  .transform((list) => list ?? []);
+/** Of a document; "" says as little as nothing. */
+export const mediaTypeSchema = z
+  .string()
+  .optional()
+  .transform((type) => (type === '' ? undefined : type));
+
 export const layoutSchema = z.looseObject({ imageLayoutVersion: z.string() });
 
 export const indexSchema = z.looseObject({
   schemaVersion: z.literal(2),
-  mediaType: z.string().optional(),
-  manifests: z.array(descriptorSchema),
+  mediaType: mediaTypeSchema,
+  manifests: descriptorsSchema,
   // A document that is an index and a manifest at once is read differently by different programs.
   config: z.undefined().optional(),
   layers: z.undefined().optional(),
@@ -35,9 +47,9 @@ export type Index = z.infer<typeof indexSchema>;
 
 export const manifestSchema = z.looseObject({
   schemaVersion: z.literal(2),
-  mediaType: z.string().optional(),
+  mediaType: mediaTypeSchema,
   config: descriptorSchema,
-  layers: z.array(descriptorSchema),
+  layers: descriptorsSchema,
   annotations: annotationsSchema,
   manifests: z.undefined().optional(),
   fsLayers: z.undefined().optional(),

@@ -116,6 +116,56 @@ describe('openOciLayout', () => {
     expect(await opened({ platform: { ...wanted, variant: 'v6' } })).toBe('OCI_PLATFORM_MISSING');
   });
 
+  it.each([{}, { architecture: 'amd64' }, { os: '', architecture: '' }, { os: null, architecture: 'arm' }])(
+    'takes %j in an index for no platform',
+    async (platform) => {
+      const arm = { os: 'linux', architecture: 'arm64' };
+      await maker.image({ layers: [], platform: arm, patchDescriptor: (d) => (d['platform'] = platform) });
+      await maker.image({ layers: [LAYER], platform: { ...arm, architecture: 'riscv64' } });
+      await maker.finish();
+      expect((await openOciLayout(directory, { platform: arm })).layers).toHaveLength(0);
+    },
+  );
+
+  it('takes null for an empty list and an empty media type for none, as programs in Go write them', async () => {
+    await maker.image({
+      layers: [],
+      tag: 'a',
+      patchManifest: (m) => Object.assign(m, { layers: null, mediaType: '', annotations: null }),
+      patchConfig: (c) => Object.assign(c['rootfs'], { diff_ids: null }),
+    });
+    const empty = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: '', manifests: null }));
+    const annotations = { 'org.opencontainers.image.ref.name': 'b' };
+    const index = { mediaType: INDEX, digest: await maker.blob(empty), size: empty.length, annotations };
+    await maker.finish([...maker.manifests, index]);
+    expect((await openOciLayout(directory, { tag: 'a' })).layers).toEqual([]);
+    await expect(openOciLayout(directory, { tag: 'b' })).rejects.toThrow('The index names no image.');
+  });
+
+  it.each([
+    ['layers[0]', 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip', 'with all its layers'],
+    ['layers[0]', 'application/x-layer', 'plain, gzip or zstd'],
+    ['config', 'application/vnd.in-toto+json', 'Give the name of an image'],
+    ['self', 'application/vnd.docker.distribution.manifest.v1+prettyjws', 'schema 1'],
+  ])('says what to do with %s of the type %s', async (where, type, hint) => {
+    await maker.image({
+      layers: [LAYER],
+      patchManifest: (m) => {
+        if (where === 'config') m['config'].mediaType = type;
+        if (where === 'layers[0]') m['layers'][0].mediaType = type;
+      },
+      patchDescriptor: (d) => {
+        if (where === 'self') d['mediaType'] = type;
+      },
+    });
+    await maker.finish();
+    await expect(openOciLayout(directory)).rejects.toMatchObject({
+      code: 'OCI_UNSUPPORTED',
+      message: expect.stringContaining(type) as string,
+      hint: expect.stringContaining(hint) as string,
+    });
+  });
+
   it('accepts the Docker media types', async () => {
     await maker.image({
       layers: [LAYER],

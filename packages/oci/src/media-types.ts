@@ -16,6 +16,13 @@ export const isConfigType = (type: string) => type === OCI_CONFIG || type === DO
 /** Layers whose bytes are by agreement not in registries. */
 export const isForeignType = (type: string) => /nondistributable|foreign/.test(type);
 
+/** What to do with something of this type that was given as an image. */
+export function notAnImageHint(type: string | undefined): string {
+  return type?.startsWith('application/vnd.docker.distribution.manifest.v1') === true
+    ? 'It has a manifest of the old schema 1: push it again with a current docker, podman or skopeo.'
+    : 'Give the name of an image: signatures, attestations and other artifacts have no files to take.';
+}
+
 const LAYERS: Readonly<Record<string, Compression>> = {
   'application/vnd.oci.image.layer.v1.tar': 'none',
   'application/vnd.oci.image.layer.v1.tar+gzip': 'gzip',
@@ -40,6 +47,11 @@ export function layerCompression(mediaType: string): Compression {
     isForeignType(mediaType)
       ? `A layer is of the type ${quote(mediaType)}: its bytes are not part of the image.`
       : `Layers of the type ${quote(mediaType)} are not supported.`,
-    { details: { mediaType } },
+    {
+      details: { mediaType },
+      hint: isForeignType(mediaType)
+        ? 'Push the image again with all its layers, as docker does with allow-nondistributable-artifacts.'
+        : 'Build or copy the image again with layers that are plain, gzip or zstd, for example with skopeo copy --format oci.',
+    },
   );
 }

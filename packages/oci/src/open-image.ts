@@ -13,7 +13,7 @@ import {
 } from './image.ts';
 import { createLayer, type LayerBlob } from './layer.ts';
 import type { OciLimits } from './limits.ts';
-import { isConfigType, isIndexType, layerCompression } from './media-types.ts';
+import { isConfigType, isIndexType, layerCompression, notAnImageHint } from './media-types.ts';
 import { chooseManifest, readManifest } from './select.ts';
 
 /** Checks the file that says a directory or archive is an OCI layout. */
@@ -42,6 +42,7 @@ export async function openFromIndex(
     throw new DecantError(
       'OCI_UNSUPPORTED',
       `The manifest is not of an image but of ${quote(manifest.config.mediaType)}.`,
+      { hint: notAnImageHint(manifest.config.mediaType) },
     );
   }
   const configBytes = await readChecked(source, manifest.config, 'The configuration', limits.documentBytes, options);

@@ -10,7 +10,7 @@ import { DEFAULT_OCI_LIMITS, limitError, RATIO_FLOOR_BYTES, type OciLimits } fro
 
 /**
  * The plain bytes of a tar archive in a file, which may be compressed with gzip or zstd.
- * @throws OCI_SOURCE_INVALID when the file cannot be read, LAYER_INVALID for broken compression, LIMIT_EXCEEDED
+ * @throws OCI_SOURCE_INVALID when the file cannot be read or is empty, LAYER_INVALID for broken compression, LIMIT_EXCEEDED
  * when it unpacks to more than the limits allow.
  */
 export async function* readPlainArchive(
@@ -40,6 +40,12 @@ export async function* readPlainArchive(
         );
       }
       yield piece;
+    }
+    // Archives of nothing have blocks of zeros; a file without a byte is one that nobody wrote to.
+    if (total === 0) {
+      throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is empty: it is no tar archive.`, {
+        hint: 'Check that what was to write it has not failed.',
+      });
     }
   } finally {
     await file.close();

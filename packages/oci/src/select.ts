@@ -4,7 +4,7 @@ import { readChecked, type BlobSource } from './blob-source.ts';
 import { indexSchema, manifestSchema, parseDocument, type Descriptor, type Index, type Manifest } from './documents.ts';
 import { parseConfig, platformOf, type OpenImageOptions } from './image.ts';
 import type { OciLimits } from './limits.ts';
-import { isConfigType, isIndexType, isManifestType } from './media-types.ts';
+import { isConfigType, isIndexType, isManifestType, notAnImageHint } from './media-types.ts';
 import { hostPlatform, matchesPlatform, platformMissing, type Platform } from './platform.ts';
 import { tagMatch, tagMissing, tagNeeded } from './tags.ts';
 
@@ -86,6 +86,12 @@ function chooseByTag(manifests: readonly Descriptor[], tag: string | undefined):
 interface Candidate {
   readonly descriptor: Descriptor;
   readonly platform: Platform;
+  /** Of the configuration, where it is that of something else than an image. */
+  readonly type?: string | undefined;
+}
+
+function isFilled(text: string | null | undefined): text is string {
+  return text !== undefined && text !== null && text !== '';
 }
 
 async function collect(
@@ -110,9 +116,8 @@ async function collect(
     found.push({ descriptor, platform: { os: 'unknown', architecture: 'unknown' } });
     return;
   }
-  const declared = descriptor.platform;
-  if (declared !== undefined && declared !== null) {
-    const { os, architecture, variant } = declared;
+  const { os, architecture, variant } = descriptor.platform ?? {};
+  if (isFilled(os) && isFilled(architecture)) {
     found.push({ descriptor, platform: { os, architecture, variant: variant ?? undefined } });
     return;
   }
@@ -120,7 +125,8 @@ async function collect(
     throw new DecantError('LIMIT_EXCEEDED', 'The source holds too many images to look through.');
   const { manifest } = await readManifest(source, descriptor, limits, options);
   if (!isConfigType(manifest.config.mediaType)) {
-    found.push({ descriptor, platform: { os: 'unknown', architecture: 'unknown' } });
+    const type = manifest.config.mediaType;
+    found.push({ descriptor, platform: { os: 'unknown', architecture: 'unknown' }, type });
     return;
   }
   const bytes = await readChecked(source, manifest.config, 'The configuration', limits.documentBytes, options);
@@ -130,12 +136,14 @@ async function collect(
 function chooseByPlatform(candidates: readonly Candidate[], wanted: Platform | undefined): Descriptor {
   const images = candidates.filter(({ platform }) => platform.os !== 'unknown');
   if (images.length === 0) {
-    const type = candidates[0]?.descriptor.mediaType;
+    const [first] = candidates;
+    const type = first?.type ?? first?.descriptor.mediaType;
     throw new DecantError(
       'OCI_UNSUPPORTED',
       type === undefined
         ? 'The index names no image.'
         : `What the source holds is no image that can be read (${quote(type)}).`,
+      { hint: notAnImageHint(type) },
     );
   }
   const distinct = new Set(images.map(({ descriptor }) => descriptor.digest));

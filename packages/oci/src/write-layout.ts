@@ -35,7 +35,9 @@ export async function writeOciLayout(
   await using scope = new Scope();
   const temporary = join(dirname(target), `.${basename(target)}-${randomUUID()}`);
   try {
-    await mkdir(join(temporary, 'blobs', 'sha256'), { recursive: true });
+    await mkdir(join(temporary, 'blobs', 'sha256'), { recursive: true }).catch((error: unknown) => {
+      throw notWritable(directory, error);
+    });
     scope.defer(() => rm(temporary, { recursive: true, force: true }));
     const pathOf = (digest: string) => join(temporary, 'blobs', 'sha256', digestHex(digest));
     await writeBlobs(blobs, pathOf, options);
@@ -49,6 +51,15 @@ export async function writeOciLayout(
     throw toDecantError(error);
   }
   return { digest: top.digest, sizeBytes: blobs.reduce((total, blob) => total + blob.sizeBytes, 0) };
+}
+
+function notWritable(directory: string, error: unknown): unknown {
+  const errno = errnoOf(error) ?? '';
+  if (!['ENOTDIR', 'EACCES', 'EPERM', 'EROFS', 'ELOOP', 'ENAMETOOLONG'].includes(errno)) return error;
+  return new DecantError('USAGE', `${quote(directory)} cannot be made: ${errno}.`, {
+    hint: 'Give a directory in a place that you may write to.',
+    cause: error,
+  });
 }
 
 async function writeBlobs(
@@ -120,8 +131,10 @@ async function expectEmpty(target: string, shown: string): Promise<void> {
   } catch (error) {
     const errno = errnoOf(error);
     if (errno === 'ENOENT') return;
-    if (errno === 'ENOTDIR') throw new DecantError('USAGE', `${quote(shown)} is not a directory.`);
-    throw error;
+    if (errno === 'ENOTDIR') {
+      throw new DecantError('USAGE', `${quote(shown)} is not a directory.`, { hint: 'Name a new directory.' });
+    }
+    throw notWritable(shown, error);
   }
 }
 

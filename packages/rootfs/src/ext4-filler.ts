@@ -1,6 +1,6 @@
-import { closeSync, ftruncateSync, openSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, truncateSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 import { DecantError, KIB, MIB, PAGE_BYTES } from '@decant/core';
 
@@ -38,9 +38,10 @@ export class Ext4Filler {
   readonly #run: RunTool;
   readonly #buffer = new Uint8Array(MIB);
   #commands: Ext4Command[] = [];
-  #staged: string[] = [];
+  /** Files that wait for the next script, which are named by number, and all that there are. */
+  #staged = 0;
+  #files = 0;
   #stagedBytes = 0;
-  #nextFile = 0;
   #directory: Ext4Command | undefined;
   #printedBytes = 0;
   #indexed: IndexedDirectories | undefined;
@@ -49,7 +50,7 @@ export class Ext4Filler {
 
   constructor(outFile: string, folder: string, options: WriteExt4Options) {
     this.#outFile = outFile;
-    this.#folder = folder;
+    this.#folder = resolve(folder);
     this.#options = options;
     this.#run = options.runTool ?? runToolDirectly;
     this.staging = {
@@ -68,16 +69,18 @@ export class Ext4Filler {
     };
   }
 
+  /** Files are emptied and used again script after script: to create one costs much more on a filesystem with many. */
   #stage(fill: (descriptor: number) => void): Promise<string> {
-    const path = join(this.#folder, String(this.#nextFile++));
-    const descriptor = openSync(path, 'wx', 0o600);
+    const name = String(this.#staged);
+    const descriptor = openSync(join(this.#folder, name), this.#staged < this.#files ? 'r+' : 'wx', 0o600);
     try {
       fill(descriptor);
     } finally {
       closeSync(descriptor);
     }
-    this.#staged.push(path);
-    return Promise.resolve(path);
+    this.#staged++;
+    this.#files = Math.max(this.#files, this.#staged);
+    return Promise.resolve(name);
   }
 
   async format(inventory: Inventory, sizeBytes: number): Promise<boolean> {
@@ -129,7 +132,7 @@ export class Ext4Filler {
     this.#commands.push(command);
     this.#printedBytes += command.text.length + PRINTED_EXTRA_BYTES;
     const full =
-      this.#stagedBytes >= STAGED_BYTES || this.#staged.length >= STAGED_FILES || this.#printedBytes >= PRINTED_BYTES;
+      this.#stagedBytes >= STAGED_BYTES || this.#staged >= STAGED_FILES || this.#printedBytes >= PRINTED_BYTES;
     return full ? this.flush() : true;
   }
 
@@ -139,9 +142,9 @@ export class Ext4Filler {
     await writeFile(script, scriptBytes(this.#commands));
     const last = this.#commands.findLast(({ allocates }) => allocates !== undefined);
     const fits = await this.#debugfs(['-f', script], last?.allocates);
-    for (const path of this.#staged) unlinkSync(path);
+    for (let i = 0; i < this.#staged; i++) truncateSync(join(this.#folder, String(i)));
     this.#commands = [];
-    this.#staged = [];
+    this.#staged = 0;
     this.#stagedBytes = 0;
     this.#printedBytes = 0;
     return fits;
@@ -155,7 +158,9 @@ export class Ext4Filler {
   }
 
   async #debugfs(request: readonly string[], lastAllocated: number | undefined): Promise<boolean> {
-    const result = await this.#tool('debugfs', ['-w', ...request, this.#outFile], {});
+    // It prints without a buffer, several pieces to a request: to a file, so that none of them wakes this process.
+    const stdoutFile = join(this.#folder, 'printed');
+    const result = await this.#tool('debugfs', ['-w', ...request, this.#outFile], {}, stdoutFile);
     // debugfs ends with status 0 whatever happened; apart from its version, standard error must be empty.
     const complaints = Buffer.from(result.stderr)
       .toString('latin1')
@@ -169,11 +174,18 @@ export class Ext4Filler {
     return true;
   }
 
-  #tool(name: string, args: readonly string[], env: Readonly<Record<string, string>>): Promise<ToolResult> {
+  #tool(
+    name: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    stdoutFile?: string,
+  ): Promise<ToolResult> {
     return this.#run(name, args, {
       env: { E2FSPROGS_FAKE_TIME: FAKE_TIME, ...env },
+      cwd: this.#folder,
       readable: [this.#folder],
       writable: [this.#outFile],
+      stdoutFile,
       signal: this.#options.signal,
     });
   }

@@ -14,7 +14,10 @@ export interface Ext4Command {
   readonly allocates: number | undefined;
 }
 
-/** Where file data and attribute values wait for debugfs, as absolute paths. */
+/**
+ * Where file data and attribute values wait for debugfs: names in the folder that it starts in. A whole path would let the
+ * image depend on where that folder is: what fits into a script does, and the superblock keeps how much each run wrote.
+ */
 export interface Staging {
   /** Later modification times are stored as this one. */
   readonly latestSeconds?: number | undefined;
@@ -47,10 +50,6 @@ const MOST_MKNOD_NUMBER = 65_535;
 /** A name as debugfs's parser takes it: in quotes, with inner quotes doubled. Nothing else is special in there. */
 function quoted(name: ByteString): ByteString {
   return `"${name.replaceAll('"', '""')}"`;
-}
-
-function quotedPath(path: string): ByteString {
-  return quoted(Buffer.from(path).toString('latin1'));
 }
 
 function command(text: ByteString, allocates?: number): Ext4Command {
@@ -158,7 +157,7 @@ async function* create(
       yield command(`mkdir ${quoted(name)}`);
       break;
     case 'file':
-      yield command(`write ${quotedPath(await staging.file(node))} ${quoted(name)}`, number);
+      yield command(`write ${quoted(await staging.file(node))} ${quoted(name)}`, number);
       break;
     case 'symlink': {
       const relative = command(`symlink ${quoted(name)} ${quoted(node.target)}`);
@@ -221,7 +220,7 @@ async function* describeXattrs(
     if (bytes > MOST_XATTR_BYTES) {
       throw unsupported(pathOf(inode), `has over ${MOST_XATTR_BYTES} bytes of extended attributes, too many for ext4`);
     }
-    yield command(`ea_set -f ${quotedPath(await staging.value(value))} ${target} ${quoted(name)}`);
+    yield command(`ea_set -f ${quoted(await staging.value(value))} ${target} ${quoted(name)}`);
   }
 }
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { access, open, rm, stat, writeFile } from 'node:fs/promises';
+import { access, mkdir, open, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { findProgram, run } from '@decant/core/node';
@@ -13,7 +13,7 @@ import { writeExt4 } from './ext4-write.ts';
 import { fileAccess } from './file-access.fixture.ts';
 import { compareMount, everything, withMount } from './mounted.fixture.ts';
 import { privateFolder } from './private-folder.ts';
-import { runToolDirectly } from './run-tool.ts';
+import { runToolDirectly, type RunTool } from './run-tool.ts';
 import { anyTree, directory, file, memoryBlob, meta, noise } from './trees.fixture.ts';
 import type { DirectoryNode, TreeNode } from './tree.ts';
 
@@ -40,6 +40,26 @@ describe.skipIf(!hasTools)('[backend:e2fsprogs] writeExt4', () => {
     expect(blocks * 512).toBeLessThan(written.sizeBytes);
     await using source = await fileAccess(one);
     expect(await detectFilesystem(source)).toBe('ext4');
+  });
+
+  it('makes the same image wherever file data waits, over several scripts', async () => {
+    await using folder = await privateFolder();
+    const root = directory(Object.fromEntries(Array.from({ length: 2000 }, (_, i) => [`${i}`, file(`${i}`)])));
+    const digests: string[] = [];
+    let scripts = 0;
+    const runTool: RunTool = (command, args, options) => {
+      if (command === 'debugfs') scripts++;
+      return runToolDirectly(command, args, options);
+    };
+    for (const [i, name] of ['t', `a name with spaces that is ${'long '.repeat(40)}`].entries()) {
+      const tempDir = join(folder.path, name);
+      await mkdir(tempDir);
+      const outFile = join(folder.path, `image ${i}`);
+      await writeExt4(root, { outFile, tempDir, runTool });
+      digests.push(await digest(outFile));
+    }
+    expect(scripts).toBeGreaterThanOrEqual(4);
+    expect(digests[1]).toBe(digests[0]);
   });
 
   it.skipIf(!canMount)('shows everything that the tree holds when mounted', async () => {

@@ -47,9 +47,15 @@ export function flattenImage(image: Pick<OciImage, 'layers'>, options: FlattenOp
   return flatten(inputs, 'oci', options);
 }
 
-/** The same for one plain tar archive of a root filesystem. It has no whiteouts: names like theirs are names. */
-export function flattenTar(archive: AsyncIterable<Uint8Array>, options: FlattenOptions): Promise<FlattenedTree> {
-  return flatten([{ name: 'the archive', open: () => archive }], 'none', options);
+/**
+ * The same for one plain tar archive of a root filesystem. It has no whiteouts: names like theirs are names. Errors call it
+ * `name`; default "the archive".
+ */
+export function flattenTar(
+  archive: AsyncIterable<Uint8Array>,
+  options: FlattenOptions & { readonly name?: string | undefined },
+): Promise<FlattenedTree> {
+  return flatten([{ name: options.name ?? 'the archive', open: () => archive }], 'none', options);
 }
 
 /**

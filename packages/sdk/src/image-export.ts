@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { access, constants, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import { createImageReader, type Manifest, type RandomAccess } from '@decant/cas';
 import {
@@ -62,13 +63,24 @@ export async function exportImage(
 async function checkTarget(file: string): Promise<void> {
   const info = await stat(file).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
-    throw new DecantError('USAGE', `${file} cannot be written: ${errnoOf(error) ?? 'unknown'}.`, { cause: error });
+    throw notWritable(file, error);
   });
   if (info !== undefined && !info.isFile()) {
     throw new DecantError('USAGE', `${file} exists and is not a regular file.`, {
       hint: 'Give the name of a new file.',
     });
   }
+  // It is written beside its place first.
+  await access(dirname(file), constants.W_OK).catch((error: unknown) => {
+    throw notWritable(file, error);
+  });
+}
+
+function notWritable(file: string, error: unknown): DecantError {
+  return new DecantError('USAGE', `${file} cannot be written: ${errnoOf(error) ?? 'unknown'}.`, {
+    hint: 'Give a file in a directory that exists and that you may write to.',
+    cause: error,
+  });
 }
 
 async function writeImage(

@@ -32,6 +32,30 @@ function textOf(file: FileNode): string {
 }
 
 describe.skipIf(tar === undefined)('[backend:tar] root filesystems in directories and archives', () => {
+  it('refuses an archive without a byte, compressed or not, and takes one of zeros for an empty tree', async () => {
+    const file = join(directory, 'archive');
+    for (const bytes of [Buffer.alloc(0), gzipSync('')]) {
+      await writeFile(file, bytes);
+      await expect(rootOfTar(file).flatten({ scratch })).rejects.toMatchObject({
+        code: 'OCI_SOURCE_INVALID',
+        message: expect.stringContaining(`"${file}" is empty`) as string,
+        hint: expect.any(String) as string,
+      });
+    }
+    await writeFile(file, Buffer.alloc(10_240));
+    expect((await rootOfTar(file).flatten({ scratch })).root.entries.size).toBe(0);
+  });
+
+  it('names the file that is no archive, and says what to do', async () => {
+    const file = join(directory, 'text');
+    await writeFile(file, 'hello\n');
+    await expect(rootOfTar(file).flatten({ scratch })).rejects.toMatchObject({
+      code: 'LAYER_INVALID',
+      message: expect.stringContaining(`("${file}")`) as string,
+      hint: expect.any(String) as string,
+    });
+  });
+
   it('reads a directory as it is on disk', async () => {
     const root = join(directory, 'root');
     await mkdir(join(root, 'etc'), { recursive: true });

@@ -11,12 +11,13 @@ import type { WorkOptions } from './session.ts';
 
 const TAR_TIMEOUT_MS = 60 * 60 * 1000;
 
-/** A root filesystem in a tar archive, plain or compressed; taken to be for this machine's processor. */
-export function rootOfTar(path: string): RootTree {
+/** A root filesystem in a tar archive, plain or compressed; taken to be for this machine's processor. Errors call it `name`. */
+export function rootOfTar(path: string, name = path): RootTree {
   const { os, architecture } = hostPlatform();
   return {
     config: { os, architecture },
-    flatten: (options) => flattenTar(readPlainArchive(path, { lend: true, signal: options.signal }), options),
+    flatten: (options) =>
+      flattenTar(readPlainArchive(path, { lend: true, signal: options.signal }), { ...options, name: quote(name) }),
   };
 }
 
@@ -43,7 +44,7 @@ export async function rootOfDirectory(
   if (!isDirectory) throw new DecantError('OCI_SOURCE_INVALID', `${quote(path)} is not a directory.`);
   const file = join(scratchDirectory, 'directory.tar');
   await stage(onEvent, 'fetch', () => archiveDirectory(directory, file, { signal }));
-  return rootOfTar(file);
+  return rootOfTar(file, directory);
 }
 
 /**

@@ -1,6 +1,6 @@
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 import {
   createManifestBuilder,
@@ -290,8 +290,13 @@ describe('reading an image back', () => {
   it('refuses to replace what is no file, and stops when it is aborted', async () => {
     const { decant } = serve([{ fill: 1, pages: 1 }]);
     await mkdir(join(directory, 'folder'));
-    for (const file of [join(directory, 'folder'), '/dev/null']) {
-      await expect(decant.images.export({ ref: 'a', file, sparse: true })).rejects.toMatchObject({ code: 'USAGE' });
+    await writeFile(join(directory, 'file'), '');
+    for (const name of ['folder', '/dev/null', 'missing/file', 'file/x']) {
+      const file = resolve(directory, name);
+      await expect(decant.images.export({ ref: 'a', file, sparse: true })).rejects.toMatchObject({
+        code: 'USAGE',
+        hint: expect.any(String) as string,
+      });
     }
     const reason = new Error('enough');
     await expect(
@@ -300,6 +305,6 @@ describe('reading an image back', () => {
         { signal: AbortSignal.abort(reason) },
       ),
     ).rejects.toBe(reason);
-    expect(await readdir(directory)).toEqual(['folder']);
+    expect((await readdir(directory)).sort()).toEqual(['file', 'folder']);
   });
 });

@@ -112,11 +112,33 @@ test('a frame under another id, of another length, or never given fails the read
   ]) {
     image.frames.set(first!.id, wrong);
     await using streamed = disk(image, { attempts: 1 });
-    await expect(streamed.read(0, 4096)).rejects.toMatchObject({ code: 'STREAM_READ_FAILED' });
+    await expect(streamed.read(0, 4096)).rejects.toMatchObject({
+      code: 'STREAM_READ_FAILED',
+      hint: expect.stringContaining('import or build it again') as string,
+    });
   }
   const silent = { has: () => Promise.resolve(new Set<never>()), async *get() {} };
   await using streamed = disk(image, { source: silent, attempts: 2 });
   await expect(streamed.read(0, 4096)).rejects.toMatchObject({ code: 'STREAM_READ_FAILED' });
+});
+
+test('a store that cannot be reached is not taken for damage, and its own hint is passed on', async () => {
+  const image = await makeTestImage(MIB);
+  const cut = (hint?: string) => new DecantError('HTTP_UNREACHABLE', 'No answer.', { hint, retryable: false });
+  for (const [cause, hint] of [
+    [cut(), 'Check that the server and its store answer, then try again.'],
+    [cut('Start the server.'), 'Start the server.'],
+  ] as const) {
+    const source = {
+      has: () => Promise.resolve(new Set<never>()),
+      // eslint-disable-next-line require-yield -- it fails before it gives anything
+      async *get(): AsyncGenerator<never> {
+        throw cause;
+      },
+    };
+    await using streamed = disk(image, { source, attempts: 1 });
+    await expect(streamed.read(0, 4096)).rejects.toMatchObject({ code: 'STREAM_READ_FAILED', hint });
+  }
 });
 
 test('a failed chunk can be read once its source is well again', async () => {

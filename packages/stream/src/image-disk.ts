@@ -7,7 +7,7 @@ import {
   type Manifest,
   type RandomAccess,
 } from '@decant/cas';
-import { DecantError } from '@decant/core';
+import { DecantError, isDecantError } from '@decant/core';
 
 export interface ImageDiskOptions extends Omit<ChunkLoaderOptions, 'failure'> {
   readonly manifest: Manifest;
@@ -53,6 +53,14 @@ function failed({ id, plainBytes }: ExpectedChunk, cause: unknown): DecantError 
   const why = cause instanceof Error ? cause.message : String(cause);
   return new DecantError('STREAM_READ_FAILED', `Chunk ${id} could not be fetched and verified: ${why}`, {
     details: { chunk: id, plainBytes },
+    hint: hintFor(cause),
     cause,
   });
+}
+
+function hintFor(cause: unknown): string {
+  if (!isDecantError(cause)) return 'Try again.';
+  if (!cause.code.startsWith('CAS_'))
+    return cause.hint ?? 'Check that the server and its store answer, then try again.';
+  return 'The image is damaged where it is stored: import or build it again. "decant image verify IMAGE" reads every chunk.';
 }

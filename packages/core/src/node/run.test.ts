@@ -1,4 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { describe, expect, it } from 'vitest';
@@ -50,6 +53,24 @@ describe('run', () => {
     const { stdout } = await run('wc', ['-c'], { input: pieces() });
     expect(Number(stdout.toString())).toBe(2_000_000);
     expect((await run('cat', [])).stdout).toHaveLength(0);
+  });
+
+  it('leaves standard output to a file, and still keeps standard error and judges the exit code', async () => {
+    const path = join(await mkdtemp(join(tmpdir(), 'decant-run-')), 'out');
+    try {
+      await using file = await open(path, 'w+');
+      const lines: string[] = [];
+      const result = await sh('printf out; echo err >&2; exit 3', {
+        stdoutFile: file.fd,
+        okCodes: [3],
+        onLine: (line: string) => lines.push(line),
+      });
+      expect([result.stdout.toString(), result.stderr.toString(), lines]).toEqual(['', 'err\n', ['err']]);
+      expect(await readFile(path, 'utf8')).toBe('out');
+      await expect(sh('echo no >&2; exit 4', { stdoutFile: file.fd })).rejects.toThrow('status 4: no');
+    } finally {
+      await rm(dirname(path), { recursive: true });
+    }
   });
 
   it('judges a child that stops reading early by its exit code', async () => {

@@ -11,6 +11,11 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   /** Bytes for standard input; default: none (the child reads end of file). */
   readonly input?: string | Uint8Array | AsyncIterable<Uint8Array>;
+  /**
+   * The descriptor of an open file that gets standard output, for a program that writes very many small pieces, each of
+   * which would wake this process. `stdout` of the result is empty then, and `onLine` gets standard error alone.
+   */
+  readonly stdoutFile?: number | undefined;
   /** Most bytes kept of each of stdout and stderr, from the end; default 1 MiB. */
   readonly keepBytes?: number;
   /** Milliseconds until the process group is ended; default none. */
@@ -42,7 +47,7 @@ export async function run(command: string, args: readonly string[], options: Run
   const child = spawn(command, args, {
     cwd: options.cwd,
     env: options.env ?? process.env,
-    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+    stdio: [options.input === undefined ? 'ignore' : 'pipe', options.stdoutFile ?? 'pipe', 'pipe'],
     detached: true,
   });
   const stdout = collect(child, 'stdout', options);

@@ -122,6 +122,12 @@ describe('the registry', () => {
     expect(await putManifest('i', sparse, index)).toMatchObject({ code: 'MANIFEST_BLOB_UNKNOWN' });
   });
 
+  it('takes null for an empty list', async () => {
+    const config = await putBlob(BLOB);
+    const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: '', config, layers: null }));
+    expect(await putManifest('none', bytes)).toMatchObject({ status: 201 });
+  });
+
   it('lists tags page by page, and deletes a manifest with all its tags', async () => {
     const manifest = manifestOf(await putBlob(BLOB));
     for (const tag of ['c', 'a', 'b']) await putManifest(tag, manifest);

@@ -2,7 +2,7 @@ import { isDecantError, type ObjectStore } from '@decant/core';
 import { z } from 'zod';
 
 import { digestHex, sha256 } from '../digest.ts';
-import { descriptorSchema, parseDocument } from '../documents.ts';
+import { descriptorSchema, descriptorsSchema, mediaTypeSchema, parseDocument } from '../documents.ts';
 import { isForeignType, isIndexType, isManifestType, OCI_INDEX } from '../media-types.ts';
 import { isTag } from '../reference.ts';
 import { RegistryProblem } from './answers.ts';
@@ -11,11 +11,11 @@ import type { RegistryKeys } from './keys.ts';
 /** A manifest or index as far as a registry looks into it. */
 const documentSchema = z.looseObject({
   schemaVersion: z.literal(2),
-  mediaType: z.string().optional(),
+  mediaType: mediaTypeSchema,
   artifactType: z.string().optional(),
   config: descriptorSchema.optional(),
-  layers: z.array(descriptorSchema).optional(),
-  manifests: z.array(descriptorSchema).optional(),
+  layers: descriptorsSchema.optional(),
+  manifests: descriptorsSchema.optional(),
   subject: descriptorSchema.nullish(),
   annotations: z.record(z.string(), z.string()).nullish(),
 });

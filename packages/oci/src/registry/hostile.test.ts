@@ -172,6 +172,31 @@ describe('the client and registries that are broken or hostile', () => {
     expect(await failure(byDigest)).toBe('OCI_DIGEST_MISMATCH');
   });
 
+  it('tells a manifest by what it holds where neither it nor the server names its type, and says what an old one is', async () => {
+    const { mediaType: _, ...nameless } = JSON.parse(MANIFEST.toString()) as Record<string, unknown>;
+    const bytes = Buffer.from(JSON.stringify(nameless));
+    const index = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        manifests: [{ mediaType: typeOf(MANIFEST), digest: digestOf(bytes), size: bytes.length }],
+      }),
+    );
+    const answer =
+      (body: Buffer | string): Listener =>
+      (_request, response) =>
+        response.setHeader('content-type', 'application/json').end(body);
+    for (const top of [bytes, index]) {
+      const server = await registry({ '/v1': answer(top), [digestOf(bytes)]: answer(bytes) });
+      expect(await layerOf(server)).toEqual(LAYER);
+    }
+    for (const body of ['{"schemaVersion":2}', 'null', '[]', '{"schemaVersion":2,"config":null}', '<html>']) {
+      expect(await failure(layerOf(await registry({ '/v1': answer(body) })))).toBe('OCI_UNSUPPORTED');
+    }
+    await expect(layerOf(await registry({ '/v1': answer('{"schemaVersion":1,"fsLayers":[]}') }))).rejects.toMatchObject(
+      { code: 'OCI_UNSUPPORTED', hint: expect.stringContaining('schema 1') as string },
+    );
+  });
+
   it('follows a redirect to another host without the credentials, and an endless one not for long', async () => {
     let seen: IncomingMessage['headers'] | undefined;
     const elsewhere = await start((request, response) => {

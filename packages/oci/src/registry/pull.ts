@@ -13,12 +13,13 @@ import {
   isConfigType,
   isIndexType,
   isManifestType,
+  notAnImageHint,
   OCI_INDEX,
   OCI_MANIFEST,
 } from '../media-types.ts';
 import { openFromIndex } from '../open-image.ts';
 import type { MirrorLookup } from '../registries-conf.ts';
-import { DOCKER_HUB, formatReference, type ImageReference } from '../reference.ts';
+import { formatReference, type ImageReference } from '../reference.ts';
 import { RepositoryClient } from './client.ts';
 import { download } from './download.ts';
 import { FetchedLayers } from './fetch-layers.ts';
@@ -43,6 +44,7 @@ export interface OpenRegistryImageOptions extends RegistryOptions, Omit<OpenImag
 }
 
 const ACCEPT = [OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(', ');
+const DOCKER_SCHEMA_1 = 'application/vnd.docker.distribution.manifest.v1+json';
 /** How long a mirror may take to answer before the next place is asked, in milliseconds. */
 const MIRROR_TIMEOUT_MS = 10_000;
 /** Most bytes of documents that are kept, so that they are fetched once only. */
@@ -198,19 +200,26 @@ async function fetchTop(
   if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
     throw new DecantError('OCI_UNSUPPORTED', `What ${name} names is no image that can be read (${quote(mediaType)}).`, {
       details: { mediaType },
-      hint: reference.registry === DOCKER_HUB ? 'Very old images have to be pushed again by docker.' : undefined,
+      hint: notAnImageHint(mediaType),
     });
   }
   return { descriptor: { digest, size: bytes.length, mediaType }, bytes };
 }
 
-/** What the document calls itself; else what the registry calls it. */
+/**
+ * What the registry calls a document; else what it calls itself; else what it looks like, since a plain file server has no
+ * types for manifests and OCI's need not name theirs.
+ */
 function mediaTypeOf(response: Response, bytes: Uint8Array): string {
   const header = (response.headers.get('content-type') ?? '').split(';')[0]!.trim();
   if (isIndexType(header) || isManifestType(header)) return header;
   try {
-    const { mediaType } = JSON.parse(new TextDecoder().decode(bytes)) as { mediaType?: unknown };
-    return typeof mediaType === 'string' ? mediaType : header;
+    const document = JSON.parse(new TextDecoder().decode(bytes)) as Readonly<Record<string, unknown>> | null;
+    const { mediaType, schemaVersion, manifests, config } = document ?? {};
+    if (typeof mediaType === 'string' && mediaType !== '') return mediaType;
+    if (schemaVersion !== 2) return schemaVersion === 1 ? DOCKER_SCHEMA_1 : header;
+    if (Array.isArray(manifests)) return OCI_INDEX;
+    return typeof config === 'object' && config !== null ? OCI_MANIFEST : header;
   } catch {
     return header;
   }

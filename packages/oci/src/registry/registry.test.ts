@@ -122,7 +122,20 @@ describe('a registry and its client', () => {
     {
       await using image = await pull('team/app:v1');
       await writeOciLayout(image, target);
-      expect(await failure(writeOciLayout(image, target))).toBe('USAGE');
+      const file = join(directory, 'file');
+      await writeFile(file, '');
+      for (const other of [
+        target,
+        file,
+        join(file, 'x'),
+        join(directory, 'n'.repeat(300)),
+        `${target}/${'n'.repeat(250)}`,
+      ]) {
+        await expect(writeOciLayout(image, other)).rejects.toMatchObject({
+          code: 'USAGE',
+          hint: expect.any(String) as string,
+        });
+      }
     }
     await using image = await openOciLayout(target, { tag: 'v1' });
     expect(image).toMatchObject({ manifestDigest: digest, reference: `${server.host}/team/app:v1` });

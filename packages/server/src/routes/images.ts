@@ -124,6 +124,12 @@ function pageLimit(text: string | undefined): number {
   return limit;
 }
 
+function noImage(ref: string): DecantError {
+  return new DecantError('NOT_FOUND', `There is no image ${ref}.`, {
+    hint: 'List what there is with: decant image ls',
+  });
+}
+
 async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image: ImageRow; detail: ImageDetail }> {
   const ref = c.req.param('ref') ?? '';
   const { services, principal } = c.var;
@@ -131,7 +137,7 @@ async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image
   const { namespace } = principal;
   if (isImageId(ref)) {
     const image = await metadata.images.find(namespace, ref);
-    if (image === undefined) throw new DecantError('NOT_FOUND', `There is no image ${ref}.`);
+    if (image === undefined) throw noImage(ref);
     const config = await readConfig(services, namespace, image.configDigest);
     return {
       namespace,
@@ -142,9 +148,7 @@ async function findImage(c: RouteContext): Promise<{ namespace: Namespace; image
   const name = await metadata.names.find(namespace, parseImageName(ref));
   const image = name === undefined ? undefined : await metadata.images.find(namespace, name.imageId);
   if (name === undefined || image === undefined) {
-    throw new DecantError('NOT_FOUND', `There is no image ${ref}.`, {
-      hint: 'List what there is with: decant image ls',
-    });
+    throw noImage(ref);
   }
   const detail = {
     name: name.name,

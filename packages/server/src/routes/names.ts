@@ -44,7 +44,9 @@ export function nameRoutes(): Hono<ServerEnv> {
   routes.delete('/:name', async (c) => {
     const name = imageName(c);
     if (!(await c.var.services.metadata.names.remove(c.var.principal.namespace, name))) {
-      throw new DecantError('NOT_FOUND', `There is no image ${formatImageName(name)}.`);
+      throw new DecantError('NOT_FOUND', `There is no image ${formatImageName(name)}.`, {
+        hint: 'List what there is with: decant image ls',
+      });
     }
     return c.body(null, 204);
   });
