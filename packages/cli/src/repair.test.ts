@@ -39,11 +39,12 @@ async function make(name: string, bytes: Uint8Array) {
   return decant.images.import({ source: `raw:${file}`, name, format: 'cas-streaming' });
 }
 
+/** What is at rest; what was staged is being removed meanwhile. */
 async function objects(kind: 'packs' | 'manifests' | 'locators' | 'images'): Promise<string[]> {
-  const root = join(folder, 'home/objects');
+  const root = join(folder, 'home/objects/objects/ns/default', kind);
   const all = await readdir(root, { recursive: true, withFileTypes: true });
   return all
-    .filter((entry) => entry.isFile() && `${entry.parentPath}/`.includes(`/${kind}/`))
+    .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name))
     .toSorted();
 }
