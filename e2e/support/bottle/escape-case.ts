@@ -21,10 +21,10 @@ export interface Attempt {
 }
 
 /**
- * A refusal may take this long, in milliseconds: half of the PATIENCE of attack.py, so that what nobody answers is told from
- * what is refused also on a machine that has other things to do.
+ * A refusal may take this long, in milliseconds: whoever waits for a time-out has learnt nothing. On a machine that has other
+ * things to do one may be slower; it is then tried again.
  */
-export const PROMPT_MS = 15_000;
+export const PROMPT_MS = 2000;
 
 const REFUSING_ERRORS = [
   'ECONNREFUSED',

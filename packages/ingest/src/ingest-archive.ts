@@ -12,6 +12,7 @@ import { checkExt4File } from './check-filesystem.ts';
 import { admitOptionalConfig } from './config.ts';
 import { archiveKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
+import { restsAs } from './resting-object.ts';
 
 /** What the builder declared when it completed. */
 export interface ArchiveCompletion {
@@ -51,7 +52,7 @@ export async function ingestArchive(completion: ArchiveCompletion, context: Inge
     const key = archiveKey(namespace, id);
     const existing = await store.head(key, { signal });
     // What rests may be damaged. What was just read is not.
-    if (existing === undefined || !(await isCopy(key, kept, context)))
+    if (existing === undefined || !(await restsAs(store, key, readPieces(kept), signal)))
       await store.put(key, readPieces(kept), { signal });
     // The configuration of an ext4 image belongs to its name, so it may be new where the image is not.
     if (admitted !== undefined) return { ...repeatedAdmission(admitted), configDigest };
@@ -158,24 +159,6 @@ async function writeSparse(file: FileHandle, bytes: Buffer, position: number): P
   }
   await flush(bytes.length);
   return written;
-}
-
-/** Whether the object has the bytes of the file. */
-async function isCopy(key: string, path: string, { store, signal }: IngestContext): Promise<boolean> {
-  await using file = await open(path, 'r');
-  let position = 0;
-  try {
-    for await (const piece of store.stream(key, { signal })) {
-      const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(piece.length), 0, piece.length, position);
-      if (bytesRead !== piece.length || !buffer.equals(piece)) return false;
-      position += bytesRead;
-    }
-  } catch (error) {
-    signal?.throwIfAborted();
-    if (isDecantError(error, 'OBJECT_NOT_FOUND')) return false;
-    throw error;
-  }
-  return position === (await file.stat()).size;
 }
 
 async function* readPieces(path: string): AsyncGenerator<Uint8Array> {

@@ -5,7 +5,6 @@ import {
   verifyChunkAside,
   type ExpectedChunk,
   type Manifest,
-  type ManifestChunk,
 } from '@decant/cas';
 import {
   DecantError,
@@ -24,6 +23,7 @@ import { checkFilesystem } from './check-filesystem.ts';
 import { restingObject } from './resting-object.ts';
 import { ChunkLocations } from './chunk-locations.ts';
 import { admitConfig, readStaged } from './config.ts';
+import { locateChunks } from './locate-chunks.ts';
 import { locatorOf } from './locator-of.ts';
 import { locatorKey, manifestKey } from './object-keys.ts';
 import { refused } from './refuse.ts';
@@ -31,8 +31,6 @@ import { RestPackWriter } from './rest-packs.ts';
 import { locateAll, MAX_MANIFEST_BYTES } from './relocate.ts';
 import { openStagedChunks, type StagedChunks } from './staged.ts';
 
-/** Ids located in one call. */
-const LOCATE_BATCH = 16_384;
 /** Staged chunks that are decompressed at once, on libuv's threads. */
 const AT_ONCE = 3;
 /** Bytes between two reports of progress. */
@@ -47,8 +45,8 @@ export interface StreamingCompletion {
  * Verifies a staged image and writes it where it will rest. Every staged chunk is read once, decompressed with
  * a cap and hashed; the packs at rest are made from exactly the buffers that were verified. A chunk that was
  * not staged must be one the namespace can reach already: its hash alone is not possession. Of an image that the
- * namespace has admitted before, only the manifest is read and nothing is written, unless a part of it was found damaged
- * since: then this replaces it.
+ * namespace has admitted before, no chunk is read and nothing is written, unless its manifest, its locator or a chunk was found
+ * damaged: then this replaces it.
  * @throws INGEST_REFUSED, INGEST_CHUNK_UNREACHABLE, ROOTFS_INVALID; nothing has become visible then.
  */
 export async function ingestStreaming(completion: StreamingCompletion, context: IngestContext): Promise<Admission> {
@@ -126,9 +124,7 @@ async function locateReachable(
   { index, signal }: IngestContext,
 ): Promise<ChunkLocations> {
   const locations = new ChunkLocations(manifest.entryCount);
-  const locate = async (chunks: readonly ManifestChunk[]) => {
-    signal?.throwIfAborted();
-    const found = await index.locate(chunks.map(({ id }) => id));
+  for await (const { chunks, found } of locateChunks(manifest, index, signal)) {
     for (const { id, plainBytes, entry } of chunks) {
       const location = found.get(id);
       const declared = location?.plainBytes ?? staged.plainBytes(entry);
@@ -146,16 +142,7 @@ async function locateReachable(
         throw refused(`chunk ${id} has another length than the manifest says.`, { chunk: id });
       if (location !== undefined) locations.set(entry, location);
     }
-  };
-  let batch: ManifestChunk[] = [];
-  for (const chunk of manifest.chunks()) {
-    batch.push(chunk);
-    if (batch.length === LOCATE_BATCH) {
-      await locate(batch);
-      batch = [];
-    }
   }
-  await locate(batch);
   return locations;
 }
 

@@ -1,4 +1,4 @@
-import { parseManifest, type HashProvider, type Manifest, type ManifestChunk } from '@decant/cas';
+import { parseManifest, type HashProvider, type Manifest } from '@decant/cas';
 import {
   DecantError,
   equalBytes,
@@ -11,15 +11,13 @@ import {
 } from '@decant/core';
 
 import { ChunkLocations } from './chunk-locations.ts';
+import { locateChunks } from './locate-chunks.ts';
 import { locatorOf } from './locator-of.ts';
 import { locatorKey, manifestKey } from './object-keys.ts';
 import { restingObject } from './resting-object.ts';
 
 /** Largest manifest that is admitted, in bytes: some 400 GiB of content. */
 export const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
-/** Ids located in one call. */
-const LOCATE_BATCH = 16_384;
-
 export interface RelocateContext {
   readonly store: ObjectStore;
   readonly hash: HashProvider;
@@ -35,24 +33,14 @@ export async function locateAll(
   signal: AbortSignal | undefined,
 ): Promise<ChunkLocations | undefined> {
   const locations = new ChunkLocations(manifest.entryCount);
-  const locate = async (chunks: readonly ManifestChunk[]): Promise<boolean> => {
-    signal?.throwIfAborted();
-    const found = await index.locate(chunks.map(({ id }) => id));
+  for await (const { chunks, found } of locateChunks(manifest, index, signal)) {
     for (const { id, plainBytes, entry } of chunks) {
       const location = found.get(id);
-      if (location?.plainBytes !== plainBytes) return false;
+      if (location?.plainBytes !== plainBytes) return undefined;
       locations.set(entry, location);
     }
-    return true;
-  };
-  let batch: ManifestChunk[] = [];
-  for (const chunk of manifest.chunks()) {
-    batch.push(chunk);
-    if (batch.length < LOCATE_BATCH) continue;
-    if (!(await locate(batch))) return undefined;
-    batch = [];
   }
-  return (await locate(batch)) ? locations : undefined;
+  return locations;
 }
 
 /** The manifest of an admitted image as it rests. @throws CAS_MANIFEST_INVALID when it is damaged or not there */

@@ -1,8 +1,9 @@
 import { createPackBuilder, type FinishedPack, type PackBuilder } from '@decant/cas';
-import { equalBytes, MIB, type ChunkFrame, type ObjectStore } from '@decant/core';
+import { MIB, type ChunkFrame } from '@decant/core';
 
 import type { IngestContext, WrittenPack } from './admission.ts';
 import { packKey } from './object-keys.ts';
+import { restsAs } from './resting-object.ts';
 
 /** Bytes at which a pack at rest is closed: it is held in memory until its digest, and so its key, is known. */
 const REST_PACK_BYTES = 16 * MIB;
@@ -71,7 +72,7 @@ export class RestPackWriter implements AsyncDisposable {
     const key = packKey(namespace, digest);
     // The key names the bytes: an object that has it is this one, or it is damaged and this replaces it.
     const existing = await store.head(key, { signal });
-    const rests = existing !== undefined && (await hasBytes(store, key, pieces, signal));
+    const rests = existing !== undefined && (await restsAs(store, key, pieces, signal));
     const { sizeBytes } = rests ? existing : await store.put(key, iterate(pieces, onTaken), { signal });
     this.#packs.push({ key, sizeBytes, chunks: { [Symbol.iterator]: () => table.rows() } });
   }
@@ -81,29 +82,4 @@ export class RestPackWriter implements AsyncDisposable {
 async function* iterate(pieces: readonly Uint8Array[], onTaken: () => void): AsyncGenerator<Uint8Array> {
   yield* pieces;
   onTaken();
-}
-
-/** Whether an object is what these pieces are together. */
-async function hasBytes(
-  store: ObjectStore,
-  key: string,
-  pieces: readonly Uint8Array[],
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
-  let piece = 0;
-  let at = 0;
-  for await (const read of store.stream(key, { signal })) {
-    for (let done = 0; done < read.length;) {
-      while (piece < pieces.length && at === pieces[piece]!.length) {
-        piece++;
-        at = 0;
-      }
-      if (piece === pieces.length) return false;
-      const length = Math.min(read.length - done, pieces[piece]!.length - at);
-      if (!equalBytes(read.subarray(done, done + length), pieces[piece]!.subarray(at, at + length))) return false;
-      done += length;
-      at += length;
-    }
-  }
-  return piece >= pieces.length - 1 && at === (pieces.at(-1)?.length ?? 0);
 }

@@ -1,7 +1,8 @@
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError } from '@decant/core';
+import { isAccessible } from '@decant/core/node';
 
 import { freezerAt, type ControlGroup } from './cgroup.ts';
 
@@ -25,11 +26,7 @@ export async function controlGroupOf(pid: number): Promise<Pick<ControlGroup, 'j
     const mount = mountOf(mounts, names);
     if (mount === undefined) continue;
     const folder = join(mount, path);
-    const reached = await access(join(folder, 'cgroup.procs')).then(
-      () => true,
-      () => false,
-    );
-    if (!reached) continue;
+    if (!(await isAccessible(join(folder, 'cgroup.procs')))) continue;
     const list = names === '' ? await readFile(join(folder, 'cgroup.controllers'), 'utf8').catch(() => '') : names;
     found.push({ path: folder, controllers: list.trim().split(/[\s,]+/), version: names === '' ? 2 : 1 });
   }

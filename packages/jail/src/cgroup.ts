@@ -3,7 +3,7 @@ import { access, constants, mkdir, readdir, readFile, rmdir, stat, writeFile } f
 import { join } from 'node:path';
 
 import { DecantError, errnoOf, sleep } from '@decant/core';
-import { processNamespace, processStart } from '@decant/core/node';
+import { isAccessible, processNamespace, processStart } from '@decant/core/node';
 
 export interface GroupLimits {
   /** Memory with the page cache, in bytes; swap is not used. */
@@ -148,14 +148,11 @@ export async function missingControllers(): Promise<readonly string[]> {
   for (const controller of CONTROLLERS) {
     if (!isNeeded(controller, found)) continue;
     const place = found.get(controller);
-    const usable = place !== undefined && (await access(place.path, constants.W_OK).then(yes, no));
+    const usable = place !== undefined && (await isAccessible(place.path, constants.W_OK));
     if (!usable) missing.push(controller);
   }
   return missing;
 }
-
-const yes = () => true;
-const no = () => false;
 
 function isNeeded(controller: Controller, found: ReadonlyMap<Controller, Hierarchy>): boolean {
   return controller !== 'freezer' && !(controller === 'cpuacct' && found.get('cpu')?.version === 2);

@@ -1,7 +1,7 @@
 import { access, constants, readFile } from 'node:fs/promises';
 
 import { DecantError, isDecantError } from '@decant/core';
-import { findProgram, run } from '@decant/core/node';
+import { findProgram, isAccessible, run } from '@decant/core/node';
 
 import { CONTROL_GROUPS_HINT, missingControllers } from './cgroup.ts';
 import { PERL_MOUNTS } from './perl-mounts.ts';
@@ -97,11 +97,8 @@ export async function requireRunner(filesystemName: string, overNbd: boolean): P
 
 /** Whether write layers can be volumes of their own here, which takes mkfs.ext4 and loop devices. */
 export async function canHaveVolumes(): Promise<boolean> {
-  const loops = access('/dev/loop-control', constants.R_OK | constants.W_OK).then(
-    () => true,
-    () => false,
-  );
-  return (await findProgram('mkfs.ext4')) !== undefined && (await loops);
+  const loops = await isAccessible('/dev/loop-control', constants.R_OK | constants.W_OK);
+  return loops && (await findProgram('mkfs.ext4')) !== undefined;
 }
 
 async function programCheck({ name, debian }: Program): Promise<JailCheck> {

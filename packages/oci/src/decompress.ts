@@ -84,7 +84,7 @@ async function* through(
   }
 }
 
-/** The next part, asked for now and awaited later. */
+/** Asks for a part while the decoder works on another one; a failure is whoever's that awaits it. */
 function ahead(parts: AsyncGenerator<Uint8Array, void, undefined>): Promise<IteratorResult<Uint8Array, void>> {
   const next = parts.next();
   next.catch(() => undefined);

@@ -25,7 +25,8 @@ const POINTER_BYTES = 8;
 const CHECKSUM_AT = BLOCK_BYTES - 8;
 const LEAF_BYTES = BLOCK_BYTES - 12;
 const ENTRY_BYTES = 8;
-const HALF_MD4 = 1;
+/** The number of the hash that `hashName` is. */
+export const HALF_MD4 = 1;
 const CHECKSUM_TYPE = 0xde;
 
 /** From here on debugfs, which walks a directory for every name it adds, takes longer than an index. */
@@ -107,8 +108,13 @@ export function planIndexed(
   if (leaves.length > ROOT.most * NODE.most) {
     throw unsupported(pathOf(directory), `has ${hashed.length} names, too many for one directory of ext4`);
   }
-  const nodes = leaves.length > ROOT.most ? Math.ceil(leaves.length / NODE.most) : 0;
+  const nodes = countNodes(leaves);
   return { blocks: 1 + nodes + leaves.length, entries: hashed.map(({ entry }) => entry), leaves };
+}
+
+/** Blocks of pointers between the root and the leaves. */
+function countNodes(leaves: readonly Leaf[]): number {
+  return leaves.length > ROOT.most ? Math.ceil(leaves.length / NODE.most) : 0;
 }
 
 /** The register that checksums of an inode's blocks start from. */
@@ -127,7 +133,7 @@ export function* encodeIndexed(
   seed: number,
 ): Generator<Uint8Array, void, undefined> {
   const block = Buffer.alloc(BLOCK_BYTES);
-  const nodes = leaves.length > ROOT.most ? Math.ceil(leaves.length / NODE.most) : 0;
+  const nodes = countNodes(leaves);
   const leafPointers = leaves.map(({ hash }, i) => ({ hash, block: 1 + nodes + i }));
   const groups = Array.from({ length: nodes }, (_, i) => leafPointers.slice(i * NODE.most, (i + 1) * NODE.most));
 

@@ -3,9 +3,11 @@ import { open, type FileHandle } from 'node:fs/promises';
 import { DecantError, GIB, PAGE_BYTES } from '@decant/core';
 
 import { Budget } from './budget.ts';
+import { ENTRY_TYPES } from './erofs-format.ts';
 import {
   checksumSeed,
   encodeIndexed,
+  HALF_MD4,
   isIndexed,
   planIndexed,
   type IndexedDirectory,
@@ -19,7 +21,6 @@ import type { Inode, Inventory } from './inventory.ts';
 import { MetadataReader } from './metadata-reader.ts';
 
 const SUPERBLOCK = { offset: 1024, bytes: 1024, uuidAt: 0x68, seedAt: 0xec, hashAt: 0xfc, flagsAt: 0x160 } as const;
-const HALF_MD4 = 1;
 const SIGNED_HASH = 0x1;
 
 /**
@@ -50,7 +51,9 @@ export class IndexedDirectories {
       }
       // mkfs.ext4 made it, whether the tree has it or not.
       const isBare = inode.parent === undefined && !inode.children.some(({ name }) => name === LOST_FOUND);
-      const more: readonly IndexedEntry[] = isBare ? [{ name: LOST_FOUND, inode: LOST_FOUND_INODE, type: 2 }] : [];
+      const more: readonly IndexedEntry[] = isBare
+        ? [{ name: LOST_FOUND, inode: LOST_FOUND_INODE, type: ENTRY_TYPES.directory }]
+        : [];
       this.#planned.set(inode, planIndexed(inode, this.#numbers, hash, more));
     }
   }

@@ -1,5 +1,3 @@
-import { stat } from 'node:fs/promises';
-
 import {
   containersMirrors,
   openArchiveTree,
@@ -15,6 +13,7 @@ import {
   type Platform,
 } from '@decant/oci';
 import { DecantError } from '@decant/core';
+import { isAccessible } from '@decant/core/node';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 
 import { registryCredentials } from './image-transfer-credentials.ts';
@@ -119,11 +118,7 @@ async function withFetch<T extends AsyncDisposable>(
 async function splitArchive(text: string): Promise<{ readonly file: string; readonly tag: string | undefined }> {
   for (let end = text.length; end > 0; end = text.lastIndexOf(':', end - 1)) {
     const file = text.slice(0, end);
-    const isThere = await stat(file).then(
-      () => true,
-      () => false,
-    );
-    if (isThere) return { file, tag: end === text.length ? undefined : text.slice(end + 1) };
+    if (await isAccessible(file)) return { file, tag: end === text.length ? undefined : text.slice(end + 1) };
   }
   return { file: text, tag: undefined };
 }

@@ -1,8 +1,9 @@
 import { createReadStream } from 'node:fs';
-import { access, readdir, rm, stat } from 'node:fs/promises';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
 import { errnoOf, GIB } from '@decant/core';
+import { isAccessible } from '@decant/core/node';
 
 /** Audits of bottles that are kept, and the bytes of them all together. */
 const MOST_AUDITS = 1000;
@@ -25,10 +26,7 @@ export function segmentPath(path: string, number: number): string {
 export async function* readAudit(path: string, signal?: AbortSignal): AsyncGenerator<Buffer> {
   for (let number = 1, more = true; more; number++) {
     // Asked first: a file to which another one is added takes nothing more.
-    more = await access(segmentPath(path, number + 1)).then(
-      () => true,
-      () => false,
-    );
+    more = await isAccessible(segmentPath(path, number + 1));
     yield* createReadStream(segmentPath(path, number), { signal }) as AsyncIterable<Buffer>;
   }
 }

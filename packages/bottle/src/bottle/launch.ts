@@ -1,8 +1,9 @@
 import { constants } from 'node:fs';
-import { access, chmod, mkdir, open } from 'node:fs/promises';
+import { chmod, mkdir, open } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
 import { DecantError, errnoOf, isImageId, MIB, untilAborted } from '@decant/core';
+import { isAccessible } from '@decant/core/node';
 
 import { auditName, pruneAudits } from '../audit/audit-files.ts';
 import { AuditLog } from '../audit/audit-log.ts';
@@ -82,7 +83,9 @@ export async function launch(plan: BottlePlan, deps: OpenBottleDeps, parts: Laun
           async () => new AuditLog({ path: paths.audit }),
           async (log) => {
             log.close();
-            await pruneAudits(join(directory, AUDIT_FOLDER), (other) => isThere(join(directory, `${other}.jsonl`)));
+            await pruneAudits(join(directory, AUDIT_FOLDER), (other) =>
+              isAccessible(join(directory, `${other}.jsonl`)),
+            );
           },
         );
     const namespace = Promise.withResolvers<string>();
@@ -269,13 +272,6 @@ async function openFolders(stack: BottleStack, directory: string, slug: string):
   const audits = join(directory, AUDIT_FOLDER);
   await mkdir(audits, { recursive: true, mode: 0o700 });
   return { state, audit: join(audits, auditName(stack.header)) };
-}
-
-function isThere(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 function launchedPlan(
