@@ -17,6 +17,7 @@ const ROUTES = [
   route('pinned', 'pinned.example.com', { ports: [8443], protocol: 'tls' }),
   route('greeting', 'api.example.com', { ports: [2222], protocol: 'tcp' }),
   route('untrusted', 'untrusted.example.com'),
+  route('misnamed', 'misnamed.example.com'),
   route('mixed', 'mixed.example.com'),
   route('dead', 'dead.example.com'),
   route('private', 'private.example.com', { privateRanges: ['10.9.8.0/24'] }),
@@ -161,6 +162,20 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
     expect((await internet.seen()).asked).not.toContain('forbidden.example.com');
   });
 
+  test('each request goes to the server it names, also where the connection to another one still rests', async () => {
+    const ask = (url: string, close = '') => `GET ${url} HTTP/1.1\r\nHost: ${new URL(url).host}\r\n${close}\r\n`;
+    const text = ['http://api.example.com/first', 'http://private.example.com/second', 'http://api.example.com/third'];
+    await internet.raw(
+      '127.0.0.1',
+      9099,
+      text.map((url, i) => ask(url, i === 2 ? 'Connection: close\r\n' : '')).join(''),
+    );
+    const addressOf = async (path: string) =>
+      (await internet.event((event) => event.type === 'end' && event.path === path)).address;
+    expect(await addressOf('/second')).toBe('10.9.8.7');
+    for (const path of ['/first', '/third']) expect(await addressOf(path)).toMatch(/^(203\.0\.113|2001:db8:)[.:]+10$/);
+  });
+
   test('a body streams up in chunks with trailers, and its length and bytes are kept', async () => {
     const body = Buffer.alloc(3_000_000, 'body');
     const file = join(internet.folder, 'body');
@@ -269,6 +284,7 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
       return stdout.toString('utf8');
     };
     expect(await ask('https://untrusted.example.com/')).toMatch(/\(upstream-certificate\).* 502$/s);
+    expect(await ask('https://misnamed.example.com/')).toMatch(/\(upstream-certificate\).*ALTNAME.* 502$/s);
     expect(await ask('http://dead.example.com/')).toMatch(/\(upstream-unreachable\).*refused the connection.* 502$/s);
     expect(await ask('http://unlisted.example.com/')).toMatch(/\(unresolved\).* 502$/s);
     for (const path of ['garbage', 'gone', 'long-head', 'two-lengths', 'endless-100']) {

@@ -33,7 +33,10 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
         .filter(Boolean)
         .every((entry) => entry.startsWith('NODE_CHANNEL_')),
     ).toBe(true);
-    expect(await readFile(`/proc/${first.processId}/limits`, 'utf8')).toMatch(/^Max core file size\s+1\s+1\s/m);
+    const limits = await readFile(`/proc/${first.processId}/limits`, 'utf8');
+    expect(limits).toMatch(/^Max core file size\s+1\s+1\s/m);
+    expect(limits).toMatch(/^Max open files\s+8192\s+8192\s/m);
+    expect(limits).toMatch(/^Max processes\s+64\s+64\s/m);
     expect(first.certificatePem).not.toBe(second.certificatePem);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat(second.networkNamespace)).ino);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat('/proc/self/ns/net')).ino);
@@ -196,6 +199,27 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
       expect(await readFile(join(closed, 'secret'), 'utf8')).toBe('for root alone');
     } finally {
       await rm(closed, { recursive: true, force: true });
+    }
+  });
+
+  test('a sidecar that says what it may not, or does not end, is ended', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'decant-odd-sidecar-'));
+    try {
+      const program = join(folder, 'sidecar.mjs');
+      await chmod(folder, 0o755);
+      const begun = "process.send({ type: 'listening', certificatePem: 'none' });";
+      const start = async (source: string) => {
+        await writeFile(program, source);
+        return (await startSidecar({ network: 'new', sidecarUrl: pathToFileURL(program) }, [80])).sidecar;
+      };
+      const odd = await start(`${begun} process.send({ type: 'listening', certificatePem: 'x', more: 1 });`);
+      expect((await odd.ended).reason).toBe('it sent a message that the supervisor does not know');
+      const deaf = await start(`${begun} process.on('message', () => undefined);`);
+      await deaf.close();
+      expect((await deaf.ended).reason).toBe('the fence was closed');
+      expect(await processStart(deaf.pid)).toBeUndefined();
+    } finally {
+      await rm(folder, { recursive: true, force: true });
     }
   });
 

@@ -210,6 +210,7 @@ describe('a chunked body', () => {
       '0\r\nTransfer-Encoding: x\r\n\r\n',
       '0\r\nHost: x\r\n\r\n',
       `0\r\nX: ${'y'.repeat(9000)}`,
+      `0\r\n${`X: ${'y'.repeat(95)}\r\n`.repeat(90)}\r\n`,
     ].map((text) => [text, 'bad-framing'] as const),
     ['0\r\n folded\r\n\r\n', 'bad-request'],
   ] as const)('%j', (text, expected) => {
