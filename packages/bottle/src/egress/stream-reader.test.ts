@@ -89,6 +89,31 @@ describe('relayBody', () => {
     expect((await relay('all', { type: 'until-close' })).text).toBe('all');
   });
 
+  test('a body of more than is read ahead passes whole', async () => {
+    const from = new PassThrough();
+    const to = new PassThrough();
+    to.resume();
+    let bytes = 0;
+    const onBytes = (count: number) => void (bytes += count);
+    const reader = new StreamReader(from);
+    // All of it is there before any is taken, so that the sender has been made to wait.
+    for (let i = 0; i < 64; i++) from.write(Buffer.alloc(64 * 1024));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(from.isPaused()).toBe(true);
+    const framing = { type: 'length', bytes: 64 * 64 * 1024 } as const;
+    await relayBody({ from: reader, to, framing, chunksOut: true, idleTimeMs: 60_000, onBytes });
+    expect(bytes).toBe(framing.bytes);
+  });
+
+  test('a connection that is closed without an end is broken', async () => {
+    const stream = new PassThrough();
+    const reader = new StreamReader(stream);
+    const read = reader.read(60_000);
+    stream.destroy();
+    await expect(read).rejects.toMatchObject({ kind: 'broken' });
+    expect(reader.unusable).toBe(true);
+  });
+
   test('a body that ends early or is malformed is at fault', async () => {
     await expect(relay('123', { type: 'length', bytes: 5 })).rejects.toMatchObject({ kind: 'broken' });
     await expect(relay('3\r\nab', { type: 'chunked' })).rejects.toMatchObject({ kind: 'broken' });

@@ -114,6 +114,9 @@ describe('the head of a request', () => {
     ['bad-request', get('Host: b.test')],
     ['bad-request', 'GET / HTTP/1.1\r\n\r\n'],
     ['bad-request', 'GET / HTTP/1.1\nHost: a\n\n'],
+    // Known before the head has ended.
+    ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\rb'],
+    ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\nb'],
     ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\n\n'],
     ['bad-request', '\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n'],
     ['bad-request', 'GET  / HTTP/1.1\r\nHost: a\r\n\r\n'],
