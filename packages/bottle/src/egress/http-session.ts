@@ -39,8 +39,7 @@ export async function serveHttp(client: Client, session: HttpSession): Promise<v
         if (!head.keepAlive) break;
         continue;
       }
-      const last = count === gate.limits.requestsPerConnection;
-      if (!(await serveRequest(client, session, head, held)) || last) break;
+      if (!(await serveRequest(client, session, head, held))) break;
     }
     await closeGently(client.reader);
   } finally {

@@ -85,6 +85,9 @@ describe.skipIf(!usable)('[backend:network-namespace] what the fence refuses', (
     const inside =
       'CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\nGET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n';
     expect(await proxied(inside)).toMatch(/^HTTP\/1\.1 200 .*HTTP\/1\.1 400 .*\(plain-http\)/s);
+    const another =
+      'CONNECT api.example.com:80 HTTP/1.1\r\nHost: api.example.com:80\r\n\r\nGET http://mixed.example.com/ HTTP/1.1\r\nHost: mixed.example.com\r\nConnection: close\r\n\r\n';
+    expect(await proxied(another)).toMatch(/^HTTP\/1\.1 200 .*HTTP\/1\.1 421 .*\(name-mismatch\)/s);
     const curl = await internet.inside(
       [
         'curl',
@@ -252,6 +255,10 @@ describe.skipIf(!usable)('[backend:network-namespace] what the fence refuses', (
       'u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)',
       'for i in range(5000):',
       " n=os.urandom(8).hex().encode(); u.sendto(b'\\0\\1\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0'+bytes([len(n)])+n+b'\\4evil\\4test\\0\\0\\1\\0\\1',('9.9.9.9',53))",
+      // All of them stay open until the last was taken or turned away: a fence that is held up would else find them gone.
+      'keep[-1].settimeout(60)',
+      'try: keep[-1].recv(1)',
+      'except ConnectionResetError: pass',
     ].join('\n');
     const earlier = (await internet.seen()).events.length;
     const started = performance.now();
