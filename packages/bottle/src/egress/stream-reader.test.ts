@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
 
 import fc from 'fast-check';
@@ -5,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 
 import { relayBody } from './body.ts';
 import { readHead } from './head-buffer.ts';
-import { StreamReader } from './stream-reader.ts';
+import { isDeaf, keepReading, StreamReader, writeAll, writeTo } from './stream-reader.ts';
 
 const parse = (bytes: Buffer) => {
   const end = bytes.indexOf('\r\n\r\n');
@@ -62,6 +64,35 @@ describe('readHead', () => {
     stream.write('\r\n\r\n');
     expect((await done)?.headBytes).toBe(40_004);
     expect(looks).toBeLessThan(100);
+  });
+});
+
+describe('keepReading', () => {
+  test('what a server said before it closed on somebody who was still sending is read', async () => {
+    await using server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    const [[peer]] = (await Promise.all([once(server, 'connection'), once(client, 'connect')])) as [[Socket], unknown];
+    keepReading(client);
+    const reader = new StreamReader(client);
+    // In one turn, so that nothing is read in between.
+    peer.write('HTTP/1.1 413 Too Large');
+    peer.resetAndDestroy();
+    const refused = async () => {
+      for (;;) {
+        await writeTo(client, 'more', 1000);
+        if (isDeaf(client)) return;
+      }
+    };
+    await Promise.race([refused(), once(client, 'close')]);
+    expect((await reader.read(60_000))?.toString('latin1')).toBe('HTTP/1.1 413 Too Large');
+    // The reset was told to who wrote. Without a length of its own, what was read is not known to be all.
+    const onBytes = () => undefined;
+    const rest = { from: reader, to: new PassThrough(), framing: { type: 'until-close' }, onBytes } as const;
+    await expect(relayBody({ ...rest, chunksOut: true, idleTimeMs: 60_000 })).rejects.toMatchObject({ kind: 'broken' });
+    await expect(writeTo(client, 'x', 1000)).rejects.toMatchObject({ kind: 'broken' });
+    await expect(writeAll(client, ['x'], 1000)).rejects.toMatchObject({ kind: 'broken' });
   });
 });
 

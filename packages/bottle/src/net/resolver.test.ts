@@ -185,7 +185,7 @@ describe('the resolver', () => {
   });
 
   it('ends with its caller and with itself', async () => {
-    const { resolver } = await resolverFor({ 's.test': () => 'silence' });
+    const { resolver } = await resolverFor({ 's.test': () => 'silence' }, { timeoutMs: 600_000 });
     const waiting = resolver.resolve('s.test', { signal: AbortSignal.timeout(50) });
     await expect(waiting).rejects.toMatchObject({ name: 'TimeoutError' });
     // What is under way is given up, not waited for.
