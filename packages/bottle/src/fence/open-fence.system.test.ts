@@ -27,6 +27,8 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     );
     expect(uids[0]).toBeGreaterThanOrEqual(0x5000_0000);
     expect(uids[0]).not.toBe(uids[1]);
+    expect(status).toMatch(new RegExp(`^Groups:\\t${uids[0]} *$`, 'm'));
+    expect(status).toMatch(new RegExp(`^Gid:(?:\\t${uids[0]}){4}$`, 'm'));
     expect(
       (await readFile(`/proc/${first.processId}/environ`, 'latin1'))
         .split('\0')
@@ -165,7 +167,10 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     await outer.configure({ policy: NOTHING, onAudit: () => undefined });
     await expect(
       openFence({ network: { path: '/proc/self/ns/net' }, policy: NOTHING, onAudit: () => undefined }),
-    ).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    ).rejects.toMatchObject({
+      code: 'JAIL_FAILED',
+      message: expect.stringContaining('the namespace of the host is no bottle'),
+    });
     await expect(
       openFence({ network: { path: '/proc/self/status' }, policy: NOTHING, onAudit: () => undefined }),
     ).rejects.toMatchObject({ code: 'JAIL_FAILED' });
