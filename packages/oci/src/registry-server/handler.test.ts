@@ -58,6 +58,13 @@ describe('the registry', () => {
     expect([...store.objects.keys()].filter((key) => key.includes('_uploads'))).toEqual([]);
   });
 
+  it('keeps nothing of an upload in one request that fails: nobody knows its id', async () => {
+    const whole = (digest: string) => call('POST', `/v2/app/blobs/uploads/?digest=${digest}`, 'other bytes');
+    expect(await whole(DIGEST)).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
+    expect(await whole('sha256:x')).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
+    expect([...store.objects.keys()]).toEqual([]);
+  });
+
   it('takes chunks in order only, and says where an upload stands', async () => {
     const upload = await begin();
     const chunk = (from: number, to: number) =>
@@ -97,12 +104,21 @@ describe('the registry', () => {
     const config = await putBlob(BLOB);
     const missing = { ...config, digest: digestOf(Buffer.from('missing')) };
     expect(await putManifest('v1', manifestOf(missing))).toMatchObject({ code: 'MANIFEST_BLOB_UNKNOWN' });
+    // Nor can it be had by its digest.
+    expect([...store.objects.keys()].filter((key) => key.includes('_manifests/'))).toEqual([]);
     expect(await putManifest('v1', manifestOf({ ...config, size: 1 }))).toMatchObject({ code: 'MANIFEST_INVALID' });
     expect(await putManifest('v1', manifestOf(config), MANIFEST_TYPE, 'other')).toMatchObject({
       code: 'MANIFEST_BLOB_UNKNOWN',
     });
     const index = 'application/vnd.oci.image.index.v1+json';
     expect(await putManifest('v1', manifestOf(config), index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const nameless = manifestOf(config, { mediaType: undefined });
+    expect(await putManifest('v1', nameless, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    // Both kinds at once, and neither.
+    const both = manifestOf(config, { mediaType: undefined, manifests: [] });
+    expect(await putManifest('v1', both, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const neither = manifestOf(config, { layers: undefined });
+    expect(await putManifest('v1', neither)).toMatchObject({ code: 'MANIFEST_INVALID' });
     for (const bytes of ['', '{', '[]', '{"schemaVersion":1}', `{"schemaVersion":2,"config":${'['.repeat(1000)}`]) {
       expect(await putManifest('v1', Buffer.from(bytes))).toMatchObject({ status: 400, code: 'MANIFEST_INVALID' });
     }
@@ -131,6 +147,9 @@ describe('the registry', () => {
   it('lists tags page by page, and deletes a manifest with all its tags', async () => {
     const manifest = manifestOf(await putBlob(BLOB));
     for (const tag of ['c', 'a', 'b']) await putManifest(tag, manifest);
+    const other = manifestOf(await putBlob(BLOB), { annotations: { other: 'image' } });
+    await putManifest('d', other);
+    await call('DELETE', `/v2/app/manifests/${digestOf(other)}`);
     const first = await call('GET', '/v2/app/tags/list?n=2');
     expect(JSON.parse(first.text)).toEqual({ name: 'app', tags: ['a', 'b'] });
     const next = /^<(.+)>; rel="next"$/.exec(first.headers.get('link') ?? '')![1]!;
@@ -139,6 +158,7 @@ describe('the registry', () => {
     expect(await call('DELETE', '/v2/app/manifests/a')).toMatchObject({ status: 202 });
     expect(await call('GET', '/v2/app/manifests/a')).toMatchObject({ status: 404 });
     expect(await call('GET', '/v2/app/manifests/b')).toMatchObject({ status: 200 });
+    expect(await call('GET', '/v2/app/manifests/d')).toMatchObject({ status: 404 });
     expect(await call('DELETE', `/v2/app/manifests/${digestOf(manifest)}`)).toMatchObject({ status: 202 });
     expect(await call('GET', '/v2/app/tags/list')).toMatchObject({ status: 404, code: 'NAME_UNKNOWN' });
     expect(await call('DELETE', `/v2/app/blobs/${DIGEST}`)).toMatchObject({ status: 202 });
