@@ -114,6 +114,8 @@ describe('the registry', () => {
     expect(await putManifest('v1', manifestOf(config), index)).toMatchObject({ code: 'MANIFEST_INVALID' });
     const nameless = manifestOf(config, { mediaType: undefined });
     expect(await putManifest('v1', nameless, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const docker = 'application/vnd.docker.distribution.manifest.v2+json';
+    expect(await putManifest('v1', manifestOf(config), docker)).toMatchObject({ code: 'MANIFEST_INVALID' });
     // Both kinds at once, and neither.
     const both = manifestOf(config, { mediaType: undefined, manifests: [] });
     expect(await putManifest('v1', both, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
@@ -182,6 +184,9 @@ describe('the registry', () => {
     expect(await list('?artifactType=other')).toEqual([]);
     await call('DELETE', `/v2/app/manifests/${digestOf(referrer)}`);
     expect(await list()).toEqual([]);
+    const place = `registry/repositories/app/_referrers/${digestOf(subject).slice(7)}/`;
+    for (let i = 0; i < 1001; i++) store.objects.set(`${place}${i.toString(16).padStart(64, '0')}`, Buffer.from('{}'));
+    expect(await list()).toHaveLength(1000);
   });
 
   it('asks about every repository, also the one that is mounted from', async () => {
