@@ -171,6 +171,16 @@ describe('a blob in use', () => {
     expect(await isThere()).toBe(true);
   });
 
+  it('is not taken while it is given to another repository', async () => {
+    await putBlob(A);
+    before('put', `registry/repositories/two/_blobs/${HEX}`, async () => {
+      for (let i = 0; i < 3; i++) await other.collect({ graceMs: 0 });
+    });
+    const mount = `http://h/v2/two/blobs/uploads/?mount=${digestOf(A)}&from=one`;
+    expect((await registry.handle(new Request(mount, { method: 'POST' }))).status).toBe(201);
+    expect((await registry.handle(new Request(`http://h/v2/two/blobs/${digestOf(A)}`))).status).toBe(200);
+  });
+
   it('stays in use until the last of several requests is done with it', async () => {
     let first: Promise<void> | undefined;
     const put = store.put.bind(store);

@@ -1,3 +1,4 @@
+import { DecantError } from '@decant/core';
 import { beforeEach, describe, expect, it } from 'vitest';
 
 import { digestOf } from '../testing/make-layout.ts';
@@ -73,6 +74,11 @@ describe('the registry', () => {
     expect(await chunk(6, 8)).toMatchObject({ status: 416, code: 'RANGE_INVALID' });
     expect(await chunk(0, 4)).toMatchObject({ status: 416 });
     expect((await chunk(4, 8)).headers.get('range')).toBe('0-7');
+    for (const range of ['9-18', '0-18', 'words', '8']) {
+      const headers = { 'content-range': range };
+      const last = await call('PUT', `${upload}?digest=${DIGEST}`, BLOB.subarray(8), headers);
+      expect(last, range).toMatchObject({ status: 416, code: 'RANGE_INVALID' });
+    }
     const standing = await call('GET', upload);
     expect([standing.status, standing.headers.get('range')]).toEqual([204, '0-7']);
     expect(await call('PUT', `${upload}?digest=${DIGEST}`, BLOB.subarray(8))).toMatchObject({ status: 201 });
@@ -210,6 +216,54 @@ describe('the registry', () => {
     expect(asked).toEqual(['pull -', 'pull -', 'pull secret', 'push app', 'pull secret', 'pull app']);
   });
 
+  it('asks what is done, and hides what is not to be seen', async () => {
+    const asked: string[] = [];
+    open({
+      authorize: async (_, repository, action) => {
+        asked.push(action);
+        return repository === 'hidden' ? 'hide' : 'allow';
+      },
+    });
+    expect(await call('DELETE', '/v2/app/manifests/v1')).toMatchObject({ code: 'MANIFEST_UNKNOWN' });
+    expect(await call('PUT', '/v2/app/manifests/v1')).toMatchObject({ code: 'MANIFEST_INVALID' });
+    expect(await call('DELETE', `/v2/app/blobs/uploads/x`)).toMatchObject({ code: 'BLOB_UPLOAD_UNKNOWN' });
+    expect(asked).toEqual(['delete', 'push', 'push']);
+    for (const method of ['GET', 'PUT', 'DELETE']) {
+      const { status, code } = await call(method, '/v2/hidden/manifests/v1');
+      expect([status, code]).toEqual([404, 'NAME_UNKNOWN']);
+    }
+  });
+
+  it('mounts a blob only from a repository that has it', async () => {
+    await putBlob(BLOB, 'secret');
+    store.objects.set(`registry/repositories/a/_b/_blobs/${DIGEST.slice(7)}`, new Uint8Array());
+    for (const from of ['other', 'a/_b', '..', 'secret/_blobs']) {
+      const mount = `/v2/app/blobs/uploads/?mount=${DIGEST}&from=${from}`;
+      expect(await call('POST', mount), from).toMatchObject({ status: 202 });
+    }
+    expect(await call('HEAD', `/v2/app/blobs/${DIGEST}`)).toMatchObject({ status: 404 });
+    expect(await call('POST', `/v2/app/blobs/uploads/?mount=${DIGEST}&from=secret`)).toMatchObject({ status: 201 });
+  });
+
+  it('gives the object up when a client reads no further', async () => {
+    await putBlob(BLOB);
+    let open = 0;
+    store.stream = async function* () {
+      open++;
+      try {
+        for (;;) yield BLOB.subarray(0, 1);
+      } finally {
+        open--;
+      }
+    };
+    const response = await handler(new Request(`http://h/v2/app/blobs/${DIGEST}`));
+    const reader = response.body!.getReader();
+    await reader.read();
+    expect(open).toBe(1);
+    await reader.cancel();
+    expect(open).toBe(0);
+  });
+
   it('keeps to its limits', async () => {
     open({ limits: { blobBytes: 10, manifestBytes: 20, openUploads: 2 } });
     const upload = await begin();
@@ -245,10 +299,28 @@ describe('the registry', () => {
     expect(await call('PUT', await begin(), 'x')).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
   });
 
-  it('does not tell what failed inside', async () => {
+  it('says of the store only that it is full or cannot answer now', async () => {
+    for (const [error, status] of [
+      [new DecantError('DISK_FULL', 'There is no space at /secret.'), 507],
+      [new DecantError('HTTP_UNREACHABLE', 'The store at /secret is busy.', { retryable: true }), 503],
+      [new DecantError('INTERNAL', 'The store at /secret is gone.', { retryable: false }), 500],
+    ] as const) {
+      store.head = () => Promise.reject(error);
+      const failed = await call('GET', `/v2/app/blobs/${DIGEST}`);
+      expect(failed).toMatchObject({ status, code: 'UNKNOWN' });
+      expect(failed.text).not.toContain('secret');
+    }
+  });
+
+  it('does not tell what failed inside, but for the operator', async () => {
+    const told: unknown[] = [];
+    open({ onError: (error) => void told.push(String(error)) });
     store.head = () => Promise.reject(new Error('the password of the store is hunter2'));
     const failed = await call('HEAD', `/v2/app/blobs/${DIGEST}`);
     expect(failed.status).toBe(500);
     expect((await call('GET', `/v2/app/blobs/${DIGEST}`)).text).not.toContain('hunter2');
+    expect(told).toEqual(Array(2).fill('Error: the password of the store is hunter2'));
+    await call('GET', '/v2/app/blobs/x');
+    expect(told).toHaveLength(2);
   });
 });
