@@ -141,6 +141,8 @@ describe('where a registry may send to', () => {
     [local, 'http://localhost:7000/x'],
     [local, 'http://127.3.2.1/x'],
     [local, 'https://cdn.example/x'],
+    [local, 'https://localhost:8443/x'],
+    [new URL('https://localhost:8443'), '/y'],
   ])('%s: %s', (base, target) => {
     expect(allowedTarget(target, base, 'it').href).toBe(new URL(target, base).href);
   });
