@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
@@ -7,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { openDockerArchive } from './docker-archive.ts';
 import type { OpenImageOptions } from './image.ts';
+import { readPlainArchive } from './plain-archive.ts';
 import { digestOf } from './testing/make-layout.ts';
 import { makeTar, type TarSpec } from './testing/make-tar.ts';
 import { failure, gather } from './testing/streams.ts';
@@ -212,7 +214,9 @@ describe('openDockerArchive', () => {
     for (const bytes of [gzipSync(plain), zstdCompressSync(plain)]) {
       await writeFile(file, bytes);
       await using image = await openDockerArchive(file, { scratchDirectory });
-      expect(await readdir(scratchDirectory)).toHaveLength(1);
+      const [unpacked, ...more] = await readdir(scratchDirectory);
+      expect(more).toEqual([]);
+      expect((await stat(join(scratchDirectory, unpacked!))).mode & 0o777).toBe(0o600);
       expect((await gather(image.layers[0]!.open())).equals(ONE)).toBe(true);
     }
     expect(await readdir(scratchDirectory)).toEqual([]);
@@ -236,6 +240,11 @@ describe('openDockerArchive', () => {
     await writeFile(file, 'not a tar'.repeat(100));
     expect(await failure(openDockerArchive(file))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(directory))).toBe('OCI_SOURCE_INVALID');
+    // Nobody writes to it, and it is not waited for.
+    const pipe = join(directory, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    expect(await failure(openDockerArchive(pipe))).toBe('OCI_SOURCE_INVALID');
+    expect(await failure(gather(readPlainArchive(pipe)))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(join(directory, 'nothing')))).toBe('OCI_SOURCE_INVALID');
     expect(await refused(good, [entry], { limits: { archiveMembers: 3 } })).toBe('LIMIT_EXCEEDED');
     expect(await refused(good, [entry], { limits: { documentBytes: 10 } })).toBe('LIMIT_EXCEEDED');

@@ -123,9 +123,15 @@ describe('a layer', () => {
   it.each([
     ['gzip cut short', 'gzip', gzipSync(PLAIN).subarray(0, -9)],
     ['gzip with something after it', 'gzip', Buffer.concat([gzipSync(PLAIN), Buffer.from('rubbish')])],
+    ['gzip with zeros after it', 'gzip', Buffer.concat([gzipSync(PLAIN), Buffer.alloc(100)])],
     ['zstd cut in a block', 'zstd', zstdCompressSync(PLAIN).subarray(0, -9)],
     ['zstd cut in its magic', 'zstd', Buffer.concat([zstdCompressSync(PLAIN), Buffer.from([0x28, 0xb5])])],
     ['zstd with something after it', 'zstd', Buffer.concat([zstdCompressSync(PLAIN), Buffer.from('rubbish')])],
+    [
+      'zstd with a skippable frame cut short',
+      'zstd',
+      Buffer.concat([zstdCompressSync(PLAIN), SKIPPABLE.subarray(0, -1)]),
+    ],
     ['zstd with a reserved block type', 'zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0x07, 0, 0])],
     ['zstd with a dictionary', 'zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x01, 0x58, 0x07, 1, 0, 0])],
   ] as const)('refuses %s, declared as it is', async (_, compression, stored) => {

@@ -74,11 +74,12 @@ describe('an upload', () => {
     open({ limits: { uploadAgeMs: -1000 } });
     const upload = await begin();
     const { body, read, letGo } = held(BLOB);
-    const sent = call('PUT', `${upload}?digest=${digestOf(BLOB)}`, body);
+    const sent = call('PATCH', upload, body);
     await read;
     const other = await begin();
     letGo();
-    expect(await sent).toMatchObject({ status: 201 });
+    expect(await sent).toMatchObject({ status: 202 });
+    expect(await call('PUT', `${upload}?digest=${digestOf(BLOB)}`)).toMatchObject({ status: 201 });
     await begin();
     expect(await call('GET', other)).toMatchObject({ status: 404 });
   });
