@@ -182,6 +182,30 @@ describe('openDockerArchive', () => {
       [...good, { path: '2.tar', type: '2', link: 'x' }, { path: 'x', type: '2', link: '2.tar' }],
       [entry],
     ],
+    ['a layer path out of the archive and back', 'OCI_INVALID', good, [{ ...entry, Layers: ['1.tar', '../2.tar'] }]],
+    [
+      'a layer that is a link out and back',
+      'OCI_INVALID',
+      [...good, { path: 'x', type: '2', link: '../2.tar' }],
+      [{ ...entry, Layers: ['1.tar', 'x'] }],
+    ],
+    ['a layer in whose place a directory stands', 'OCI_INVALID', [...good, { path: '2.tar/' }], [entry]],
+    [
+      'a layer with holes',
+      'OCI_INVALID',
+      [
+        ...good,
+        {
+          path: '2.tar',
+          data: TWO,
+          pax: [
+            ['GNU.sparse.size', `${TWO.length}`],
+            ['GNU.sparse.map', `0,${TWO.length}`],
+          ],
+        },
+      ],
+      [entry],
+    ],
     ['a missing layer', 'OCI_INVALID', good.filter(({ path }) => path !== '2.tar'), [entry]],
     ['a missing configuration', 'OCI_INVALID', good.slice(0, 2), [entry]],
     ['a layer that is a device', 'OCI_INVALID', [...good, { path: '2.tar', type: '3', dev: [1, 5] }], [entry]],
@@ -198,6 +222,15 @@ describe('openDockerArchive', () => {
   ];
   it.each(bad)('refuses %s', async (_, code, members, manifest) => {
     expect(await refused(members, manifest)).toBe(code);
+  });
+
+  it('knows the digest of a compressed layer that is not named by it', async () => {
+    const stored = gzipSync(ONE);
+    await save([{ path: '1.tar', data: stored }, ...good.slice(1)], [entry]);
+    await using image = await openDockerArchive(file);
+    expect(image.layers.map(({ digest }) => digest)).toEqual([stored, TWO].map(digestOf));
+    expect((await gather(image.layers[0]!.read())).equals(stored)).toBe(true);
+    expect(await contents()).toEqual(['one', 'two']);
   });
 
   it('notices a changed layer when it is read', async () => {
