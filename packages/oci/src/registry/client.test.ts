@@ -20,7 +20,7 @@ function network(answer: (request: Request) => Response): { fetch: Fetch; seen: 
     seen.push({ method: request.method, url: request.url, authorization: request.headers.get('authorization') });
     return answer(request);
   };
-  return { fetch: fetch as Fetch, seen };
+  return { fetch, seen };
 }
 
 const password = async (): Promise<RegistryCredentials> => ({ kind: 'password', username: 'me', password: 'secret' });

@@ -1,4 +1,4 @@
-import { MIB, type Fetch } from '@decant/core';
+import { MIB } from '@decant/core';
 import { describe, expect, it } from 'vitest';
 
 import { digestOf } from '../testing/make-layout.ts';
@@ -24,7 +24,7 @@ function clientOf(answer: (start: number) => ReadableStream<Uint8Array<ArrayBuff
   };
   const reference = { registry: 'registry.example', repository: 'app' };
   return {
-    client: new RepositoryClient({ reference, fetch: fetch as Fetch, credentials: undefined, access: 'pull' }),
+    client: new RepositoryClient({ reference, fetch, credentials: undefined, access: 'pull' }),
     asked,
   };
 }
