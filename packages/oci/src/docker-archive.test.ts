@@ -273,6 +273,8 @@ describe('openDockerArchive', () => {
     await writeFile(file, 'not a tar'.repeat(100));
     expect(await failure(openDockerArchive(file))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(directory))).toBe('OCI_SOURCE_INVALID');
+    await writeFile(file, '');
+    expect(await failure(gather(readPlainArchive(file)))).toBe('OCI_SOURCE_INVALID');
     // Nobody writes to it, and it is not waited for.
     const pipe = join(directory, 'pipe');
     execFileSync('mkfifo', [pipe]);
