@@ -18,13 +18,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { isDecantError, type ProgressEvent } from '@decant/core';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { packMemoryContext } from '../index.ts';
 import { digestContext, materializeContext, openContext, packContext } from './index.ts';
 
 let base: string;
 let root: string;
+
+// Modes are looked at; whoever runs this may have another one.
+const umask = process.umask(0o022);
+afterAll(() => void process.umask(umask));
 
 beforeEach(async () => {
   base = await mkdtemp(join(tmpdir(), 'decant-context-'));
@@ -250,6 +254,8 @@ describe('the archive', () => {
 
   it('notices a large file that changes while its bytes are read', async () => {
     await put('big', Buffer.alloc(3_000_000));
+    // The clock of file times stands still for some milliseconds: what is written in them has one time.
+    await utimes(join(root, 'big'), 1, 1);
     const { stream } = packContext(await openContext({ directory: root }));
     const reading = (async () => {
       let pieces = 0;
