@@ -366,6 +366,9 @@ describe('the archive', () => {
     const again = await openContext({ directory: copy });
     expect((await digestContext(again)).digest).toBe(digest);
     await expect(materializeContext(context, copy)).rejects.toMatchObject({ code: 'USAGE' });
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(materializeContext(context, join(base, 'aborted'), { signal })).rejects.toThrow('enough');
+    expect(await readdir(join(base, 'aborted'))).toEqual([]);
     await chmod(join(root, 'locked'), 0o755);
   });
 });
