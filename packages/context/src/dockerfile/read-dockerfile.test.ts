@@ -52,6 +52,11 @@ FROM scratch
     expect(seen({ buildArgs })).toEqual(['linux/amd64', 'a:9', 's-9-8', null, 'b:none']);
   });
 
+  it('takes what comes behind a bare -- for no flags', () => {
+    const { features } = readDockerfile('FROM a\nRUN --network=none -- --strange --mount=type=x\n');
+    expect([...features.keys()]).toEqual(['RUN --network']);
+  });
+
   it('takes an empty value for none where the operator has a colon', () => {
     const text = 'ARG E=\nFROM a${E:-1}${E-2}${E:+3}${E+4}${N:-5}${N-6}${N:+7}${N+8}\n';
     expect(readDockerfile(text).stages[0]!.base).toBe('a1456');
@@ -153,6 +158,8 @@ RUN cat
     ['FROM a:${V:?give-V}\n', 1, 'give-V'],
     ['FROM a:${V\n', 1, 'evaluated'],
     ['FROM a\nONBUILD FROM b\n', 2, 'ONBUILD'],
+    ['FROM a\nONBUILD ONBUILD RUN x\n', 2, 'ONBUILD'],
+    ['FROM a\nCOPY --toString x y\n', 2, 'unknown'],
     ['# escape=x\nFROM a\n', 1, 'escape'],
     ['FROM a\n\nCOPY <<A <<B /d/\nx\nA\n', 3, 'the here-document B'],
   ])('refuses %j with line %i', (text, line, words) => {
@@ -175,7 +182,7 @@ RUN cat
       21,
     ],
     ['many stages', 'FROM a\n'.repeat(1001), 1001],
-    ['much text', '#'.repeat(4 * 1024 * 1024 + 1), 1],
+    ['much text', `FROM a\n${'#'.repeat(4 * 1024 * 1024 - 6)}`, 1],
   ])('bounds %s', (_, text, line) => {
     expect(() => readDockerfile(text)).toThrow(
       expect.objectContaining({ code: 'DOCKERFILE_INVALID', details: { file: 'Dockerfile', line } }),
