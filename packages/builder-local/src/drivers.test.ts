@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile, chmod } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -144,8 +145,16 @@ describe('files of a build', () => {
     await expect(stat(laid.root)).rejects.toThrow(/ENOENT/);
     let seen = '';
     const failing = { ...context, materialize: (target: string) => Promise.reject(new Error((seen = target))) };
-    await expect(layBuildFiles({ context: failing, workDirectory: directory }, {})).rejects.toThrow(/context/);
+    // The janitor goes last: what is left until then is its to remove.
+    let there: boolean | undefined;
+    const onRoot = (root: string) => ({
+      async [Symbol.asyncDispose]() {
+        there = existsSync(root);
+      },
+    });
+    await expect(layBuildFiles({ context: failing, workDirectory: directory }, { onRoot })).rejects.toThrow(/context/);
     await expect(stat(seen)).rejects.toThrow(/ENOENT/);
+    expect(there).toBe(false);
   });
 });
 

@@ -10,7 +10,9 @@ import { throughPipe } from './confine.ts';
 import { engineStream } from './engine-stream.ts';
 import { startJanitor } from './janitor.ts';
 import { ClassicReader } from './output/classic.ts';
+import type { OutputReader } from './output/reader.ts';
 import { writeAuthFile, writeDockerLogins } from './registry-logins.ts';
+import { runEngine } from './run-engine.ts';
 import { maskedTexts, maskText, prepareSecrets } from './secrets.ts';
 
 let directory: string;
@@ -35,6 +37,22 @@ describe('secrets', () => {
     await expect(prepareSecrets([{ id: 'b', value: 'x'.repeat(100 * 1024 + 1) }])).rejects.toMatchObject({
       code: 'USAGE',
     });
+  });
+
+  it.each([
+    ['an id that would be split', [{ id: 'a,src=/etc/shadow', value: 'x' }]],
+    ['no id', [{ id: '', value: 'x' }]],
+    ['a value with a NUL', [{ id: 'a', value: 'x\0y' }]],
+    [
+      'an id given twice',
+      [
+        { id: 'a', value: 'x' },
+        { id: 'a', value: 'y' },
+      ],
+    ],
+    ['a file that is not there', [{ id: 'a', file: '/nonexistent/secret' }]],
+  ])('are refused with %s', async (_, secrets) => {
+    await expect(prepareSecrets(secrets)).rejects.toMatchObject({ code: 'USAGE' });
   });
 
   it('are masked as a whole and line by line, the longest first', () => {
@@ -64,6 +82,7 @@ describe('logins', () => {
     });
     expect((await stat(join(target, 'config.json'))).mode & 0o777).toBe(0o600);
     expect((await stat(join(target, 'contexts'))).isDirectory()).toBe(true);
+    expect((await stat(target)).mode & 0o777).toBe(0o700);
   });
 
   it('for buildah and podman add to what the user has', async () => {
@@ -79,12 +98,30 @@ describe('logins', () => {
     expect((await stat(file)).mode & 0o777).toBe(0o600);
   });
 
+  it('for buildah and podman come before what the user keeps, whose nearest file comes first', async () => {
+    const home = await mkdtemp(join(directory, 'helpers-'));
+    await mkdir(join(home, '.docker'));
+    const helpers = { 'reg.example': 'helper', 'other.example': 'helper' };
+    const far = { auths: { 'twice.example': { auth: 'ZmFy' } }, credHelpers: helpers };
+    await writeFile(join(home, '.docker/config.json'), JSON.stringify(far));
+    await writeFile(join(home, 'near'), JSON.stringify({ auths: { 'twice.example': { auth: 'bmVhcg==' } } }));
+    const env = { HOME: home, REGISTRY_AUTH_FILE: join(home, 'near') };
+    const file = await writeAuthFile(join(home, 'auth.json'), { 'reg.example': login }, env);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({
+      auths: { 'twice.example': { auth: 'bmVhcg==' }, 'reg.example': { auth } },
+    });
+    // A helper of the same registry would be asked instead.
+    const { credHelpers } = JSON.parse(await readFile(file, 'utf8')) as { credHelpers: object };
+    expect(credHelpers).toEqual({ 'other.example': 'helper' });
+  });
+
   it.each([
     [{ 'https://x': login }],
     [{ 'a/b': login }],
     [{ '': login }],
     [{ 'a.example': { username: 'a:b', password: 'x' } }],
     [{ 'a.example': { username: '', password: 'x' } }],
+    [{ 'a.example': { username: 'a', password: 'x\ny' } }],
   ])('that cannot be sent are refused: %j', async (logins) => {
     await expect(writeAuthFile(join(directory, 'never'), logins, {})).rejects.toMatchObject({ code: 'USAGE' });
   });
@@ -159,6 +196,36 @@ describe('the janitor', () => {
     expect(await gone(root)).toBe(true);
     expect(await gone(join(records, mine))).toBe(true);
     expect((await stat(join(records, other))).isDirectory()).toBe(true);
+  });
+});
+
+describe('the run of an engine', () => {
+  const reader: OutputReader = {
+    line: (line) => [
+      { type: 'log', stage: 'build', stream: 'stdout', line },
+      { type: 'warning', stage: 'build', message: `of ${line}` },
+    ],
+    failure: () => expect.fail('nobody asks'),
+  };
+  const start = (script: string, signal?: AbortSignal) =>
+    runEngine(['/bin/sh', '-c', script], reader, { env: process.env, killAfterMs: 1000, masked: ['hunter22'], signal });
+
+  it('shows no secret in a line or in a warning, and gives its exit code', async () => {
+    const events = start('echo "it is hunter22."; exit 7');
+    expect((await events.next()).value).toMatchObject({ line: 'it is ***.' });
+    expect((await events.next()).value).toMatchObject({ message: 'of it is ***.' });
+    expect(await events.next()).toEqual({ done: true, value: 7 });
+  });
+
+  // What is not ended sleeps for longer than a test may take.
+  it('ends with an abort, and when it is left', async () => {
+    const script = 'echo go; sleep 3600 & sleep 3600';
+    const controller = new AbortController();
+    const aborted = async () => {
+      for await (const _ of start(script, controller.signal)) controller.abort(new Error('enough'));
+    };
+    await expect(aborted()).rejects.toThrow('enough');
+    for await (const event of start(script)) if (event.type === 'log') break;
   });
 });
 

@@ -82,6 +82,8 @@ describe('registries.conf', () => {
     const known = `${own}[[registry]]\nlocation = "127.0.0.1:5000"\n`;
     expect(await withConf('d', known, '127.0.0.1:5000/a')).toEqual({});
     expect(await withConf('e', own, 'reg.example:5000/a')).toEqual({});
+    // The older form cannot take the tables of the newer one.
+    expect(await withConf('f', "[registries.search]\nregistries = ['x']\n", '127.0.0.1:5000/a')).toEqual({});
     expect(['localhost:1', '127.9.9.9', '[::1]:5000'].map(isLoopback)).toEqual([true, true, true]);
     expect(['localhost', '128.0.0.1', '127.0.0.1.evil.example', 'localhost.evil:1'].map(isLoopback)).toEqual(
       Array.from({ length: 4 }, () => false),
