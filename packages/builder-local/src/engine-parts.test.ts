@@ -219,7 +219,7 @@ describe('the run of an engine', () => {
 
   // What is not ended sleeps for longer than a test may take.
   it('ends with an abort, and when it is left', async () => {
-    const script = 'echo go; sleep 3600 & sleep 3600';
+    const script = 'echo go; sleep 300 & sleep 300';
     const controller = new AbortController();
     const aborted = async () => {
       for await (const _ of start(script, controller.signal)) controller.abort(new Error('enough'));
@@ -250,7 +250,7 @@ describe('the output of an engine', () => {
   it('ends with an abort, and when it is left', async () => {
     const { env } = process;
     // It writes nothing more, and so would not notice by itself; it ends within this test only when it is ended.
-    const script = await sh('echo y; sleep 3600 & sleep 3600');
+    const script = await sh('echo y; sleep 300 & sleep 300');
     const controller = new AbortController();
     const aborted = async () => {
       for await (const _ of engineStream(script, { env, signal: controller.signal }))

@@ -40,7 +40,7 @@ import {
   type StorageOptions,
 } from './storage-engine.ts';
 
-const QUERY_TIMEOUT_MS = 20_000;
+const QUERY_TIMEOUT_MS = 60_000;
 const REMOVE_TIMEOUT_MS = 60_000;
 const REMOVE_ATTEMPTS = 3;
 const RETRY_MS = 200;
