@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
+import type { ServerResponse } from 'node:http';
 
 import { packMemoryContext, type MemoryFile } from '@decant/context';
-import { escapeLogLine } from '@decant/core';
+import { DecantError, escapeLogLine } from '@decant/core';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
@@ -264,7 +265,8 @@ describe('createRemoteBuilder', () => {
   it.each(['aborted', 'left'] as const)('cancels at the service when it is %s', async (how) => {
     service.log = (_, response) => response.write('id: 1\ndata: go\n\n');
     const controller = new AbortController();
-    const reason = new Error('enough');
+    // Of the kind that losing the log is known by.
+    const reason = new DecantError('TIMEOUT', 'enough', { retryable: true });
     const generator = open().build({ context }, { signal: controller.signal });
     for (let step = await generator.next(); step.done !== true; step = await generator.next()) {
       if (step.value.type === 'log') break;
@@ -276,6 +278,41 @@ describe('createRemoteBuilder', () => {
     } else await generator.return(undefined as never);
     expect(service.cancelled).toEqual(['/builds/b-1']);
     expect(performance.now() - started).toBeLessThan(60_000);
+  });
+
+  it('sends nothing more when it is left between two attempts', async () => {
+    const keys: unknown[] = [];
+    const attempts = (key: unknown) => keys.filter((one) => one === key).length;
+    service.intercept = (request, response) => {
+      if (request.method !== 'POST') return false;
+      const key = request.headers['idempotency-key'];
+      if (keys.push(key) > 1 && attempts(key) > 2) return false;
+      request.resume();
+      response.writeHead(503).end();
+      return true;
+    };
+    for await (const event of open().build({ context })) if (event.type === 'warning') break;
+    // Another one is refused twice, which takes longer than the first would have waited to try again.
+    await finish(open().build({ context }));
+    expect(attempts(keys[0])).toBe(1);
+    expect(keys).toHaveLength(4);
+  });
+
+  it('cancels a build that it is left for before its answer has come', async () => {
+    const arrived = Promise.withResolvers<ServerResponse>();
+    let posts = 0;
+    service.intercept = (request, response) => {
+      if (request.method !== 'POST') return false;
+      request.on('end', () => (++posts === 1 ? response.writeHead(503).end() : arrived.resolve(response))).resume();
+      return true;
+    };
+    for await (const event of open().build({ context })) {
+      if (event.type !== 'warning') continue;
+      const response = await arrived.promise;
+      setImmediate(() => response.writeHead(202).end('{"build_id":"late"}'));
+      break;
+    }
+    expect(service.cancelled).toEqual(['/builds/late']);
   });
 
   it('cancels a build whose submission was answered after the abort, and does not wait for ever', async () => {
