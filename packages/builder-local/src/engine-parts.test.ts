@@ -1,3 +1,6 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildError, registryOf } from './build-error.ts';
 import { withoutCacheMark } from './cache-mark.ts';
 import { throughPipe } from './confine.ts';
+import { processesWith } from './contract-kit.ts';
 import { engineStream } from './engine-stream.ts';
 import { startJanitor } from './janitor.ts';
 import { ClassicReader } from './output/classic.ts';
@@ -199,6 +203,28 @@ describe('the janitor', () => {
   });
 });
 
+describe('a janitor whose process ends by force', () => {
+  it.each(['SIGKILL to its whole group', 'SIGTERM to the janitor first'])('cleans up after %s', async (how) => {
+    const root = await mkdtemp(join(directory, 'forced-'));
+    const script = `import { startJanitor } from ${JSON.stringify(new URL('janitor.ts', import.meta.url).href)};
+      startJanitor({ root: ${JSON.stringify(root)}, env: process.env });
+      console.log('ready');
+      setInterval(() => undefined, 1000);`;
+    const args = ['--conditions=@decant/source', '--input-type=module', '--eval', script];
+    const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'inherit'] });
+    const ended = once(child, 'exit');
+    await once(child.stdout, 'data');
+    if (how.startsWith('SIGTERM')) {
+      const [line] = await processesWith(`decant-janitor ${root}`);
+      for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(Number.parseInt(line!, 10), name);
+    }
+    process.kill(-child.pid!, 'SIGKILL');
+    await ended;
+    await expect.poll(() => existsSync(root)).toBe(false);
+    await expect.poll(() => processesWith(`decant-janitor ${root}`)).toEqual([]);
+  });
+});
+
 describe('the run of an engine', () => {
   const reader: OutputReader = {
     line: (line) => [
@@ -245,6 +271,16 @@ describe('the output of an engine', () => {
       details: { exitCode: 3, lastLines: 'why' },
     });
     await expect(gather(engineStream(['/nonexistent'], { env }))).rejects.toMatchObject({ code: 'PROCESS_MISSING' });
+    const wordy = engineStream(await sh('head -c 100000 /dev/zero | tr "\\0" x >&2; echo y >&2; exit 3'), { env });
+    await expect(gather(wordy)).rejects.toMatchObject({
+      details: { lastLines: expect.stringMatching(/^x{4094}y$/) as string },
+    });
+    const made = join(directory, 'made');
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(gather(engineStream(['/bin/sh', '-c', 'touch "$0"', made], { env, signal }))).rejects.toThrow(
+      'enough',
+    );
+    expect(existsSync(made)).toBe(false);
   });
 
   it('ends with an abort, and when it is left', async () => {
