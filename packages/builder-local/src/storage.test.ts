@@ -122,6 +122,8 @@ describe('the cache of a storage', () => {
       await put('e', [base, entry('5', 'RUN a'), entry('5', 'RUN b')]),
       await put('f', [base, entry('5', 'RUN a')]),
       await put('0', [base, entry('5', 'RUN c')]),
+      // Of another build at the same time: it replaces what was before, and no new one.
+      await put('1', [base, entry('6', 'RUN a')]),
     ];
     const list = [
       ...[root, old, longer, ...fresh, '9'.repeat(64)].map((id) => ({ id })),
@@ -131,7 +133,7 @@ describe('the cache of a storage', () => {
     ];
     await writeFile(join(images, 'images.json'), JSON.stringify(list));
     const storage = join(directory, 'storage');
-    expect((await imageIds(storage, 'overlay')).size).toBe(8);
+    expect((await imageIds(storage, 'overlay')).size).toBe(9);
     const before = new Set([root, old, longer, named]);
     expect(await staleImages(storage, 'overlay', before)).toEqual({
       removable: [longer, old],
