@@ -189,10 +189,13 @@ async function* whileReporting<T>(
     latest = undefined;
     return events;
   };
-  const work = start((event) => {
-    if (event.type === 'stage-progress') latest = event;
-    else warnings.push(event);
-  }, AbortSignal.any(options.signal === undefined ? [left.signal] : [options.signal, left.signal]));
+  const work = start(
+    (event) => {
+      if (event.type === 'stage-progress') latest = event;
+      else warnings.push(event);
+    },
+    AbortSignal.any(options.signal === undefined ? [left.signal] : [options.signal, left.signal]),
+  );
   let isOver = false;
   try {
     for (;;) {
