@@ -19,6 +19,8 @@ export function exportChanges(
   output.once('close', () => {
     signal?.removeEventListener('abort', onAbort);
     talk.end();
+    // Whoever waits for a reader does not look at what it is told, and commands stand still until it does.
+    talk.stdout.destroy();
   });
   const { file = '', freeze = '', thaw = '' } = group?.freezer ?? {};
   const seccomp = Buffer.from(filter).toString('hex');
