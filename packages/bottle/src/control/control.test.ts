@@ -149,12 +149,16 @@ describe('exec', () => {
 describe('the agent', () => {
   test('its output is kept and followed to its end', async () => {
     const go = join(directory, 'go');
-    await open(['sh', '-c', `echo one; echo two >&2; until [ -e ${go} ]; do sleep 0.02; done; echo three; exit 5`]);
-    await vi.waitFor(async () => {
+    const until = (file: string) => `until [ -e ${file} ]; do sleep 0.02; done`;
+    // Of what comes by two streams at a time nobody knows which was first.
+    await open(['sh', '-c', `echo one; ${until(`${go}-on`)}; echo two >&2; ${until(go)}; echo three; exit 5`]);
+    const logged = async () => {
       const now = await client.logs({});
-      expect(await text(now.stdout)).toBe('one\n');
-      expect(await text(now.stderr)).toBe('two\n');
-    }, patient);
+      return [await text(now.stdout), await text(now.stderr)];
+    };
+    await expect.poll(logged).toEqual(['one\n', '']);
+    await writeFile(`${go}-on`, '');
+    await expect.poll(logged).toEqual(['one\n', 'two\n']);
     const following = await client.logs({ follow: true, tailLines: 1 });
     const attached = await client.attach({});
     await writeFile(go, '');
