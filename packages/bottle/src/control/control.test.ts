@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -8,7 +9,7 @@ import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
 import { MIB, type DecantError } from '@decant/core';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { fixtureBottle, type FixtureBottle } from './bottle.fixture.ts';
 import { createBottleClient, type BottleClient } from './client.ts';
@@ -246,6 +247,17 @@ describe('files, changes, audit, stop', () => {
     });
   });
 
+  test('the end of the bottle does not cut off who reads the end of its log', async () => {
+    const go = join(directory, 'go');
+    await open(['sh', '-c', `until [ -e ${go} ]; do sleep 0.02; done; echo last`]);
+    const following = await client.logs({ follow: true });
+    server?.endCalls('it was stopped.');
+    await writeFile(go, '');
+    void bottle.agent.delivered().then(() => bottle.agent.log[Symbol.dispose]());
+    expect(await text(following.stdout)).toBe('last\n');
+    await following.done;
+  });
+
   test('a supervisor that dies ends every client with a clear message', async () => {
     await open();
     using exec = await client.exec({ argv: ['sleep', '600'] });
@@ -280,6 +292,26 @@ describe('the socket', () => {
     await server[Symbol.asyncDispose]();
     server = undefined;
     await expect(stat(join(long, 'control.sock'))).rejects.toThrow('ENOENT');
+  });
+
+  test('takes so many connections, and those that say nothing for so long', async () => {
+    await open();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const sockets: Socket[] = [];
+    for (let i = 0; i < 128; i++) {
+      const socket = createConnection(join(directory, 'control.sock'));
+      sockets.push(socket);
+      await once(socket, 'connect');
+    }
+    const ended = sockets.map((socket) => once(socket.resume(), 'close'));
+    // One more is closed at once.
+    await raw();
+    expect(sockets.filter(({ closed }) => closed)).toEqual([]);
+    await vi.advanceTimersByTimeAsync(5000);
+    await Promise.all(ended);
+    vi.useRealTimers();
+    expect((await client.info()).state).toBe('running');
   });
 
   test('refuses what is no call, of another version, or too much, and goes on', async () => {

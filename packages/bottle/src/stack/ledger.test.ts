@@ -99,7 +99,9 @@ it('no part of a line stays when the disk is full', async () => {
   const ledger = await claimLedger(options);
   await ledger.claim({ kind: 'first' }, true);
   isFull = true;
-  await expect(ledger.claim({ kind: 'a longer one, which does not fit', path: 'x'.repeat(200) }, true)).rejects.toThrow();
+  await expect(
+    ledger.claim({ kind: 'a longer one, which does not fit', path: 'x'.repeat(200) }, true),
+  ).rejects.toThrow();
   expect(await readLedger(directory, 'agent')).toMatchObject({ claims: [{ kind: 'first' }] });
   isFull = false;
   await ledger.claim({ kind: 'last' }, true);

@@ -31,10 +31,9 @@ async function mountPoints(): Promise<string[]> {
 
 const bind = (to: string) => run('mount', ['--bind', join(folder, 'outside'), join(folder, 'bottles/agent', to)]);
 const reap = () =>
-  commonReapers(join(folder, 'bottles'))['directory']!(
-    { kind: 'directory', path: join(folder, 'bottles/agent') },
-    { slug: 'agent' } as LedgerHeader,
-  );
+  commonReapers(join(folder, 'bottles'))['directory']!({ kind: 'directory', path: join(folder, 'bottles/agent') }, {
+    slug: 'agent',
+  } as LedgerHeader);
 
 test.skipIf(!isRoot)('[backend:native] what is mounted in a state folder is taken off and not removed', async () => {
   await bind('in here');
