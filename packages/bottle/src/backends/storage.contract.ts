@@ -4,11 +4,14 @@ import { join } from 'node:path';
 import { run } from '@decant/core/node';
 import { expect, test } from 'vitest';
 
-import type { Machine, MachineRequest } from './backend.ts';
+import type { Backend, Machine, MachineRequest } from './backend.ts';
 import { MIB, ran, shell, type BackendFixture } from './guest-tools.contract.ts';
 
 /** E26 of mounts, bounds of what is written, and the export of what was written. */
-export function storageContract(get: () => { readonly fixture: BackendFixture; readonly machine: Machine }): void {
+export function storageContract(
+  get: () => { readonly fixture: BackendFixture; readonly machine: Machine },
+  createBackend: (options: { readonly hiddenFolders: readonly string[] }) => Backend,
+): void {
   test('mounts: read-only, read-write, changes thrown away, memory', async () => {
     const { fixture } = get();
     const host = join(fixture.folder, 'mounted');
@@ -88,6 +91,12 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     for (const mount of wrong) {
       await expect(fixture.open({ mounts: [mount] }), JSON.stringify(mount)).rejects.toMatchObject({ code: 'USAGE' });
     }
+    const hiding = createBackend({ hiddenFolders: [source] });
+    const shown = fixture.open(
+      { mounts: [{ type: 'read-only', source: join(source, 'bin'), target: '/mnt' }] },
+      hiding,
+    );
+    await expect(shown).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('stays hidden') });
   });
 
   test('a target that is a link stays inside', async () => {
