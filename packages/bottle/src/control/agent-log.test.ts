@@ -124,5 +124,8 @@ describe('the log of an agent', () => {
     await writeFile(join(directory, 'agent.log'), 'this is no log of records');
     using broken = AgentLog.open(directory);
     await expect(read(broken)).rejects.toMatchObject({ code: 'BOTTLE_PROTOCOL' });
+    await writeFile(join(directory, 'agent.log'), Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 65]));
+    using tooLong = AgentLog.open(directory);
+    await expect(read(tooLong)).rejects.toMatchObject({ code: 'BOTTLE_PROTOCOL' });
   });
 });

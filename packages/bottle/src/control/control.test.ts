@@ -13,7 +13,7 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } fro
 
 import { fixtureBottle, type FixtureBottle } from './bottle.fixture.ts';
 import { createBottleClient, type BottleClient } from './client.ts';
-import { dataFrame, messageFrame } from './frames.ts';
+import { creditFrame, dataFrame, messageFrame } from './frames.ts';
 import { serveControl, type ControlServer } from './server.ts';
 
 const patient = { timeout: 30_000 };
@@ -330,6 +330,9 @@ describe('the socket', () => {
     const piece = dataFrame(0, Buffer.alloc(32_768));
     await raw(exec, ...Array.from({ length: 40 }, () => piece));
     await raw(exec, messageFrame({ type: 'signal', name: 'SIGKILL; rm' }));
+    // Credit for more than was sent, and more of a stream that has ended.
+    await raw(exec, creditFrame(1, 1));
+    await raw(exec, dataFrame(0, Buffer.alloc(0)), dataFrame(0, Buffer.from('x')));
     expect((await client.info()).state).toBe('running');
   });
 });

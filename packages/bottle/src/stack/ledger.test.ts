@@ -39,34 +39,36 @@ afterEach(async () => {
   await rm(join(directory, '..'), { recursive: true, force: true });
 });
 
-it.each([
-  ['the file', 'datasync', (path: string) => path !== directory],
-  ['its name', 'sync', (path: string) => path === directory],
-] as const)('a claim is made when %s is on the disk, and a note when the kernel has it', async (_, call, isIt) => {
-  const reached = Promise.withResolvers<void>();
-  const written = Promise.withResolvers<void>();
-  disk.change = (handle, path) => {
-    if (!isIt(path)) return;
-    handle[call] = () => {
-      reached.resolve();
-      return written.promise;
+it.each(['the file', 'its name'])(
+  'a claim is made when %s is on the disk, and a note when the kernel has it',
+  async (last) => {
+    // Each waits until the other one is done, and then for this test.
+    const done = { 'the file': Promise.withResolvers<void>(), 'its name': Promise.withResolvers<void>() };
+    const written = Promise.withResolvers<void>();
+    disk.change = (handle, path) => {
+      const [call, what] = path === directory ? (['sync', 'its name'] as const) : (['datasync', 'the file'] as const);
+      const sync = handle[call].bind(handle);
+      handle[call] = async () => {
+        await sync();
+        done[what].resolve();
+        if (what === last) await written.promise;
+      };
     };
-  };
-  const ledger = await claimLedger(options);
-  expect(await ledger.claim({ kind: 'early' }, false)).toBe(1);
-  const settled = vi.fn<() => void>();
-  const claim = ledger.claim({ kind: 'container' }, true);
-  void claim.then(settled);
-  await reached.promise;
-  // It is in the file by then, which is not enough.
-  await expect
-    .poll(async () => await readLedger(directory, 'agent'))
-    .toMatchObject({ claims: [{ kind: 'early' }, { kind: 'container' }] });
-  expect(settled).not.toHaveBeenCalled();
-  written.resolve();
-  expect(await claim).toBe(2);
-  await ledger.close('remove');
-});
+    const ledger = await claimLedger(options);
+    expect(await ledger.claim({ kind: 'early' }, false)).toBe(1);
+    const settled = vi.fn<() => void>();
+    const claim = ledger.claim({ kind: 'container' }, true);
+    void claim.then(settled);
+    await Promise.race([claim, Promise.all([done['the file'].promise, done['its name'].promise])]);
+    for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+    expect(settled).not.toHaveBeenCalled();
+    // It is in the file by then, which is not enough.
+    expect(await readLedger(directory, 'agent')).toMatchObject({ claims: [{ kind: 'early' }, { kind: 'container' }] });
+    written.resolve();
+    expect(await claim).toBe(2);
+    await ledger.close('remove');
+  },
+);
 
 it('is for its owner alone, and leaves no file open however many names are taken', async () => {
   const ledgers = [];
