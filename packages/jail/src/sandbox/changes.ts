@@ -13,6 +13,8 @@ export function exportChanges(
   signal: AbortSignal | undefined,
 ): Readable {
   const output = new PassThrough();
+  // It may fail before anybody reads it, who then hears of it.
+  output.on('error', () => undefined);
   const talk = converse(CHANGES_PROGRAM, ['ignore', 'pipe', 'ignore']);
   const onAbort = () => void output.destroy(signal?.reason as Error);
   signal?.addEventListener('abort', onAbort, { once: true });

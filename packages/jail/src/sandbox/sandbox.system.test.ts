@@ -148,7 +148,9 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
     const layer = await unreadExport(sandbox);
     const failure = once(layer, 'error');
+    const unheard = sandbox.exportChanges();
     await sandbox[Symbol.asyncDispose]();
+    await expect(unheard.toArray()).rejects.toMatchObject({ code: 'JAIL_FAILED' });
     expect(await failure).toMatchObject([{ code: 'JAIL_FAILED' }]);
     expect((await running.exit).exitCode).toBe(137);
     expect(await processesNaming(SECONDS)).toEqual([]);
