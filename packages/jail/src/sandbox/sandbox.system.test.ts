@@ -194,6 +194,28 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     expect(processes).not.toContain(') Z');
   });
 
+  test('who is in it or moves its bytes holds nothing of the host, and no right that it does not need', async () => {
+    await using sandbox = await openSandbox(options);
+    const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
+    const holder = /^\/proc\/(\d+)\//.exec(sandbox.networkNamespace)![1];
+    const first = async () => {
+      const children = await readFile(`/proc/${holder}/task/${holder}/children`, 'latin1');
+      return children.trim();
+    };
+    // Its own end of the pipe by which its own end is told.
+    await expect.poll(async () => await readdir(`/proc/${await first()}/fd`), patient).toEqual(['0']);
+    const joiners = async () => {
+      const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
+      const pids = [...stdout.toString().matchAll(/^ *(\d+) decant-join/gm)].map(([, pid]) => pid!);
+      const status = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/status`, 'latin1').catch(() => '')));
+      return status.map((text) => /^CapEff:\t(\w+)$/m.exec(text)?.[1]);
+    };
+    // KILL, to carry out orders; the other one has no command yet.
+    await expect.poll(joiners, patient).toContain('0000000000000020');
+    running.signal('SIGKILL');
+    await running.exit;
+  });
+
   test('what cannot be a sandbox', async () => {
     for (const wrong of [
       { writeLayer: { kind: 'disk', bytes: MIB } },
