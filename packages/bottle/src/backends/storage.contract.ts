@@ -54,7 +54,16 @@ export function storageContract(
       // Root inside can do no more with a mount than its user.
       const tries = ['mount -o remount,rw /mnt/ro', 'umount /mnt/ro', 'mount -t tmpfs x /mnt', 'echo x > /mnt/ro/file'];
       for (const attempt of tries) expect((await shell(machine, attempt)).exitCode, attempt).not.toBe(0);
-      expect((await shell(machine, 'cat /proc/self/mounts')).out).not.toContain(fixture.folder);
+      const table = (await shell(machine, 'cat /proc/self/mounts')).out;
+      expect(table).not.toContain(fixture.folder);
+      for (const target of ['/mnt/ro', '/job/rw', '/mnt/over', '/mnt/deep/er/one', '/mnt/memory']) {
+        const options = table
+          .split('\n')
+          .find((line) => line.split(' ')[1] === target)
+          ?.split(' ')[3]
+          ?.split(',');
+        expect([target, options]).toEqual([target, expect.arrayContaining(['nosuid', 'nodev'])]);
+      }
       expect((await shell(machine, 'cat /proc/self/mountinfo')).out).not.toContain('/state-');
       // A program with rights of its owner cannot be left on the host.
       await as('cp /bin/busybox /job/rw/s 2>/dev/null || cat /bin/busybox > /job/rw/s; chmod 4755 /job/rw/s');

@@ -1,5 +1,5 @@
 import { linkSync } from 'node:fs';
-import { mkdtemp, open, readdir, rename, rm, stat, truncate, type FileHandle } from 'node:fs/promises';
+import { mkdtemp, open, readdir, readFile, rename, rm, stat, truncate, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -105,6 +105,7 @@ it('no part of a line stays when the disk is full', async () => {
     ledger.claim({ kind: 'a longer one, which does not fit', path: 'x'.repeat(200) }, true),
   ).rejects.toThrow();
   expect(await readLedger(directory, 'agent')).toMatchObject({ claims: [{ kind: 'first' }] });
+  expect(await readFile(ledgerPath(directory, 'agent'), 'utf8')).toMatch(/\}\n$/);
   isFull = false;
   await ledger.claim({ kind: 'last' }, true);
   expect(await readLedger(directory, 'agent')).toMatchObject({ claims: [{ kind: 'first' }, { kind: 'last' }] });
