@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { isDeepStrictEqual } from 'node:util';
 
 import { sleep } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
@@ -122,13 +123,13 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     expect((await writing.exit).exitCode).toBe(0);
     const layer = sandbox.exportChanges();
     await once(layer, 'readable');
-    const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
-    const pid = /^ *(\d+) decant-changes/m.exec(stdout.toString())?.[1];
-    let before = '';
+    let before: unknown = [];
     const standsStill = async () => {
-      const written = /^wchar: .*/m.exec(await readFile(`/proc/${pid}/io`, 'utf8'))![0];
-      const isSame = written === before;
-      before = written;
+      const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
+      const pids = [...stdout.toString().matchAll(/^ *(\d+) decant-changes/gm)].map(([, pid]) => pid);
+      const moved = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/io`, 'utf8').catch(() => '')));
+      const isSame = moved.length > 0 && isDeepStrictEqual(moved, before);
+      before = moved;
       return isSame;
     };
     await expect.poll(standsStill, { ...patient, interval: 100 }).toBe(true);
