@@ -72,7 +72,8 @@ it('a machine that comes into being while its launch fails goes before what it i
         ...prepared,
         async start(how) {
           await failed.promise;
-          await new Promise(setImmediate);
+          // Long enough for the rest to be undone, if it were.
+          await new Promise((resolve) => setTimeout(resolve, 50));
           return await prepared.start(how);
         },
       };
@@ -107,9 +108,11 @@ it('no timer of it stays, when it was stopped and when it failed', async () => {
   expect(vi.getTimerCount()).toBe(1);
   await bottle.stop();
   expect(vi.getTimerCount()).toBe(0);
-  const failing = stage.fakes('machine');
-  await expect(launch(await planOf(), failing.deps, failing.parts)).rejects.toThrow('machine fails');
-  expect(vi.getTimerCount()).toBe(0);
+  for (const step of ['image', 'machine', 'probe']) {
+    const failing = stage.fakes(step);
+    await expect(launch(await planOf(), failing.deps, failing.parts)).rejects.toThrow(`${step} fails`);
+    expect(vi.getTimerCount()).toBe(0);
+  }
 });
 
 it('a wall time beyond the longest timer is not over at once', async () => {
