@@ -117,6 +117,25 @@ export function imageBuildStoreContract(name: string, open: () => Promise<Metada
       expect(order).toEqual(planned);
     });
 
+    it('lets namespaces take turns also when more of them wait than builds run', async () => {
+      const third = parseNamespace('third');
+      const names = new Map<string, string>();
+      for (let i = 0; i < 4; i++) names.set((await submit(acme)).id, `a${i}`);
+      for (let i = 0; i < 3; i++) names.set((await submit(other)).id, `o${i}`);
+      for (let i = 0; i < 2; i++) names.set((await submit(third)).id, `t${i}`);
+      const order: string[] = [];
+      for (let next = await builds.claim({ ...LIMITS, running: 1 }); next !== undefined;) {
+        order.push(names.get(next.build.id)!);
+        await builds.finish(next, { status: 'failed', problem: problem('X') });
+        // The times of two starts have to differ.
+        await delay(3);
+        const places = [...(await builds.positions([...names.keys()]))].sort((a, b) => a[1] - b[1]);
+        next = await builds.claim({ ...LIMITS, running: 1 });
+        expect(next?.build.id).toBe(places[0]?.[0]);
+      }
+      expect(order).toEqual(['a0', 'o0', 't0', 'a1', 'o1', 't1', 'a2', 'o2', 'a3']);
+    });
+
     it('keeps a namespace to its share of what runs', async () => {
       await submit(acme);
       await submit(acme);

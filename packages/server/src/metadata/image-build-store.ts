@@ -81,7 +81,8 @@ export interface LogChunk {
 
 /**
  * Queue, state and logs of builds. The next to run is the oldest of the namespace that has the fewest builds running
- * and ahead of it: namespaces take turns, and within one builds run in the order they came.
+ * and, of several such, of the one whose last start is the longest ago: namespaces take turns, and within one builds run
+ * in the order they came.
  */
 export interface ImageBuildStore {
   /**
