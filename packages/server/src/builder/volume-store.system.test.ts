@@ -1,5 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { watch } from 'node:fs';
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -83,6 +84,27 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
     expect((await volumes.acquire(wanted('old'))).reused).toBe(false);
   });
 
+  it('have locks that say whose they are from the moment they are there', async () => {
+    const events = watch(directory);
+    const seen: string[] = [];
+    const marked = new Promise<void>((resolve) =>
+      events.on('change', (type, name) => {
+        seen.push(`${type} ${String(name)}`);
+        if (name === 'mark') resolve();
+      }),
+    );
+    const { file, release } = await open().acquire(wanted('a'));
+    await release(true);
+    // Events come in order, some time later.
+    await writeFile(join(directory, 'mark'), '');
+    await marked;
+    events.close();
+    const lock = file.replace(/.*\/|ext4$/g, '') + 'lock';
+    // Made and removed, and never written to: who looks between the two would take it for one that nobody holds.
+    expect(seen.filter((event) => event.endsWith(` ${lock}`))).toEqual([`rename ${lock}`, `rename ${lock}`]);
+    expect(await readdir(directory)).toHaveLength(3);
+  });
+
   it('of a killed process are gone at the next start, caches that nobody used stay', async () => {
     await (await open().acquire(wanted('kept'))).release(true);
     const module = new URL('volume-store.ts', import.meta.url).href;
@@ -92,12 +114,16 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
       console.log('ready'); setInterval(() => {}, 1000);`;
     const args = ['--conditions=@decant/source', '--input-type=module', '--eval', script];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    await once(child.stdout, 'data');
-    // Somebody else who starts meanwhile leaves what is in use alone.
-    await open().recover();
-    expect((await readdir(directory)).filter((name) => name.endsWith('.ext4'))).toHaveLength(2);
-    child.kill('SIGKILL');
-    await once(child, 'exit');
+    const gone = once(child, 'exit');
+    try {
+      await once(child.stdout, 'data');
+      // Somebody else who starts meanwhile leaves what is in use alone.
+      await open().recover();
+      expect((await readdir(directory)).filter((name) => name.endsWith('.ext4'))).toHaveLength(2);
+    } finally {
+      child.kill('SIGKILL');
+      await gone;
+    }
     await writeFile(join(directory, 'unrelated'), '');
     await open().recover();
     const names = await readdir(directory);
