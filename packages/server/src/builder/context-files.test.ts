@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { DatabaseSync } from 'node:sqlite';
 import { gzipSync } from 'node:zlib';
 
 import { memoryEntries, packMemoryContext, type MemoryFile } from '@decant/context';
@@ -44,6 +46,11 @@ function frame(content: string | Uint8Array, digest = sha256(content)): Buffer {
 
 const storeOf = ({ directory }: TestServer) =>
   createFileObjectStore({ directory: join(directory, 'objects'), fsync: 'never' });
+
+async function temporaryFolder(): Promise<{ readonly path: string } & AsyncDisposable> {
+  const path = await mkdtemp(join(tmpdir(), 'context-files-'));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
 
 const contentOf = ({ content }: MemoryFile) => Buffer.from(content);
 
@@ -216,10 +223,16 @@ describe('readPack', () => {
 
 describe('files of contexts in the metadata', () => {
   it('forgets what was not used, and keeps what was', async () => {
-    await using metadata = await openSqliteMetadata(':memory:');
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, 'metadata.sqlite');
+    await using metadata = await openSqliteMetadata(file);
     const { contextFiles } = metadata;
     const acme = parseNamespace('acme');
     const [a, b] = [sha256('a'), sha256('b')];
+    const HOUR_MS = 3_600_000;
+    using clock = new DatabaseSync(file);
+    /** Makes all that is there two hours older. */
+    const age = () => clock.exec(`UPDATE context_objects SET used_at = used_at - ${2 * HOUR_MS}`);
     await contextFiles.add(acme, { key: 'one', sizeBytes: 81, files: [{ digest: a, offset: 40, sizeBytes: 1 }] });
     await contextFiles.add(acme, { key: 'two', sizeBytes: 81, files: [{ digest: b, offset: 40, sizeBytes: 1 }] });
     // What is there already stays where it is.
@@ -231,12 +244,17 @@ describe('files of contexts in the metadata', () => {
       sizeBytes: 1,
     });
     expect((await contextFiles.locate(parseNamespace('other'), [a])).size).toBe(0);
-    expect(await contextFiles.expire(60_000)).toEqual([]);
-    // Far apart, so that no other work of this machine makes what was just used old.
-    await delay(2500);
+    expect(await contextFiles.expire(HOUR_MS)).toEqual([]);
+    age();
+    // Sent again, and then asked for again: both are uses.
     await contextFiles.add(acme, { key: 'two', sizeBytes: 81, files: [] });
-    expect((await contextFiles.expire(2000)).toSorted()).toEqual(['one', 'three']);
+    expect((await contextFiles.expire(HOUR_MS)).toSorted()).toEqual(['one', 'three']);
+    age();
     expect([...(await contextFiles.locate(acme, [a, b])).keys()]).toEqual([b]);
+    expect(await contextFiles.expire(HOUR_MS)).toEqual([]);
+    age();
+    expect(await contextFiles.expire(HOUR_MS)).toEqual(['two']);
+    expect((await contextFiles.locate(acme, [a, b])).size).toBe(0);
   });
 });
 
