@@ -93,13 +93,13 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
         if (name === 'mark') resolve();
       }),
     );
-    const { file, release } = await open().acquire(wanted('a'));
-    await release(true);
+    const volume = await open().acquire(wanted('a'));
+    await volume.release(true);
     // Events come in order, some time later.
     await writeFile(join(directory, 'mark'), '');
     await marked;
     events.close();
-    const lock = file.replace(/.*\/|ext4$/g, '') + 'lock';
+    const lock = volume.file.replace(/.*\/|ext4$/g, '') + 'lock';
     // Made and removed, and never written to: who looks between the two would take it for one that nobody holds.
     expect(seen.filter((event) => event.endsWith(` ${lock}`))).toEqual([`rename ${lock}`, `rename ${lock}`]);
     expect(await readdir(directory)).toHaveLength(3);

@@ -256,7 +256,7 @@ export class SqliteImageBuilds implements ImageBuildStore {
   }
 
   async release({ build, token }: ClaimedBuild) {
-    return this.#held(`status = 'queued', attempt = attempt - 1, lease_until = NULL`, build, token);
+    return this.#held(`status = 'queued', attempt = attempt - 1, lease_until = ${NOW}`, build, token);
   }
 
   async cancel(namespace: Namespace, id: string, problem: ImageBuildProblem) {
@@ -279,7 +279,8 @@ export class SqliteImageBuilds implements ImageBuildStore {
 
   async recover(options: Parameters<ImageBuildStore['recover']>[0]): Promise<readonly string[]> {
     const lapsed = `status = 'running' AND lease_until < ${NOW}`;
-    const waiting = `status = 'queued' AND created_at < ${NOW} - ? AND attempt = 0`;
+    // The lease of what was put back ended then: it waits anew.
+    const waiting = `status = 'queued' AND coalesce(lease_until, created_at) < ${NOW} - ?`;
     const due = this.#db.get(
       `SELECT 1 FROM image_builds WHERE status IN ('queued', 'running') AND ((${lapsed}) OR (${waiting})) LIMIT 1`,
       options.queueMs,
@@ -299,7 +300,7 @@ export class SqliteImageBuilds implements ImageBuildStore {
       end('cancelled', options.cancelled, `${lapsed} AND cancel_requested = 1`);
       end('failed', options.lost, `${lapsed} AND attempt >= ?`, options.mostAttempts);
       end('failed', options.expired, waiting, options.queueMs);
-      this.#db.run(`UPDATE image_builds SET status = 'queued', lease_until = NULL WHERE ${lapsed}`);
+      this.#db.run(`UPDATE image_builds SET status = 'queued', lease_until = ${NOW} WHERE ${lapsed}`);
       return ended;
     });
   }
