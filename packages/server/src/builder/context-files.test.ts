@@ -186,7 +186,7 @@ describe('contexts that are sent as their files', () => {
 
 describe('readPack', () => {
   it('finds every file at its place, however the bytes are cut, and any flipped byte', async () => {
-    const contents = ['', 'a', 'bb', randomBytes(3000).toString('latin1'), 'end'].map((text) => Buffer.from(text));
+    const contents = ['', 'a', 'bb', randomBytes(3000).toString('latin1'), 'end', ''].map((text) => Buffer.from(text));
     const pack = Buffer.concat(contents.map((bytes) => frame(bytes)));
     const sizes = new Map(contents.map((bytes) => [sha256(bytes), bytes.length]));
     const readAll = async (bytes: Buffer, cuts: number[]) => {
