@@ -174,8 +174,47 @@ describe('contexts that are sent as their files', () => {
     const huge = await ask(caller, { version: 1, entries: [{ ...entry, size_bytes: 2 ** 50 }] });
     expect([huge.status, huge.body.code]).toEqual([413, 'BUILD_UNPACKED_BYTES']);
     // A bomb is read no further than its bound.
-    const bomb = await post(caller, '/builds/contexts', gzipSync(Buffer.alloc(80 * 1024 * 1024)), false);
-    expect(bomb.status).toBe(400);
+    const bomb = await post(caller, '/builds/contexts', Buffer.alloc(65 * 1024 * 1024));
+    expect([bomb.status, await bomb.json()]).toMatchObject([413, { code: 'LIMIT_EXCEEDED' }]);
+    const odd = await caller.fetch(`${ORIGIN}/builds/contexts`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${caller.key}`, 'content-encoding': 'br' },
+      body: JSON.stringify({ version: 1, entries: [] }),
+    });
+    expect([odd.status, await odd.json()]).toMatchObject([400, { code: 'USAGE', details: { encoding: 'br' } }]);
+  });
+
+  it('refuses more entries than a context may have', async () => {
+    await using small = await openTestServer({ builder: { limits: { contextFiles: 2 } } });
+    const as = await small.caller('acme');
+    const { entries } = manifestOf(['a', 'b', 'c'].map((path) => ({ path, content: path })));
+    expect((await ask(as, { version: 1, entries: entries.slice(0, 2) })).status).toBe(200);
+    const more = await ask(as, { version: 1, entries });
+    expect([more.status, more.body]).toMatchObject([413, { code: 'BUILD_CONTEXT_FILES', details: { limit: 2 } }]);
+  });
+
+  it('forgets contexts that nobody has used for a week, and their files, when another one comes', async () => {
+    const [old, young] = ['old', 'young'].map((content) => manifestOf([{ path: 'a', content }]));
+    // The look for such contexts is once in an hour: the one of this server's first call is the one that is to find it.
+    await using first = await openTestServer();
+    const directory = first.directory;
+    const { metadata } = first.server;
+    const namespace = parseNamespace('acme');
+    const store = storeOf(first);
+    const key = `ns/acme/contexts/${sha256(JSON.stringify(old))}`;
+    await store.put(key, Buffer.from(JSON.stringify(old)));
+    await store.put('ns/acme/context-files/x', frame('old'));
+    await metadata.contextFiles.add(namespace, { key, sizeBytes: 1, files: [] });
+    const files = [{ digest: sha256('old'), offset: 40, sizeBytes: 3 }];
+    await metadata.contextFiles.add(namespace, { key: 'ns/acme/context-files/x', sizeBytes: 43, files });
+    using clock = new DatabaseSync(join(directory, 'metadata.sqlite'));
+    clock.exec(`UPDATE context_objects SET used_at = used_at - ${8 * 24 * 3_600_000}`);
+    const answer = await ask(await first.caller('acme'), young);
+    const keys: string[] = [];
+    for await (const { key: each } of store.list('ns/acme/context')) keys.push(each);
+    expect(keys).toEqual([`ns/acme/contexts/${answer.body.context_id}`]);
+    // The new one is known, or it would stay for ever.
+    expect(clock.prepare('SELECT object_key FROM context_objects').all()).toEqual([{ object_key: keys[0] }]);
   });
 
   it('needs a key', async () => {

@@ -37,7 +37,7 @@ describe('a running build', () => {
       // What a step that was cut short throws says nothing about the build.
       throw new Error('cut short');
     });
-    const builder = await start(runner, {}, { metadata: withBuilds(change), leaseMs: 2000 });
+    const builder = await start(runner, {}, { metadata: withBuilds(change), leaseMs: 5000 });
     const { id } = await submit(builder);
     expect(await stopped.promise).toMatchObject({ code: 'BUILD_LOST' });
     await builder[Symbol.asyncDispose]();
@@ -45,7 +45,7 @@ describe('a running build', () => {
   });
 
   it('ends when another process was asked to cancel it', async () => {
-    const { id } = await submit(await start(scripted(untilStopped), {}, { leaseMs: 500 }));
+    const { id } = await submit(await start(scripted(untilStopped), {}, { leaseMs: 5000 }));
     await isRunning(id);
     await bench.metadata.imageBuilds.cancel(acme, id, { code: 'BUILD_CANCELLED', message: '' });
     expect(await ended(id)).toMatchObject({ status: 'cancelled', problem: { message: 'The build was cancelled.' } });
