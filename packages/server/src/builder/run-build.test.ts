@@ -1,5 +1,5 @@
 import { sleep, type DecantError } from '@decant/core';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import type { ImageBuildStore } from '../metadata/image-build-store.ts';
 import type { MetadataStore } from '../metadata/store.ts';
@@ -42,6 +42,26 @@ describe('a running build', () => {
     expect(await stopped.promise).toMatchObject({ code: 'BUILD_LOST' });
     await builder[Symbol.asyncDispose]();
     expect(await bench.metadata.imageBuilds.find(acme, id)).toMatchObject({ finishedAt: null, problem: null });
+  });
+
+  it('leaves no timer when it has ended, so that a program can', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const began = Promise.withResolvers<void>();
+      const gate = Promise.withResolvers<void>();
+      const runner = scripted(async () => {
+        began.resolve();
+        await gate.promise;
+      });
+      const { id } = await submit(await start(runner));
+      await began.promise;
+      expect(vi.getTimerCount()).toBe(2);
+      gate.resolve();
+      await ended(id);
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('ends when another process was asked to cancel it', async () => {

@@ -112,6 +112,20 @@ describe('the database file', () => {
     first.close();
   });
 
+  it('is durable, refers to nothing that is not there, and locks for a write before it reads', async () => {
+    const path = join(directory, 'metadata.sqlite');
+    const database = await SqliteDatabase.open(path);
+    const pragma = (name: string) => database.get(`PRAGMA ${name}`)?.[name];
+    // 2 is FULL: what was committed is there after the power failed.
+    expect([pragma('journal_mode'), pragma('synchronous'), pragma('foreign_keys')]).toEqual(['wal', 2, 1]);
+    using impatient = new DatabaseSync(path, { timeout: 0 });
+    const write = () => impatient.exec("INSERT INTO settings (name, value) VALUES ('a', 'b')");
+    expect(() => database.transaction(write)).toThrow('locked');
+    database.snapshot(write);
+    expect(database.all('SELECT name FROM settings')).toEqual([{ name: 'a' }]);
+    database.close();
+  });
+
   it('takes nothing of a transaction that fails', async () => {
     const database = await SqliteDatabase.open(':memory:');
     expect(() =>
