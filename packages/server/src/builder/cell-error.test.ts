@@ -13,7 +13,7 @@ const LIMITS = {
 
 function errorOf(result: Partial<BuildCellResult>, lines: readonly string[] = []) {
   const reader = new BuildahReader();
-  for (const line of lines) [...reader.line(line, 'stderr')];
+  for (const line of lines) for (const event of reader.line(line, 'stderr')) void event;
   return cellError({ exitCode: 137, limit: undefined, ...result }, 'buildah', reader, LIMITS);
 }
 
