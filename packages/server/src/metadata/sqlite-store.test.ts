@@ -95,7 +95,8 @@ describe('the database file', () => {
     expect(await recover()).toEqual([]);
     await claim();
     age('lease_until');
-    expect(await recover()).toEqual([]);
+    // The first look puts it back.
+    for (let i = 0; i < 2; i++) expect(await recover()).toEqual([]);
     expect(await store.imageBuilds.find(namespace, 'one')).toMatchObject({ status: 'queued', attempt: 1 });
     // However often a build was begun, it does not wait for ever.
     age('lease_until');
