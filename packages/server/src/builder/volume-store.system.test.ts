@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { watch } from 'node:fs';
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { MIB } from '@decant/core';
@@ -52,6 +52,7 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
     await first.release(true);
     const again = await open().acquire(wanted('a'));
     expect([again.reused, again.file, again.firstHostId]).toEqual([true, first.file, first.firstHostId]);
+    await again.release(true);
     const others = [wanted('b'), wanted('a', { cacheOf: ['other', 'a'] }), wanted(undefined)];
     for (const options of others) expect((await open().acquire(options)).reused).toBe(false);
   });
@@ -82,6 +83,29 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
     }
     expect((await volumes.acquire(wanted('new'))).reused).toBe(true);
     expect((await volumes.acquire(wanted('old'))).reused).toBe(false);
+  });
+
+  it('that somebody uses are left alone, and those of who is gone are not used again', async () => {
+    const held = await open().acquire(wanted('a'));
+    // As another process: it knows of the lock only.
+    const second = await open().acquire(wanted('a'));
+    expect([second.reused, second.file === held.file]).toEqual([false, false]);
+    await stat(held.file);
+    await second.release(false);
+    await held.release(true);
+    const lock = held.file.replace(/ext4$/, 'lock');
+    // Its number is one of today, of a process that began at another time.
+    await writeFile(lock, `${process.pid} 1`);
+    const next = await open().acquire(wanted('a'));
+    expect(next.reused).toBe(false);
+    await exec('e2fsck', ['-fn', next.file]);
+    await next.release(true);
+    expect((await readdir(directory)).toSorted()).toEqual(
+      ['ext4', 'json'].map((suffix) => basename(next.file).replace(/ext4$/, suffix)),
+    );
+    await writeFile(next.file.replace(/ext4$/, 'lock'), `${process.pid} 1`);
+    await open().recover();
+    expect(await readdir(directory)).toEqual([]);
   });
 
   it('have locks that say whose they are from the moment they are there', async () => {

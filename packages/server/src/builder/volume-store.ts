@@ -102,8 +102,11 @@ export class VolumeStore {
   /** The cache of the key, locked; undefined when there is none that is free. */
   async #take(key: string): Promise<{ slot: number; record: VolumeRecord } | undefined> {
     for (const slot of await this.#slots()) {
+      if ((await this.#record(slot))?.key !== key || !(await this.#lock(slot))) continue;
+      // Whoever takes the lock of a process that is gone throws its volume away.
       const record = await this.#record(slot);
-      if (record?.key === key && (await this.#lock(slot))) return { slot, record };
+      if (record?.key === key) return { slot, record };
+      await this.#unlock(slot);
     }
     return undefined;
   }
