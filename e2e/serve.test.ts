@@ -17,6 +17,7 @@ import {
 } from './support/decant.ts';
 import { smallImage } from './support/images.ts';
 import { have, isRoot } from './support/programs.ts';
+import { storedMetadata } from './support/stored-metadata.ts';
 
 describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'nbdfuse', 'mkfs.ext4'))(
   '[backend:bubblewrap] decant serve and a client elsewhere',
@@ -33,7 +34,10 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'nbdfuse', 'mkfs.ext4'))(
       data = join(folder.path, 'server');
       source = await smallImage(folder.path, 'layout', { noiseBytes: 6 * 2 ** 20 });
       // The first start shows the key, the second does not.
-      const first = startDecant(['serve', '--port', '0', '--data', data], { home: join(folder.path, 'unused') });
+      const first = startDecant(['serve', '--port', '0', '--data', data], {
+        home: join(folder.path, 'unused'),
+        timeoutMs: 1_800_000,
+      });
       await first.seen(/Use it with/);
       const lines = first.stdout().split('\n');
       expect(lines).toHaveLength(3);
@@ -41,7 +45,10 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'nbdfuse', 'mkfs.ext4'))(
       expect(key).toMatch(/^dk_[0-9a-f]{12}_[\w-]{43}$/);
       first.signal('SIGTERM');
       expect((await first.ended).status).toBe(0);
-      server = startDecant(['serve', '--port', '0', '--data', data], { home: join(folder.path, 'unused') });
+      server = startDecant(['serve', '--port', '0', '--data', data], {
+        home: join(folder.path, 'unused'),
+        timeoutMs: 1_800_000,
+      });
       await server.seen(/Use it with/);
       expect(server.stdout()).toMatch(/^http:\/\/127\.0\.0\.1:\d+\n$/);
       url = server.stdout().trim();
@@ -107,8 +114,8 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'nbdfuse', 'mkfs.ext4'))(
       expect(await failure(['image', 'ls'], client('extra', extra.key))).toMatchObject({ status: 3 });
       expect((await decant(['key', 'ls'], operator())).stdout).toContain(extra.id);
       // Keys are stored as hashes.
-      const secret = Buffer.from(extra.key.slice(-43));
-      expect((await readFile(join(data, 'metadata.sqlite'))).includes(secret)).toBe(false);
+      await expect.poll(async () => (await storedMetadata(data)).includes(extra.id)).toBe(true);
+      expect((await storedMetadata(data)).includes(extra.key.slice(-43))).toBe(false);
     });
 
     test('another namespace sees nothing of it, and a chunk it did not upload is not its own', async () => {

@@ -81,14 +81,26 @@ def follow(build, on_line=lambda number, line: None):
             connections += 1
             status, lines, ends = attempt(build, connections, on_line)
         except requests.exceptions.ConnectionError:
-            status, lines, ends = 503, [], []
+            # A drop as any other one, before the answer had begun: only answers are counted.
+            status, lines, ends = 0, [], []
         if ends:
             return {"lines": lines, "ends": ends, "connections": connections}
-        if status != 200:
+        if status not in (0, 200):
             refused += 1
             if status not in RETRIED or refused >= 5:
                 raise SystemExit(f"the log answered {status}")
-        time.sleep(0.05 if status == 200 else 1)
+        time.sleep(0.05 if status == 200 else 0.25 if status == 0 else 1)
+
+
+def state_of(build):
+    """The state of a build, asked for three times as clients do when the connection is cut."""
+    for last in (False, False, True):
+        try:
+            return SESSION.get(f"{URL}/builds/{build}", timeout=TIMEOUT).json()
+        except requests.exceptions.ConnectionError:
+            if last:
+                raise
+            time.sleep(0.5)
 
 
 def build(folder, fields, form, cancel_at):
@@ -107,8 +119,7 @@ def build(folder, fields, form, cancel_at):
                 deleted.append(SESSION.delete(f"{URL}/builds/{build_id}", timeout=TIMEOUT).status_code)
 
     log = follow(build_id, on_line)
-    state = SESSION.get(f"{URL}/builds/{build_id}", timeout=TIMEOUT).json()
-    return {"build_id": build_id, **log, "state": state, "deleted": deleted}
+    return {"build_id": build_id, **log, "state": state_of(build_id), "deleted": deleted}
 
 
 def call(method, path, body, key):

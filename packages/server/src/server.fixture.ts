@@ -9,7 +9,7 @@ import { blobPartSource, uploadArtifact } from '@decant/dataplane';
 import { createHttpClient } from '@decant/transport';
 
 import { createApiKey } from './auth.ts';
-import { openServer, type OpenServer } from './open.ts';
+import { openServer, type OpenOptions, type OpenServer } from './open.ts';
 
 /** A server on a directory of its own, and callers with and without keys. */
 export interface TestServer extends AsyncDisposable {
@@ -33,10 +33,10 @@ export interface Caller {
 
 const ORIGIN = 'http://server.test';
 
-export async function openTestServer(): Promise<TestServer> {
+export async function openTestServer(options: Pick<OpenOptions, 'builder'> = {}): Promise<TestServer> {
   const directory = await mkdtemp(join(tmpdir(), 'server-test-'));
   const errors: DecantError[] = [];
-  const server = await openServer({ dataDirectory: directory, onError: (error) => errors.push(error) });
+  const server = await openServer({ ...options, dataDirectory: directory, onError: (error) => errors.push(error) });
   return {
     directory,
     server,

@@ -1,12 +1,15 @@
+import { createPublicKey, verify } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { createZstdCodec, loadNodeHashProvider } from '@decant/cas/node';
-import { DecantError, parseNamespace, type BuildId, type ObjectStore } from '@decant/core';
+import { canonicalJson, DecantError, parseImageId, parseNamespace, type BuildId, type ObjectStore } from '@decant/core';
 import { createMemoryObjectStore } from '@decant/dataplane';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { recordKey } from '@decant/ingest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { openSqliteMetadata } from './metadata/sqlite-store.ts';
 import { INGEST_JOB, type BuildRow, type MetadataStore } from './metadata/store.ts';
@@ -26,6 +29,7 @@ beforeEach(async () => {
   errors = [];
 });
 afterEach(async () => {
+  vi.useRealTimers();
   await metadata[Symbol.asyncDispose]();
   await rm(directory, { recursive: true, force: true });
 });
@@ -93,6 +97,93 @@ describe('the worker', () => {
     expect(errors).toEqual([]);
   });
 
+  it('leaves a record of what it admitted, which says what and whose, and is signed', async () => {
+    await ready('recorded');
+    await using worker = start();
+    void worker;
+    const { template } = await ended('recorded');
+    const id = parseImageId(template!.imageId);
+    const text = new TextDecoder().decode(await store.get(recordKey(acme, id)));
+    const { record, signature } = JSON.parse(text) as { record: object; signature: Record<string, string> };
+    expect(record).toMatchObject({ image: id, namespace: 'acme', build: 'recorded', name: 'recorded:latest' });
+    const spki = Buffer.from(signature['publicKey']!, 'base64');
+    const key = createPublicKey({ key: spki, format: 'der', type: 'spki' });
+    const value = Buffer.from(signature['value']!, 'base64');
+    expect(verify(null, Buffer.from(canonicalJson(record)), key, value)).toBe(true);
+    const other = canonicalJson({ ...record, namespace: 'other' });
+    expect(verify(null, Buffer.from(other), key, value)).toBe(false);
+  });
+
+  it('stops when its claim is lost, and leaves what becomes of the job to others', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    await ready('taken');
+    const inside = Promise.withResolvers<void>();
+    const stopped = Promise.withResolvers<void>();
+    const slow: ObjectStore = {
+      ...store,
+      put: (_key, _body, options) =>
+        new Promise((_, reject) => {
+          options?.signal?.addEventListener('abort', () => {
+            stopped.resolve();
+            reject(new DecantError('ROOTFS_INVALID', 'cut off'));
+          });
+          inside.resolve();
+        }),
+    };
+    let claims = 0;
+    const jobs = new Proxy(metadata.jobs, {
+      get(target, name) {
+        if (name === 'renew') return async () => false;
+        // Only once: what is looked at is what the first claim leaves.
+        if (name === 'claim' && ++claims > 1) return async () => undefined;
+        const value: unknown = Reflect.get(target, name);
+        return typeof value === 'function' ? (value as () => unknown).bind(target) : value;
+      },
+    });
+    const worker = start({ store: slow, metadata: { ...metadata, jobs } });
+    await inside.promise;
+    vi.advanceTimersByTime(5000);
+    await stopped.promise;
+    await expect.poll(() => claims).toBeGreaterThan(1);
+    expect(vi.getTimerCount()).toBe(0);
+    await worker[Symbol.asyncDispose]();
+    expect(await metadata.builds.find(acme, 'taken')).toMatchObject({ status: 'ingesting', problem: null });
+    // It was not given back either: that is for whoever has it now.
+    expect(await metadata.jobs.claim([INGEST_JOB], 1)).toBeUndefined();
+    expect(errors).toEqual([]);
+  });
+
+  it('gives up uploads that nobody completed within a day, and removes what they staged a day later', async () => {
+    const file = join(directory, 'metadata.sqlite');
+    await using kept = await openSqliteMetadata(file);
+    using clock = new DatabaseSync(file);
+    await kept.keys.ensureNamespace(acme);
+    for (const id of ['old', 'young']) {
+      await kept.builds.create({
+        ...({ id: id as BuildId, namespace: acme, snapshotId: 's', name: id, tag: 'latest' } as const),
+        ...({ format: 'cas-streaming', request: {} } as const),
+      });
+      await store.put(`ns/acme/staging/${id}/manifest`, new Uint8Array(1));
+    }
+    const age = () => clock.exec(`UPDATE builds SET updated_at = updated_at - 90000000 WHERE id = 'old'`);
+    age();
+    {
+      await using worker = start({ metadata: kept });
+      void worker;
+      await expect
+        .poll(() => kept.builds.find(acme, 'old'))
+        .toMatchObject({ status: 'failed', problem: { code: 'TIMEOUT' } });
+    }
+    expect(await keys('ns/acme/staging/')).toHaveLength(2);
+    age();
+    await using worker = start({ metadata: kept });
+    void worker;
+    await expect.poll(() => keys('ns/acme/staging/')).toEqual(['ns/acme/staging/young/manifest']);
+    const removed = () => clock.prepare('SELECT id FROM builds WHERE staging_removed = 1').all();
+    await expect.poll(removed).toEqual([{ id: 'old' }]);
+    expect(await kept.builds.find(acme, 'young')).toMatchObject({ status: 'prepared' });
+  });
+
   it('takes over the job of a worker that died, once its lease has run out', async () => {
     await ready('orphan');
     expect(await metadata.jobs.claim([INGEST_JOB], 50)).toBeDefined();
@@ -147,6 +238,18 @@ describe('the worker', () => {
     void worker;
     expect(await ended('hopeless')).toMatchObject({ status: 'failed', problem: { code: 'INGEST_REFUSED' } });
     expect(errors).toEqual([]);
+  });
+
+  it('tries what may pass three times, and no more', async () => {
+    await ready('full');
+    for (let i = 0; i < 2; i++) {
+      const job = await metadata.jobs.claim([INGEST_JOB], 60_000);
+      await metadata.jobs.release(job!, 0);
+    }
+    const full: ObjectStore = { ...store, put: () => Promise.reject(new DecantError('DISK_FULL', 'No space.')) };
+    await using worker = start({ store: full });
+    void worker;
+    expect(await ended('full')).toMatchObject({ status: 'failed', problem: { code: 'DISK_FULL' } });
   });
 
   it('gives up a job that has ended nobody ever knew how, twenty times', async () => {

@@ -86,6 +86,7 @@ describe('the archive of a context', () => {
       [entry('dev', '', { type: '3' }), /character-device/],
       [entry('pipe', '', { type: '6' }), /fifo/],
       [entry('h', '', { type: '1', link: '../out' }), /hard link/],
+      [entry('h', '', { type: '1', link: '/etc/shadow' }), /hard link/],
     ];
     for (const [bytes, message] of bad) {
       await expect(inspect(tar(bytes))).rejects.toMatchObject({
@@ -98,6 +99,30 @@ describe('the archive of a context', () => {
     expect(await inspect(tar(link, entry('Dockerfile', 'FROM x\n')))).toMatchObject({ entries: 2 });
     await expect(inspect(tar(link), 'l')).rejects.toMatchObject({ code: 'DOCKERFILE_UNREADABLE' });
     await expect(inspect(tar(entry('a', '')))).rejects.toMatchObject({ code: 'DOCKERFILE_UNREADABLE' });
+  });
+
+  it('has its Dockerfile where links lead, in however many pieces it is read', async () => {
+    const link = (name: string, to: string, type: '1' | '2') => entry(name, '', { type, link: to });
+    const long = Array.from({ length: 20_000 }, (_, i) => `# line ${i}\n`).join('');
+    const large = { ...LIMITS, unpackedBytes: 2 ** 24 };
+    const files = [entry('a', 'x'.repeat(100_000)), entry('d/real', long), entry('z', 'y'.repeat(300_000))];
+    // A hard link counts from the root of the archive, a symbolic one from where it is.
+    const bytes = tar(
+      ...files,
+      link('d/hard', 'd/real', '1'),
+      link('d/soft', 'hard', '2'),
+      link('top', './d/soft', '2'),
+    );
+    for (const sent of [bytes, gzipSync(bytes)]) {
+      for (const name of ['d/real', 'd/hard', 'd/soft', 'top', './d/../top']) {
+        expect(text((await inspect(sent, name, large)).dockerfile) === long, name).toBe(true);
+      }
+    }
+    const round = tar(link('one', 'two', '2'), link('two', 'one', '2'));
+    await expect(inspect(round, 'one')).rejects.toMatchObject({ code: 'DOCKERFILE_UNREADABLE' });
+    const huge = tar(entry('Dockerfile', '#'.repeat(4 * 2 ** 20 + 1)));
+    await expect(inspect(huge, 'Dockerfile', large)).rejects.toMatchObject({ code: 'DOCKERFILE_INVALID' });
+    expect((await inspectContext(archive, undefined, large)).entries).toBe(1);
   });
 
   it('has bounds on entries and on bytes, also of a bomb', async () => {

@@ -1,6 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
+import { DatabaseSync } from 'node:sqlite';
 import { gzipSync } from 'node:zlib';
 
 import { memoryEntries, packMemoryContext, type MemoryFile } from '@decant/context';
@@ -44,6 +46,11 @@ function frame(content: string | Uint8Array, digest = sha256(content)): Buffer {
 
 const storeOf = ({ directory }: TestServer) =>
   createFileObjectStore({ directory: join(directory, 'objects'), fsync: 'never' });
+
+async function temporaryFolder(): Promise<{ readonly path: string } & AsyncDisposable> {
+  const path = await mkdtemp(join(tmpdir(), 'context-files-'));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
 
 const contentOf = ({ content }: MemoryFile) => Buffer.from(content);
 
@@ -167,8 +174,47 @@ describe('contexts that are sent as their files', () => {
     const huge = await ask(caller, { version: 1, entries: [{ ...entry, size_bytes: 2 ** 50 }] });
     expect([huge.status, huge.body.code]).toEqual([413, 'BUILD_UNPACKED_BYTES']);
     // A bomb is read no further than its bound.
-    const bomb = await post(caller, '/builds/contexts', gzipSync(Buffer.alloc(80 * 1024 * 1024)), false);
-    expect(bomb.status).toBe(400);
+    const bomb = await post(caller, '/builds/contexts', Buffer.alloc(65 * 1024 * 1024));
+    expect([bomb.status, await bomb.json()]).toMatchObject([413, { code: 'LIMIT_EXCEEDED' }]);
+    const odd = await caller.fetch(`${ORIGIN}/builds/contexts`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${caller.key}`, 'content-encoding': 'br' },
+      body: JSON.stringify({ version: 1, entries: [] }),
+    });
+    expect([odd.status, await odd.json()]).toMatchObject([400, { code: 'USAGE', details: { encoding: 'br' } }]);
+  });
+
+  it('refuses more entries than a context may have', async () => {
+    await using small = await openTestServer({ builder: { limits: { contextFiles: 2 } } });
+    const as = await small.caller('acme');
+    const { entries } = manifestOf(['a', 'b', 'c'].map((path) => ({ path, content: path })));
+    expect((await ask(as, { version: 1, entries: entries.slice(0, 2) })).status).toBe(200);
+    const more = await ask(as, { version: 1, entries });
+    expect([more.status, more.body]).toMatchObject([413, { code: 'BUILD_CONTEXT_FILES', details: { limit: 2 } }]);
+  });
+
+  it('forgets contexts that nobody has used for a week, and their files, when another one comes', async () => {
+    const [old, young] = ['old', 'young'].map((content) => manifestOf([{ path: 'a', content }]));
+    // The look for such contexts is once in an hour: the one of this server's first call is the one that is to find it.
+    await using first = await openTestServer();
+    const directory = first.directory;
+    const { metadata } = first.server;
+    const namespace = parseNamespace('acme');
+    const store = storeOf(first);
+    const key = `ns/acme/contexts/${sha256(JSON.stringify(old))}`;
+    await store.put(key, Buffer.from(JSON.stringify(old)));
+    await store.put('ns/acme/context-files/x', frame('old'));
+    await metadata.contextFiles.add(namespace, { key, sizeBytes: 1, files: [] });
+    const files = [{ digest: sha256('old'), offset: 40, sizeBytes: 3 }];
+    await metadata.contextFiles.add(namespace, { key: 'ns/acme/context-files/x', sizeBytes: 43, files });
+    using clock = new DatabaseSync(join(directory, 'metadata.sqlite'));
+    clock.exec(`UPDATE context_objects SET used_at = used_at - ${8 * 24 * 3_600_000}`);
+    const answer = await ask(await first.caller('acme'), young);
+    const keys: string[] = [];
+    for await (const { key: each } of store.list('ns/acme/context')) keys.push(each);
+    expect(keys).toEqual([`ns/acme/contexts/${answer.body.context_id}`]);
+    // The new one is known, or it would stay for ever.
+    expect(clock.prepare('SELECT object_key FROM context_objects').all()).toEqual([{ object_key: keys[0] }]);
   });
 
   it('needs a key', async () => {
@@ -179,7 +225,7 @@ describe('contexts that are sent as their files', () => {
 
 describe('readPack', () => {
   it('finds every file at its place, however the bytes are cut, and any flipped byte', async () => {
-    const contents = ['', 'a', 'bb', randomBytes(3000).toString('latin1'), 'end'].map((text) => Buffer.from(text));
+    const contents = ['', 'a', 'bb', randomBytes(3000).toString('latin1'), 'end', ''].map((text) => Buffer.from(text));
     const pack = Buffer.concat(contents.map((bytes) => frame(bytes)));
     const sizes = new Map(contents.map((bytes) => [sha256(bytes), bytes.length]));
     const readAll = async (bytes: Buffer, cuts: number[]) => {
@@ -216,10 +262,16 @@ describe('readPack', () => {
 
 describe('files of contexts in the metadata', () => {
   it('forgets what was not used, and keeps what was', async () => {
-    await using metadata = await openSqliteMetadata(':memory:');
+    await using folder = await temporaryFolder();
+    const file = join(folder.path, 'metadata.sqlite');
+    await using metadata = await openSqliteMetadata(file);
     const { contextFiles } = metadata;
     const acme = parseNamespace('acme');
     const [a, b] = [sha256('a'), sha256('b')];
+    const HOUR_MS = 3_600_000;
+    using clock = new DatabaseSync(file);
+    /** Makes all that is there two hours older. */
+    const age = () => clock.exec(`UPDATE context_objects SET used_at = used_at - ${2 * HOUR_MS}`);
     await contextFiles.add(acme, { key: 'one', sizeBytes: 81, files: [{ digest: a, offset: 40, sizeBytes: 1 }] });
     await contextFiles.add(acme, { key: 'two', sizeBytes: 81, files: [{ digest: b, offset: 40, sizeBytes: 1 }] });
     // What is there already stays where it is.
@@ -231,12 +283,17 @@ describe('files of contexts in the metadata', () => {
       sizeBytes: 1,
     });
     expect((await contextFiles.locate(parseNamespace('other'), [a])).size).toBe(0);
-    expect(await contextFiles.expire(60_000)).toEqual([]);
-    // Far apart, so that no other work of this machine makes what was just used old.
-    await delay(2500);
+    expect(await contextFiles.expire(HOUR_MS)).toEqual([]);
+    age();
+    // Sent again, and then asked for again: both are uses.
     await contextFiles.add(acme, { key: 'two', sizeBytes: 81, files: [] });
-    expect((await contextFiles.expire(2000)).toSorted()).toEqual(['one', 'three']);
+    expect((await contextFiles.expire(HOUR_MS)).toSorted()).toEqual(['one', 'three']);
+    age();
     expect([...(await contextFiles.locate(acme, [a, b])).keys()]).toEqual([b]);
+    expect(await contextFiles.expire(HOUR_MS)).toEqual([]);
+    age();
+    expect(await contextFiles.expire(HOUR_MS)).toEqual(['two']);
+    expect((await contextFiles.locate(acme, [a, b])).size).toBe(0);
   });
 });
 

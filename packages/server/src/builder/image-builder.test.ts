@@ -1,109 +1,16 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { buildFieldsSchema, MIB, parseNamespace, sleep, type DecantError, type Namespace } from '@decant/core';
-import { createFileObjectStore } from '@decant/dataplane';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { MIB, sleep, type Namespace } from '@decant/core';
+import { describe, expect, it } from 'vitest';
 
-import { openSqliteMetadata } from '../metadata/sqlite-store.ts';
-import type { MetadataStore } from '../metadata/store.ts';
-import { createRegistry } from '../registry/registry.ts';
-import { startImageBuilder, type ImageBuilder, type ImageBuilderOptions } from './image-builder.ts';
-import { DEFAULT_BUILDER_LIMITS, type BuilderLimits } from './limits.ts';
-import { createLocalRegistry } from './local-registry.ts';
-import type { BuildRunner, RunnerRequest } from './runner.ts';
+import { acme, other, scripted, untilStopped, useImageBuilders } from './image-builder.fixture.ts';
+import type { RunnerRequest } from './runner.ts';
 
-const acme = parseNamespace('acme');
-const other = parseNamespace('other');
+const bench = useImageBuilders();
+const { start, submit, ended, isRunning, logOf } = bench;
 
-/** A runner whose builds do what the test says: how builds are kept is looked at here, not what engines do. */
-function scripted(run: (request: RunnerRequest) => Promise<void>): BuildRunner {
-  return {
-    ready: async () => undefined,
-    async run(request) {
-      await run(request);
-      throw new Error('a scripted build makes no image');
-    },
-    async [Symbol.asyncDispose]() {},
-  };
-}
-const untilStopped = ({ signal }: RunnerRequest) => sleep(60_000, signal);
-
-let directory: string;
-let metadata: MetadataStore;
-let contextFile: string;
-const open: ImageBuilder[] = [];
-beforeEach(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'image-builder-'));
-  metadata = await openSqliteMetadata(join(directory, 'metadata.sqlite'));
-  contextFile = join(directory, 'context.tar');
-  await writeFile(contextFile, Buffer.alloc(1024));
-});
-afterEach(async () => {
-  for (const builder of open.splice(0)) await builder[Symbol.asyncDispose]();
-  await metadata[Symbol.asyncDispose]();
-  await rm(directory, { recursive: true, force: true });
-});
-
-async function start(
-  runner: BuildRunner,
-  limits: Partial<BuilderLimits> = {},
-  change: Partial<ImageBuilderOptions> = {},
-): Promise<ImageBuilder & { errors: DecantError[] }> {
-  const store = createFileObjectStore({ directory: join(directory, 'objects'), fsync: 'never' });
-  const scratchDirectory = await mkdtemp(join(directory, 'scratch-'));
-  const errors: DecantError[] = [];
-  const builder = startImageBuilder({
-    metadata,
-    store,
-    registry: createLocalRegistry(createRegistry({ metadata, store })),
-    runners: { tenant: runner },
-    limits: { ...DEFAULT_BUILDER_LIMITS, ...limits },
-    clock: { now: () => performance.now(), tickMs: 10 },
-    scratchDirectory,
-    idleMs: 20,
-    leaseMs: 60_000,
-    onError: (error) => errors.push(error),
-    ...change,
-  });
-  open.push(builder);
-  return Object.assign(builder, { errors });
-}
-
-const submit = (builder: ImageBuilder, namespace: Namespace = acme, name = 'app') =>
-  builder.submit({
-    namespace,
-    trust: 'tenant',
-    host: 'h',
-    fields: buildFieldsSchema.parse({ image_name: name, dockerfile_text: 'FROM scratch\n' }),
-    contextFile,
-    contextBytes: 1024,
-    contextDigest: `${Math.random()}`,
-    idempotencyKey: undefined,
-  });
-
-async function ended(id: string, namespace: Namespace = acme) {
-  for (let i = 0; i < 6000; i++) {
-    const build = await metadata.imageBuilds.find(namespace, id);
-    if (build?.finishedAt != null) return build;
-    await sleep(10);
-  }
-  throw new Error('the build did not end');
-}
-const logOf = async (id: string) => {
-  const build = (await metadata.imageBuilds.find(acme, id))!;
-  return (await metadata.imageBuilds.readLog(build, 0)).flatMap(({ lines }) => lines);
-};
-const isRunning = async (id: string) => {
-  for (let i = 0; i < 6000; i++) {
-    if ((await metadata.imageBuilds.find(acme, id))?.status === 'running') return;
-    await sleep(10);
-  }
-  throw new Error('the build did not start');
-};
-
-describe('the image-builder', () => {
+describe('builds at the image-builder', () => {
   it('ends a build that is silent for an hour, or runs for too long, by the clock', async () => {
     let nowMs = 0;
     const clock = { now: () => nowMs, tickMs: 5 };
@@ -119,7 +26,7 @@ describe('the image-builder', () => {
     await began.promise;
     nowMs += 3_599_000;
     await sleep(50);
-    expect((await metadata.imageBuilds.find(acme, silent.id))?.status).toBe('running');
+    expect((await bench.metadata.imageBuilds.find(acme, silent.id))?.status).toBe('running');
     nowMs += 2000;
     expect(await ended(silent.id)).toMatchObject({
       status: 'failed',
@@ -160,47 +67,49 @@ describe('the image-builder', () => {
   });
 
   it('cancels a running build and one that waits, and nothing else', async () => {
-    const builder = await start(scripted(untilStopped), { running: 1 });
+    // The lease is never renewed while this runs: the worker hears of it in its own process.
+    const builder = await start(scripted(untilStopped), { running: 1 }, { leaseMs: 3_600_000 });
     const [running, waiting] = [await submit(builder), await submit(builder)];
     await isRunning(running.id);
     await builder.cancel(other, running.id);
     await builder.cancel(acme, 'unknown');
-    expect((await metadata.imageBuilds.find(acme, running.id))?.status).toBe('running');
+    expect((await bench.metadata.imageBuilds.find(acme, running.id))?.status).toBe('running');
     for (const { id } of [waiting, running, running]) await builder.cancel(acme, id);
     for (const { id } of [waiting, running]) {
       expect(await ended(id)).toMatchObject({ status: 'cancelled', problem: { code: 'BUILD_CANCELLED' } });
     }
   });
 
-  it('never runs more than it may, and lets namespaces take turns', async () => {
+  it('runs nothing for callers of whom it has no runner', async () => {
+    const none = await start(scripted(untilStopped), {}, { runners: {} });
+    await expect(submit(none)).rejects.toMatchObject({ code: 'BUILD_ISOLATION_UNAVAILABLE' });
+  });
+
+  it.each([
+    { running: 2, order: undefined },
+    { running: 1, order: 'a o a o a o a a a a' },
+  ])('never runs more than $running, and lets namespaces take turns', async ({ running, order }) => {
     const seen: string[] = [];
     let now = 0;
     let most = 0;
+    const gate = Promise.withResolvers<void>();
     const runner = scripted(async ({ namespace }) => {
-      seen.push(namespace);
+      await gate.promise;
+      seen.push(namespace[0]!);
       most = Math.max(most, ++now);
       await sleep(15);
       now--;
     });
-    const quiet = await start(runner, { running: 2 }, { runners: {} });
-    // Nobody runs builds yet: all ten wait, and nobody in particular refuses them.
-    await expect(submit(quiet)).rejects.toMatchObject({ code: 'BUILD_ISOLATION_UNAVAILABLE' });
-    const gate = Promise.withResolvers<void>();
-    const held = await start(
-      scripted(async (request) => {
-        await gate.promise;
-        await runner.run(request).catch(() => undefined);
-      }),
-      { running: 2 },
-    );
+    const builder = await start(runner, { running });
     const ids: [Namespace, string][] = [];
-    for (let i = 0; i < 7; i++) ids.push([acme, (await submit(held, acme)).id]);
-    for (let i = 0; i < 3; i++) ids.push([other, (await submit(held, other)).id]);
+    for (let i = 0; i < 7; i++) ids.push([acme, (await submit(builder, acme)).id]);
+    for (let i = 0; i < 3; i++) ids.push([other, (await submit(builder, other)).id]);
     gate.resolve();
     for (const [namespace, id] of ids) await ended(id, namespace);
-    expect(most).toBe(2);
-    expect(seen.lastIndexOf('other')).toBeLessThan(8);
+    expect(most).toBe(running);
     expect(seen).toHaveLength(10);
+    // With two at a time the order is also a matter of how long each one takes.
+    if (order !== undefined) expect(seen.join(' ')).toBe(order);
   });
 
   it('gives a build back when it is shut down, and the next one runs it', async () => {
@@ -208,7 +117,7 @@ describe('the image-builder', () => {
     const { id } = await submit(first);
     await isRunning(id);
     await first[Symbol.asyncDispose]();
-    expect(await metadata.imageBuilds.find(acme, id)).toMatchObject({ status: 'queued', attempt: 0 });
+    expect(await bench.metadata.imageBuilds.find(acme, id)).toMatchObject({ status: 'queued', attempt: 0 });
     await start(scripted(async ({ onLine }) => onLine('again')));
     const build = await ended(id);
     expect(build).toMatchObject({ status: 'failed', attempt: 1 });
@@ -216,16 +125,22 @@ describe('the image-builder', () => {
   });
 
   it('runs a build whose worker is gone once more, then gives it up', async () => {
-    const { id } = await submit(await start(scripted(untilStopped), { running: 0 }));
-    const limits = { trusts: ['tenant'] as const, running: 1, runningPerNamespace: 1, leaseMs: 1 };
-    // Two workers that never say anything again.
-    await metadata.imageBuilds.claim(limits);
-    const builder = await start(scripted(untilStopped), { running: 1 });
-    await isRunning(id);
-    for (let i = 0; i < 6000 && (await metadata.imageBuilds.find(acme, id))?.attempt !== 2; i++) await sleep(10);
-    await expect.poll(() => logOf(id)).toEqual(['The build starts again: what ran it before is gone.']);
-    await builder.cancel(acme, id);
-    expect(await ended(id)).toMatchObject({ attempt: 2, status: 'cancelled' });
+    const waiting = await start(scripted(untilStopped), { running: 0 });
+    const ids = [(await submit(waiting)).id, (await submit(waiting)).id];
+    const { imageBuilds } = bench.metadata;
+    const all = { trusts: ['tenant'] as const, running: 9, runningPerNamespace: 9, leaseMs: 60_000 };
+    // Workers that never say anything again: one of each build, and a second one of the second.
+    const claims = [await imageBuilds.claim(all), await imageBuilds.claim(all)];
+    expect(claims.map((claim) => claim?.build.id)).toEqual(ids);
+    for (const claim of claims) await imageBuilds.renew(claim!, 1);
+    await expect.poll(async () => (await imageBuilds.list(acme, { limit: 9, status: 'queued' })).length).toBe(2);
+    await start(scripted(untilStopped), { running: 1 });
+    await isRunning(ids[0]!);
+    await expect.poll(() => logOf(ids[0]!)).toEqual(['The build starts again: what ran it before is gone.']);
+    const last = await imageBuilds.claim({ ...all, leaseMs: 1 });
+    expect(last?.build).toMatchObject({ id: ids[1], attempt: 2 });
+    expect(await ended(ids[1]!)).toMatchObject({ status: 'failed', attempt: 2, problem: { code: 'BUILD_LOST' } });
+    expect((await imageBuilds.find(acme, ids[0]!))?.status).toBe('running');
   });
 
   it('expires what waits for too long', async () => {
@@ -240,15 +155,8 @@ describe('the image-builder', () => {
     expect(build.problem).toMatchObject({ code: 'BUILD_FAILED', message: 'The build service failed.' });
     expect(JSON.stringify(build.problem)).not.toContain('secret');
     expect(builder.errors.map(({ message }) => message)).toEqual(['a secret of the service']);
-    const store = createFileObjectStore({ directory: join(directory, 'objects'), fsync: 'never' });
-    const left = async () => {
-      const keys: string[] = [];
-      for await (const { key } of store.list('')) keys.push(key);
-      return keys;
-    };
-    for (let i = 0; i < 6000 && (await left()).length > 0; i++) await sleep(10);
-    expect(await left()).toEqual([]);
-    const scratch = (await readdir(directory)).filter((name) => name.startsWith('scratch-'));
-    for (const name of scratch) expect(await readdir(join(directory, name))).toEqual([]);
+    await expect.poll(() => bench.keys()).toEqual([]);
+    const scratch = (await readdir(bench.directory)).filter((name) => name.startsWith('scratch-'));
+    for (const name of scratch) expect(await readdir(join(bench.directory, name))).toEqual([]);
   });
 });

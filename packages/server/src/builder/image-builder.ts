@@ -205,9 +205,9 @@ export function startImageBuilder(options: ImageBuilderOptions): ImageBuilder {
       );
       const dockerfile = inline === undefined ? facts.dockerfile : new TextEncoder().encode(inline);
       const id = randomUUID();
-      await putFile(store, contextKey(namespace, id), build.contextFile, signal);
-      await store.put(dockerfileKey(namespace, id), dockerfile, { signal });
       try {
+        await putFile(store, contextKey(namespace, id), build.contextFile, signal);
+        await store.put(dockerfileKey(namespace, id), dockerfile, { signal });
         const { build: row, repeated } = await builds.submit(
           {
             id,
@@ -230,7 +230,8 @@ export function startImageBuilder(options: ImageBuilderOptions): ImageBuilder {
         poke();
         return row;
       } catch (error) {
-        await removeBuildObjects(store, namespace, id);
+        // Nothing else knows of these objects; what cannot be removed does not hide why the build was refused.
+        await removeBuildObjects(store, namespace, id).catch((failure: unknown) => onError?.(toDecantError(failure)));
         throw error;
       }
     },

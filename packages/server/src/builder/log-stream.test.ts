@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { buildEndOf, buildFieldsSchema, parseNamespace, unescapeLogLine } from '@decant/core';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import type { BuildOutcome, ClaimedBuild } from '../metadata/image-build-store.ts';
 import { openSqliteMetadata } from '../metadata/sqlite-store.ts';
 import type { MetadataStore } from '../metadata/store.ts';
+import type { ImageBuilder } from './image-builder.ts';
 import { logStream } from './log-stream.ts';
 
 const namespace = parseNamespace('acme');
@@ -28,7 +30,11 @@ beforeEach(async () => {
     leaseMs: 60_000,
   }))!;
 });
-afterEach(() => metadata[Symbol.asyncDispose]());
+afterEach(async () => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+  await metadata[Symbol.asyncDispose]();
+});
 
 const append = (...lines: string[]) => metadata.imageBuilds.appendLog(claim, lines);
 const finish = (outcome: BuildOutcome) => metadata.imageBuilds.finish(claim, outcome);
@@ -37,10 +43,10 @@ const failed = (code: string, message: string): BuildOutcome => ({ status: 'fail
 const changed = (_: string, timeoutMs: number, signal: AbortSignal) =>
   delay(Math.min(timeoutMs, 5), undefined, { signal }).catch(() => undefined);
 
-function open(afterLine = 0, signal = new AbortController().signal) {
+function open(afterLine = 0, signal = new AbortController().signal, waiting: ImageBuilder['changed'] = changed) {
   return logStream({
     builds: metadata.imageBuilds,
-    builder: { changed },
+    builder: { changed: waiting },
     namespace,
     build: claim.build,
     afterLine,
@@ -124,6 +130,84 @@ describe('the log of a build as events', () => {
     await delay(5);
     await metadata.imageBuilds.purge(0);
     expect((await read(open())).ends).toEqual([{ error: 'The build is no longer known.' }]);
+  });
+
+  it('is numbered to its end, and begins before there is a line', async () => {
+    const stream = open();
+    const reader = stream.getReader();
+    const text = async () => Buffer.from((await reader.read()).value!).toString();
+    expect(await text()).toBe(': log\n\n');
+    await append('one');
+    expect(await text()).toBe('id: 1\ndata: one\n\n');
+    await succeed();
+    expect(await text()).toBe('id: 2\ndata: {"done":true}\n\n');
+    expect((await reader.read()).done).toBe(true);
+  });
+
+  it('goes on in the middle of what was written at once, and is whole before it ends', async () => {
+    await append('1', '2', '3', '4');
+    const long = 'x'.repeat(200_000);
+    for (let i = 0; i < 4; i++) await append(`${i}${long}`);
+    await succeed();
+    const { lines, ends } = await read(open(2));
+    expect(lines.map(([number, line]) => [number, line[0]])).toEqual([
+      [3, '3'],
+      [4, '4'],
+      ...[0, 1, 2, 3].map((i) => [5 + i, `${i}`]),
+    ]);
+    expect(ends).toEqual([{ done: true }]);
+  });
+
+  it('says what to do about a failure', async () => {
+    await finish({ status: 'failed', problem: { code: 'BUILD_SILENT', message: 'It was silent.', hint: 'Say more.' } });
+    expect((await read(open())).ends).toEqual([{ error: 'It was silent. Say more.' }]);
+  });
+
+  it('holds the end of a cancelled build back for whoever waits for the answer to that, and only then', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] });
+    await finish({ status: 'cancelled', problem: { code: 'BUILD_CANCELLED', message: 'Cancelled.' } });
+    const { finishedAt } = (await metadata.imageBuilds.find(namespace, claim.build.id))!;
+    const waits: [string, number][] = [];
+    const held = async (id: string, timeoutMs: number) => void waits.push([id, timeoutMs]);
+    vi.setSystemTime(finishedAt! + 400);
+    expect((await read(open(0, undefined, held))).ends).toEqual([{ error: 'Cancelled.' }]);
+    expect(waits).toEqual([['', 500]]);
+    vi.setSystemTime(finishedAt! + 600);
+    expect((await read(open(0, undefined, held))).ends).toEqual([{ error: 'Cancelled.' }]);
+    expect(waits).toHaveLength(1);
+  });
+
+  it('is never quiet for longer than proxies bear, and looks for itself what other processes wrote', async () => {
+    let nowMs = 0;
+    vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
+    const waits = new Set<string>();
+    const waiting = async (id: string, timeoutMs: number) => {
+      waits.add(`${id} ${timeoutMs}`);
+      nowMs += timeoutMs;
+      if (nowMs > 40_000) await metadata.imageBuilds.cancel(namespace, id, { code: 'BUILD_CANCELLED', message: 'x' });
+    };
+    // Given back, it waits in the queue.
+    await metadata.imageBuilds.release(claim);
+    const pieces: string[] = [];
+    for await (const piece of open(0, undefined, waiting)) pieces.push(Buffer.from(piece).toString());
+    expect(pieces).toEqual([': log\n\n', ': waiting\n\n', ': waiting\n\n', 'id: 1\ndata: {"error":"x"}\n\n']);
+    expect([...waits].slice(0, 1)).toEqual([`${claim.build.id} 500`]);
+  });
+
+  it('is no longer read for whoever does not take it any more', async () => {
+    const asked = Promise.withResolvers<AbortSignal>();
+    const stream = open(0, undefined, async (_, __, signal) => {
+      asked.resolve(signal);
+      if (!signal.aborted) await once(signal, 'abort');
+    });
+    const reader = stream.getReader();
+    await reader.read();
+    const next = reader.read();
+    const signal = await asked.promise;
+    expect(signal.aborted).toBe(false);
+    await reader.cancel();
+    expect(signal.aborted).toBe(true);
+    await next;
   });
 
   it('stops reading when the client is gone', async () => {

@@ -108,7 +108,8 @@ async function execute(
         log.add(line);
       },
       onEngine: (engine) => {
-        void options.builds.setEngine(claim, engine);
+        // Only shown to people: a build does not fail because it could not be told.
+        options.builds.setEngine(claim, engine).catch(() => undefined);
       },
       signal,
     });

@@ -1,4 +1,5 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -95,12 +96,62 @@ describe('a submission', () => {
     const twice = form({ image_name: 'a' });
     twice.append('image_name', 'b');
     await expect(read(twice)).rejects.toMatchObject({ code: 'USAGE' });
-    await expect(read(form({ image_name: 'a', build_args: ' '.repeat(2 ** 20 + 1) }))).rejects.toMatchObject({
+    // What is as large as it may be is whole; what is larger is not cut.
+    const inline = (bytes: number) => read(form({ image_name: 'a', dockerfile_text: '#'.repeat(bytes) }));
+    expect((await inline(2 ** 20)).fields.dockerfile_text).toHaveLength(2 ** 20);
+    await expect(inline(2 ** 20 + 1)).rejects.toMatchObject({
       code: 'USAGE',
+      message: 'The field dockerfile_text has more than 1.0 MiB.',
     });
-    await expect(
-      read(form(Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`f${i}`, 'x'])))),
-    ).rejects.toMatchObject({ code: 'USAGE' });
+    const many = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [`f${i}`, 'x']));
+    expect((await read(form({ image_name: 'a', ...many(31) }))).fields.image_name).toBe('a');
+    await expect(read(form({ image_name: 'a', ...many(32) }))).rejects.toMatchObject({
+      code: 'USAGE',
+      message: 'The form has more than 32 fields.',
+    });
+    const two = form({ image_name: 'a' });
+    two.append('context', new Blob([Uint8Array.of(4)]));
+    await expect(read(two)).rejects.toMatchObject({ code: 'USAGE', message: 'The form has more than one context.' });
+  });
+
+  it('has its context in a file of its owner, with its digest, whatever else its parts say', async () => {
+    const boundary = 'b0undary';
+    const part = (name: string, content: string, more = '') =>
+      `--${boundary}\r\ncontent-disposition: form-data; name="${name}"${more}\r\n\r\n${content}\r\n`;
+    const body = [
+      part('image_name', 'app', '; filename="name.txt"\r\ncontent-type: application/octet-stream'),
+      part('context', 'the bytes'),
+      `--${boundary}--\r\n`,
+    ].join('');
+    const headers = { 'content-type': `multipart/form-data; boundary=${boundary}` };
+    const { fields, context } = await read(body, headers);
+    expect(fields.image_name).toBe('app');
+    expect(context).toMatchObject({
+      sizeBytes: 9,
+      sha256: createHash('sha256').update('the bytes').digest('hex'),
+    });
+    expect((await stat(context!.file)).mode & 0o777).toBe(0o600);
+  });
+
+  it('that its sender breaks off ends with the reason of that', async () => {
+    const controller = new AbortController();
+    const reason = new Error('gone');
+    const whole = Buffer.from(await new Response(form({ image_name: 'app' })).arrayBuffer());
+    const boundary = /^--(\S+)/.exec(whole.toString('latin1'))![1]!;
+    const sent = new Request('http://h/builds', {
+      method: 'POST',
+      body: new ReadableStream({
+        start: (stream) => stream.enqueue(whole.subarray(0, whole.length - 40)),
+        pull(stream) {
+          controller.abort(reason);
+          stream.error(new TypeError('terminated'));
+        },
+      }),
+      headers: { 'content-type': `multipart/form-data; boundary=${boundary}` },
+      signal: controller.signal,
+      duplex: 'half',
+    });
+    await expect(readSubmission(sent, directory, { contextBytes: 1000 })).rejects.toBe(reason);
   });
 
   it('is refused in bounded time whatever is broken in it', async () => {

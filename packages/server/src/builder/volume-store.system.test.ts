@@ -1,8 +1,9 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { watch } from 'node:fs';
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { MIB } from '@decant/core';
@@ -51,6 +52,7 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
     await first.release(true);
     const again = await open().acquire(wanted('a'));
     expect([again.reused, again.file, again.firstHostId]).toEqual([true, first.file, first.firstHostId]);
+    await again.release(true);
     const others = [wanted('b'), wanted('a', { cacheOf: ['other', 'a'] }), wanted(undefined)];
     for (const options of others) expect((await open().acquire(options)).reused).toBe(false);
   });
@@ -83,6 +85,50 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
     expect((await volumes.acquire(wanted('old'))).reused).toBe(false);
   });
 
+  it('that somebody uses are left alone, and those of who is gone are not used again', async () => {
+    const held = await open().acquire(wanted('a'));
+    // As another process: it knows of the lock only.
+    const second = await open().acquire(wanted('a'));
+    expect([second.reused, second.file === held.file]).toEqual([false, false]);
+    await stat(held.file);
+    await second.release(false);
+    await held.release(true);
+    const lock = held.file.replace(/ext4$/, 'lock');
+    // Its number is one of today, of a process that began at another time.
+    await writeFile(lock, `${process.pid} 1`);
+    const next = await open().acquire(wanted('a'));
+    expect(next.reused).toBe(false);
+    await exec('e2fsck', ['-fn', next.file]);
+    await next.release(true);
+    expect((await readdir(directory)).toSorted()).toEqual(
+      ['ext4', 'json'].map((suffix) => basename(next.file).replace(/ext4$/, suffix)),
+    );
+    await writeFile(next.file.replace(/ext4$/, 'lock'), `${process.pid} 1`);
+    await open().recover();
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('have locks that say whose they are from the moment they are there', async () => {
+    const events = watch(directory);
+    const seen: string[] = [];
+    const marked = new Promise<void>((resolve) =>
+      events.on('change', (type, name) => {
+        seen.push(`${type} ${String(name)}`);
+        if (name === 'mark') resolve();
+      }),
+    );
+    const volume = await open().acquire(wanted('a'));
+    await volume.release(true);
+    // Events come in order, some time later.
+    await writeFile(join(directory, 'mark'), '');
+    await marked;
+    events.close();
+    const lock = volume.file.replace(/.*\/|ext4$/g, '') + 'lock';
+    // Made and removed, and never written to: who looks between the two would take it for one that nobody holds.
+    expect(seen.filter((event) => event.endsWith(` ${lock}`))).toEqual([`rename ${lock}`, `rename ${lock}`]);
+    expect(await readdir(directory)).toHaveLength(3);
+  });
+
   it('of a killed process are gone at the next start, caches that nobody used stay', async () => {
     await (await open().acquire(wanted('kept'))).release(true);
     const module = new URL('volume-store.ts', import.meta.url).href;
@@ -92,12 +138,16 @@ describe.skipIf(!available)('[backend:e2fsprogs] volumes of builds', () => {
       console.log('ready'); setInterval(() => {}, 1000);`;
     const args = ['--conditions=@decant/source', '--input-type=module', '--eval', script];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    await once(child.stdout, 'data');
-    // Somebody else who starts meanwhile leaves what is in use alone.
-    await open().recover();
-    expect((await readdir(directory)).filter((name) => name.endsWith('.ext4'))).toHaveLength(2);
-    child.kill('SIGKILL');
-    await once(child, 'exit');
+    const gone = once(child, 'exit');
+    try {
+      await once(child.stdout, 'data');
+      // Somebody else who starts meanwhile leaves what is in use alone.
+      await open().recover();
+      expect((await readdir(directory)).filter((name) => name.endsWith('.ext4'))).toHaveLength(2);
+    } finally {
+      child.kill('SIGKILL');
+      await gone;
+    }
     await writeFile(join(directory, 'unrelated'), '');
     await open().recover();
     const names = await readdir(directory);

@@ -1,5 +1,5 @@
-import { createHash, randomInt } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createHash, randomInt, randomUUID } from 'node:crypto';
+import { link, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { DecantError, errnoOf } from '@decant/core';
@@ -102,8 +102,11 @@ export class VolumeStore {
   /** The cache of the key, locked; undefined when there is none that is free. */
   async #take(key: string): Promise<{ slot: number; record: VolumeRecord } | undefined> {
     for (const slot of await this.#slots()) {
+      if ((await this.#record(slot))?.key !== key || !(await this.#lock(slot))) continue;
+      // Whoever takes the lock of a process that is gone throws its volume away.
       const record = await this.#record(slot);
-      if (record?.key === key && (await this.#lock(slot))) return { slot, record };
+      if (record?.key === key) return { slot, record };
+      await this.#unlock(slot);
     }
     return undefined;
   }
@@ -155,27 +158,34 @@ export class VolumeStore {
     if (this.#used.has(slot)) return false;
     const file = this.#path(slot, 'lock');
     const text = `${process.pid} ${(await processStart(process.pid)) ?? 0}`;
-    for (let i = 0; i < 2; i++) {
-      try {
-        await writeFile(file, text, { flag: 'wx', mode: 0o600 });
-        this.#used.add(slot);
-        return true;
-      } catch (error) {
-        if (errnoOf(error) !== 'EEXIST') throw error;
+    // Written before it has its name: a lock without its text would be taken for one of a process that is gone.
+    const written = `${file}.${randomUUID()}`;
+    await writeFile(written, text, { flag: 'wx', mode: 0o600 });
+    try {
+      for (let i = 0; i < 2; i++) {
+        try {
+          await link(written, file);
+          this.#used.add(slot);
+          return true;
+        } catch (error) {
+          if (errnoOf(error) !== 'EEXIST') throw error;
+        }
+        if (await isAlive(await this.#owner(slot))) return false;
+        // A volume whose user was killed is not to be trusted; whoever renames the lock removes both.
+        const stale = `${file}.${process.pid}.stale`;
+        const mine = await rename(file, stale).then(
+          () => true,
+          () => false,
+        );
+        if (!mine) return false;
+        await rm(this.#path(slot, 'ext4'), { force: true });
+        await rm(this.#path(slot, 'json'), { force: true });
+        await rm(stale, { force: true });
       }
-      if (await isAlive(await this.#owner(slot))) return false;
-      // A volume whose user was killed is not to be trusted; whoever renames the lock removes both.
-      const stale = `${file}.${process.pid}.stale`;
-      const mine = await rename(file, stale).then(
-        () => true,
-        () => false,
-      );
-      if (!mine) return false;
-      await rm(this.#path(slot, 'ext4'), { force: true });
-      await rm(this.#path(slot, 'json'), { force: true });
-      await rm(stale, { force: true });
+      return false;
+    } finally {
+      await rm(written, { force: true });
     }
-    return false;
   }
 
   async #unlock(slot: number): Promise<void> {

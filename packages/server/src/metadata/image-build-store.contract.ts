@@ -88,6 +88,53 @@ export function imageBuildStoreContract(name: string, open: () => Promise<Metada
       expect(await builds.submit(newBuild(acme, { digest }), limits)).toMatchObject({ repeated: false });
     });
 
+    it('runs anew what is to be cancelled, and what came with a key or from another namespace', async () => {
+      const limits = { queued: 100, repeatMs: 60_000 };
+      const digest = randomUUID();
+      await submit(acme, { digest });
+      const running = await claimed();
+      expect(await builds.submit(newBuild(acme, { digest }), limits)).toMatchObject({ repeated: true });
+      await builds.cancel(acme, running.build.id, problem('X'));
+      expect(await builds.submit(newBuild(acme, { digest }), limits)).toMatchObject({ repeated: false });
+      // Who gave a key has said what is the same.
+      const keyed = randomUUID();
+      await submit(other, { digest: keyed, idempotencyKey: 'k' });
+      await submit(acme, { digest: keyed, idempotencyKey: 'other' });
+      expect(await builds.submit(newBuild(acme, { digest: keyed }), limits)).toMatchObject({ repeated: false });
+      expect(await builds.submit(newBuild(acme, { idempotencyKey: 'k' }), limits)).toMatchObject({ repeated: false });
+      expect(await builds.findByIdempotencyKey(acme, 'x')).toBeUndefined();
+    });
+
+    it('is not changed any more by whoever ran it, once it has ended', async () => {
+      const { id } = await submit();
+      const claim = await claimed();
+      expect(await builds.setEngine(claim, 'one')).toBe(true);
+      expect(await builds.finish(claim, { status: 'failed', problem: problem('X') })).toBe(true);
+      const ended = await builds.find(acme, id);
+      expect(await builds.finish(claim, { status: 'succeeded', imageDigest: 'sha256:x', architecture: null })).toBe(
+        false,
+      );
+      expect(await builds.setEngine(claim, 'two')).toBe(false);
+      expect(await builds.release(claim)).toBe(false);
+      expect(await builds.appendLog(claim, ['late'])).toBe(false);
+      expect(await builds.renew(claim, 1000)).toBe('lost');
+      expect(await second.find(acme, id)).toEqual(ended);
+    });
+
+    it('is cancelled, not run again, when its worker is gone and somebody wanted it to end', async () => {
+      const { id } = await submit();
+      const claim = await claimed();
+      await builds.cancel(acme, id, problem('BUILD_CANCELLED'));
+      await builds.renew(claim, 1);
+      await delay(5);
+      expect(await second.recover(RECOVERY)).toEqual([id]);
+      expect(await builds.find(acme, id)).toMatchObject({
+        status: 'cancelled',
+        problem: { code: 'BUILD_CANCELLED' },
+        finishedAt: expect.any(Number) as number,
+      });
+    });
+
     it('refuses more waiting builds than a namespace may have', async () => {
       const limits = { queued: 2, repeatMs: 0 };
       await builds.submit(newBuild(), limits);
@@ -115,6 +162,38 @@ export function imageBuildStoreContract(name: string, open: () => Promise<Metada
         if (next !== undefined) running.push(next);
       }
       expect(order).toEqual(planned);
+    });
+
+    it('lets namespaces take turns also when more of them wait than builds run', async () => {
+      const third = parseNamespace('third');
+      const names = new Map<string, string>();
+      for (let i = 0; i < 4; i++) names.set((await submit(acme)).id, `a${i}`);
+      for (let i = 0; i < 3; i++) names.set((await submit(other)).id, `o${i}`);
+      for (let i = 0; i < 2; i++) names.set((await submit(third)).id, `t${i}`);
+      const order: string[] = [];
+      for (let next = await builds.claim({ ...LIMITS, running: 1 }); next !== undefined;) {
+        order.push(names.get(next.build.id)!);
+        await builds.finish(next, { status: 'failed', problem: problem('X') });
+        // The times of two starts have to differ.
+        await delay(3);
+        const places = [...(await builds.positions([...names.keys()]))].sort((a, b) => a[1] - b[1]);
+        next = await builds.claim({ ...LIMITS, running: 1 });
+        expect(next?.build.id).toBe(places[0]?.[0]);
+      }
+      expect(order).toEqual(['a0', 'o0', 't0', 'a1', 'o1', 't1', 'a2', 'o2', 'a3']);
+    });
+
+    it('prefers who has less running to who has waited since longer', async () => {
+      const limits = { running: 9, runningPerNamespace: 9 };
+      for (let i = 0; i < 3; i++) await submit(acme);
+      await claimed(limits);
+      await claimed(limits);
+      for (let i = 0; i < 2; i++) await submit(other);
+      await delay(3);
+      const short = await claimed(limits);
+      expect(short.build.namespace).toBe(other);
+      await builds.finish(short, { status: 'failed', problem: problem('X') });
+      expect((await claimed(limits)).build.namespace).toBe(other);
     });
 
     it('keeps a namespace to its share of what runs', async () => {
@@ -170,9 +249,14 @@ export function imageBuildStoreContract(name: string, open: () => Promise<Metada
     it('cancels what waits at once, asks what runs, and leaves what has ended', async () => {
       const waiting = await submit();
       expect(await builds.cancel(other, waiting.id, problem('BUILD_CANCELLED'))).toBeUndefined();
+      expect(await builds.find(acme, waiting.id)).toMatchObject({ status: 'queued', problem: null });
       expect(await builds.cancel(acme, waiting.id, problem('BUILD_CANCELLED'))).toMatchObject({ status: 'cancelled' });
       await submit();
       const claim = await claimed();
+      expect(await second.cancel(other, claim.build.id, problem('BUILD_CANCELLED'))).toBeUndefined();
+      expect(await builds.renew(claim, 60_000)).toBe('held');
+      expect(await second.recover(RECOVERY)).toEqual([]);
+      expect(await builds.renew(claim, 60_000)).toBe('held');
       expect(await second.cancel(acme, claim.build.id, problem('BUILD_CANCELLED'))).toMatchObject({
         status: 'running',
       });
@@ -203,6 +287,15 @@ export function imageBuildStoreContract(name: string, open: () => Promise<Metada
         }),
         { numRuns: 25 },
       );
+    });
+
+    it('gives a long log in pieces', async () => {
+      await submit();
+      const claim = await claimed();
+      for (let i = 0; i < 4; i++) await builds.appendLog(claim, [`${i}`.repeat(200_000)]);
+      const first = await second.readLog(claim.build, 0);
+      expect(first.map(({ firstLine }) => firstLine)).toEqual([1, 2]);
+      expect((await second.readLog(claim.build, 2)).map(({ firstLine }) => firstLine)).toEqual([3, 4]);
     });
 
     it('forgets old builds with their logs, once their contexts are gone', async () => {

@@ -81,7 +81,8 @@ export interface LogChunk {
 
 /**
  * Queue, state and logs of builds. The next to run is the oldest of the namespace that has the fewest builds running
- * and ahead of it: namespaces take turns, and within one builds run in the order they came.
+ * and, of several such, of the one whose last start is the longest ago: namespaces take turns, and within one builds run
+ * in the order they came.
  */
 export interface ImageBuildStore {
   /**
@@ -120,7 +121,7 @@ export interface ImageBuildStore {
   cancel(namespace: Namespace, id: string, problem: ImageBuildProblem): Promise<ImageBuildRow | undefined>;
   /**
    * Puts running builds whose lease ran out back into the queue, or ends them when they have been started `mostAttempts`
-   * times or were to be cancelled; ends those that wait for longer than `queueMs`. Returns the ids of those that ended.
+   * times or were to be cancelled; ends those that wait for longer than `queueMs` since they came or were put back. Returns the ids of those that ended.
    */
   recover(options: {
     readonly mostAttempts: number;

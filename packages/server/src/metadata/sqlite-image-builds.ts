@@ -17,14 +17,26 @@ import { NOW, type Row, type SqliteDatabase } from './sqlite.ts';
 /** Bytes of log that one read gives, about. */
 const READ_BYTES = 256 * 1024;
 
-/** Waiting builds in the order they will start; `turn` is what is running and ahead of them in their namespace. */
+/**
+ * Waiting builds; they start by `turn`, `served`, `seq`. `turn` is what is running and ahead of them in their namespace;
+ * `served` is when a build of it last started, without which a namespace with old builds would come first for ever where
+ * no more builds run at a time than namespaces have waiting ones. Within a namespace builds start in order, so the newest
+ * that has started is the last.
+ */
 const QUEUE = `
-  SELECT q.id, q.seq, q.namespace, q.trust, coalesce(r.running, 0) AS running,
-    coalesce(r.running, 0) + row_number() OVER (PARTITION BY q.namespace ORDER BY q.seq) AS turn
-  FROM image_builds q
-  LEFT JOIN (SELECT namespace, count(*) AS running FROM image_builds WHERE status = 'running' GROUP BY namespace) r
-    ON r.namespace = q.namespace
-  WHERE q.status = 'queued'`;
+  served AS MATERIALIZED (
+    SELECT w.namespace, coalesce((
+      SELECT s.started_at FROM image_builds s
+      WHERE s.namespace = w.namespace AND s.started_at IS NOT NULL ORDER BY s.seq DESC LIMIT 1), 0) AS at
+    FROM (SELECT DISTINCT namespace FROM image_builds WHERE status = 'queued') w),
+  queue AS (
+    SELECT q.id, q.seq, q.namespace, q.trust, coalesce(r.running, 0) AS running, v.at AS served,
+      coalesce(r.running, 0) + row_number() OVER (PARTITION BY q.namespace ORDER BY q.seq) AS turn
+    FROM image_builds q
+    JOIN served v ON v.namespace = q.namespace
+    LEFT JOIN (SELECT namespace, count(*) AS running FROM image_builds WHERE status = 'running' GROUP BY namespace) r
+      ON r.namespace = q.namespace
+    WHERE q.status = 'queued')`;
 
 /** Builds of the image-builder on SQLite. */
 export class SqliteImageBuilds implements ImageBuildStore {
@@ -127,7 +139,7 @@ export class SqliteImageBuilds implements ImageBuildStore {
 
   async positions(ids: readonly string[]) {
     const rows = this.#db.all(
-      `WITH queue AS (${QUEUE}), places AS (SELECT id, row_number() OVER (ORDER BY turn, seq) AS place FROM queue)
+      `WITH ${QUEUE}, places AS (SELECT id, row_number() OVER (ORDER BY turn, served, seq) AS place FROM queue)
        SELECT id, place FROM places WHERE id IN (SELECT value FROM json_each(?))`,
       JSON.stringify(ids),
     );
@@ -144,8 +156,9 @@ export class SqliteImageBuilds implements ImageBuildStore {
         `UPDATE image_builds SET status = 'running', token = token + 1, attempt = attempt + 1,
            lease_until = ${NOW} + ?, started_at = ${NOW}
          WHERE id = (
-           WITH queue AS (${QUEUE})
-           SELECT id FROM queue WHERE running < ? AND trust IN (SELECT value FROM json_each(?)) ORDER BY turn, seq LIMIT 1)
+           WITH ${QUEUE}
+           SELECT id FROM queue WHERE running < ? AND trust IN (SELECT value FROM json_each(?))
+           ORDER BY turn, served, seq LIMIT 1)
          RETURNING *`,
         limits.leaseMs,
         limits.runningPerNamespace,
@@ -243,7 +256,7 @@ export class SqliteImageBuilds implements ImageBuildStore {
   }
 
   async release({ build, token }: ClaimedBuild) {
-    return this.#held(`status = 'queued', attempt = attempt - 1, lease_until = NULL`, build, token);
+    return this.#held(`status = 'queued', attempt = attempt - 1, lease_until = ${NOW}`, build, token);
   }
 
   async cancel(namespace: Namespace, id: string, problem: ImageBuildProblem) {
@@ -266,7 +279,8 @@ export class SqliteImageBuilds implements ImageBuildStore {
 
   async recover(options: Parameters<ImageBuildStore['recover']>[0]): Promise<readonly string[]> {
     const lapsed = `status = 'running' AND lease_until < ${NOW}`;
-    const waiting = `status = 'queued' AND created_at < ${NOW} - ? AND attempt = 0`;
+    // The lease of what was put back ended then: it waits anew.
+    const waiting = `status = 'queued' AND coalesce(lease_until, created_at) < ${NOW} - ?`;
     const due = this.#db.get(
       `SELECT 1 FROM image_builds WHERE status IN ('queued', 'running') AND ((${lapsed}) OR (${waiting})) LIMIT 1`,
       options.queueMs,
@@ -286,7 +300,7 @@ export class SqliteImageBuilds implements ImageBuildStore {
       end('cancelled', options.cancelled, `${lapsed} AND cancel_requested = 1`);
       end('failed', options.lost, `${lapsed} AND attempt >= ?`, options.mostAttempts);
       end('failed', options.expired, waiting, options.queueMs);
-      this.#db.run(`UPDATE image_builds SET status = 'queued', lease_until = NULL WHERE ${lapsed}`);
+      this.#db.run(`UPDATE image_builds SET status = 'queued', lease_until = ${NOW} WHERE ${lapsed}`);
       return ended;
     });
   }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
-import { DecantError } from '@decant/core';
+import { buildFieldsSchema, DecantError, parseNamespace } from '@decant/core';
 import { run } from '@decant/core/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
@@ -64,6 +64,46 @@ describe('the database file', () => {
     await expect(openSqliteMetadata(directory)).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
   });
 
+  it('ends builds that wait too long, counted from when they came or were put back', async () => {
+    const path = join(directory, 'metadata.sqlite');
+    await using store = await openSqliteMetadata(path);
+    using clock = new DatabaseSync(path);
+    const HOUR_MS = 3_600_000;
+    const age = (column: string) => clock.exec(`UPDATE image_builds SET ${column} = ${column} - ${2 * HOUR_MS}`);
+    const namespace = parseNamespace('acme');
+    const build = {
+      ...({ id: 'one', namespace, trust: 'tenant', host: 'h', name: 'app', tag: 'latest', cacheKey: 'app' } as const),
+      ...{ fields: buildFieldsSchema.parse({ image_name: 'app' }), contextBytes: 1, digest: 'd' },
+      idempotencyKey: undefined,
+    };
+    const problem = { code: 'X', message: '' };
+    const recover = () =>
+      store.imageBuilds.recover({
+        ...{ mostAttempts: 2, queueMs: HOUR_MS, lost: problem, cancelled: problem },
+        expired: { code: 'BUILD_QUEUE_EXPIRED', message: '' },
+      });
+    const claim = async () =>
+      (await store.imageBuilds.claim({
+        ...({ trusts: ['tenant'], running: 1, runningPerNamespace: 1 } as const),
+        leaseMs: HOUR_MS,
+      }))!;
+    await store.imageBuilds.submit(build, { queued: 9, repeatMs: 0 });
+    // It ran for two hours, then its worker was shut down; and again, then its worker was killed.
+    const first = await claim();
+    age('created_at');
+    await store.imageBuilds.release(first);
+    expect(await recover()).toEqual([]);
+    await claim();
+    age('lease_until');
+    // The first look puts it back.
+    for (let i = 0; i < 2; i++) expect(await recover()).toEqual([]);
+    expect(await store.imageBuilds.find(namespace, 'one')).toMatchObject({ status: 'queued', attempt: 1 });
+    // However often a build was begun, it does not wait for ever.
+    age('lease_until');
+    expect(await recover()).toEqual(['one']);
+    expect(await store.imageBuilds.find(namespace, 'one')).toMatchObject({ problem: { code: 'BUILD_QUEUE_EXPIRED' } });
+  });
+
   it('can be opened while another connection writes', async () => {
     const path = join(directory, 'metadata.sqlite');
     const first = await SqliteDatabase.open(path);
@@ -71,6 +111,20 @@ describe('the database file', () => {
     expect(await opened.keys.list()).toEqual([]);
     await opened[Symbol.asyncDispose]();
     first.close();
+  });
+
+  it('is durable, refers to nothing that is not there, and locks for a write before it reads', async () => {
+    const path = join(directory, 'metadata.sqlite');
+    const database = await SqliteDatabase.open(path);
+    const pragma = (name: string) => database.get(`PRAGMA ${name}`)?.[name];
+    // 2 is FULL: what was committed is there after the power failed.
+    expect([pragma('journal_mode'), pragma('synchronous'), pragma('foreign_keys')]).toEqual(['wal', 2, 1]);
+    using impatient = new DatabaseSync(path, { timeout: 0 });
+    const write = () => impatient.exec("INSERT INTO settings (name, value) VALUES ('a', 'b')");
+    expect(() => database.transaction(write)).toThrow('locked');
+    database.snapshot(write);
+    expect(database.all('SELECT name FROM settings')).toEqual([{ name: 'a' }]);
+    database.close();
   });
 
   it('takes nothing of a transaction that fails', async () => {
@@ -98,7 +152,7 @@ describe('the database file', () => {
       await store[Symbol.asyncDispose]();
       console.log(JSON.stringify(done));`;
     const args = ['--conditions=@decant/source', '--input-type=module', '--eval', source];
-    const results = await Promise.all([1, 2, 3].map(() => run(process.execPath, args, { timeoutMs: 60_000 })));
+    const results = await Promise.all([1, 2, 3].map(() => run(process.execPath, args, { timeoutMs: 110_000 })));
     const done = results.flatMap(({ stdout }) => JSON.parse(stdout.toString()) as number[]);
     // A process that comes late adds again what is done already.
     expect(new Set(done).size).toBe(20);

@@ -79,6 +79,18 @@ it('collects once an interval, however many processes there are', async () => {
   await settled(async () => expect(collect).toHaveBeenCalledTimes(2));
 });
 
+it('collects also when the last time is one to come, and leaves no timer when it is over', async () => {
+  vi.useFakeTimers({ toFake: ['Date', 'setInterval', 'clearInterval'] });
+  await store.put('maintenance/registry', new TextEncoder().encode(String(Date.now() + DAY)));
+  await pushBlob('one');
+  {
+    await using _ = start();
+    await settled(async () => expect(await keysWith('/_unneeded/')).toHaveLength(1));
+    expect(vi.getTimerCount()).toBe(1);
+  }
+  expect(vi.getTimerCount()).toBe(0);
+});
+
 it('reports what fails, and tries again', async () => {
   await pushBlob('one');
   vi.spyOn(registry, 'collect').mockRejectedValueOnce(new Error('broken'));

@@ -97,6 +97,13 @@ describe('the mounted registry', () => {
     ] as const) {
       expect((await v2(path, keyOf(two), { method })).status, path).toBe(404);
     }
+    // A namespace is not all whose names begin with its own.
+    for (const path of ['/v2/oneapp/x/tags/list', '/v2/one/tags/list', '/v2/onex/manifests/v1']) {
+      expect((await v2(path, keyOf(one))).status, path).toBe(404);
+    }
+    for (const repository of ['oneapp/x', 'one']) {
+      expect((await pushBlob(repository, 'mine', keyOf(one))).status, repository).toBe(404);
+    }
     // The digest of another namespace's blob is no way to it, neither by name nor by mounting.
     expect((await v2(`/v2/two/app/blobs/${sha256('layer')}`, keyOf(two))).status).toBe(404);
     const mount = `/v2/two/app/blobs/uploads/?mount=${sha256('layer')}&from=one/app`;
