@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 
 import { isDecantError, Scope } from '@decant/core';
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { followEvents, MAX_EVENT_CHARACTERS, readEvents, type ServerSentEvent } from './event-stream.ts';
 import { createHttpClient } from './http-client.ts';
@@ -95,15 +95,22 @@ describe('followEvents', () => {
   });
 
   it('resumes after every cut, also one in the middle of an event', async () => {
-    let next = 1;
+    let cut = () => {};
     answer = (request, response) => {
-      next = Number(request.headers['last-event-id'] ?? 0) + 1;
+      const next = Number(request.headers['last-event-id'] ?? 0) + 1;
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.write(`id: ${next}\ndata: line ${next}\n\nid: ${next + 1}\ndata: half of li`);
-      if (next < 30) setTimeout(() => response.destroy(), 2);
-      else response.end('ne\n\ndata: end\n\n');
+      if (next < 30) cut = () => response.destroy();
+      else {
+        cut = () => {};
+        response.end('ne\n\ndata: end\n\n');
+      }
     };
-    const events = await collect(followEvents(client, '/log', quick));
+    const events: ServerSentEvent[] = [];
+    for await (const event of followEvents(client, '/log', quick)) {
+      events.push(event);
+      cut();
+    }
     expect(events.map(({ data }) => data)).toEqual([
       ...Array.from({ length: 30 }, (_, index) => `line ${index + 1}`),
       'half of line',
@@ -125,31 +132,49 @@ describe('followEvents', () => {
     };
     expect(await collect(followEvents(client, '/log', quick))).toHaveLength(1);
 
+    // A clock that only the test moves, but for the little time that passes.
+    asked.length = 0;
+    let aheadMs = 0;
+    const now = performance.now.bind(performance);
+    using _ = vi.spyOn(performance, 'now').mockImplementation(() => now() + aheadMs);
     answer = (_, response) => response.writeHead(503).end();
-    const started = performance.now();
-    const failure = await collect(followEvents(client, '/log', { ...quick, patienceMs: 1000 })).catch(
-      (e: unknown) => e,
-    );
+    const patience = { patienceMs: 1_000_000, missingPatienceMs: 500_000, onCut: () => (aheadMs += 300_000) };
+    const failure = await collect(followEvents(client, '/log', { ...quick, ...patience })).catch((e: unknown) => e);
     expect(isDecantError(failure, 'HTTP_STATUS')).toBe(true);
-    expect(performance.now() - started).toBeLessThan(60_000);
-    expect(asked.length).toBeGreaterThan(6);
+    expect(asked).toHaveLength(5);
+    asked.length = 0;
+    answer = (_, response) => response.writeHead(404).end();
+    await expect(collect(followEvents(client, '/log', { ...quick, ...patience }))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+    expect(asked).toHaveLength(3);
   });
 
   it('does not count the silence of a connection that stands', async () => {
-    let connections = 0;
+    let aheadMs = 0;
+    const now = performance.now.bind(performance);
+    using _ = vi.spyOn(performance, 'now').mockImplementation(() => now() + aheadMs);
+    let write = () => {};
+    let cut = () => {};
     answer = (_, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream' });
-      if (++connections > 1) {
+      if (asked.length > 1) {
         response.end('data: end\n\n');
         return;
       }
-      const beat = setInterval(() => response.write(': beat\n\n'), 20);
-      setTimeout(() => {
-        clearInterval(beat);
-        response.destroy();
-      }, 1500);
+      write = () => response.write(': beat\n\n');
+      cut = () => response.destroy();
+      write();
     };
-    expect(await collect(followEvents(client, '/log', { ...quick, patienceMs: 1000 }))).toHaveLength(1);
+    let beats = 0;
+    const onBytes = () => {
+      aheadMs += 400_000;
+      if (++beats < 5) write();
+      else cut();
+    };
+    expect(await collect(followEvents(client, '/log', { ...quick, patienceMs: 1_000_000, onBytes }))).toHaveLength(1);
+    expect(beats).toBeGreaterThanOrEqual(5);
+    expect(asked).toHaveLength(2);
   });
 
   it('gives up at once where another attempt is of no use', async () => {
