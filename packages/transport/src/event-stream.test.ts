@@ -48,6 +48,19 @@ describe('readEvents', () => {
     );
   });
 
+  it('gives the connection back when it is left early', async () => {
+    let cancelled = false;
+    const stream = new ReadableStream<Uint8Array>({
+      start: (controller) => controller.enqueue(new TextEncoder().encode('data: a\n\n')),
+      cancel: () => void (cancelled = true),
+    });
+    for await (const { data } of readEvents(sse(stream))) {
+      expect(data).toBe('a');
+      break;
+    }
+    expect(cancelled).toBe(true);
+  });
+
   it('refuses what is no event stream, a silent one and an endless event', async () => {
     await expect(collect(readEvents(new Response('{}')))).rejects.toMatchObject({ code: 'HTTP_BODY_INVALID' });
     const silent = sse(new ReadableStream<Uint8Array>());
@@ -119,6 +132,42 @@ describe('followEvents', () => {
     expect(asked).toHaveLength(30);
     expect(asked[0]).toBeUndefined();
     expect(asked[29]).toBe('29');
+  });
+
+  it('asks from the last event with an id on, and does not count the time of whoever takes the events', async () => {
+    let aheadMs = 0;
+    const now = performance.now.bind(performance);
+    using _ = vi.spyOn(performance, 'now').mockImplementation(() => now() + aheadMs);
+    const bodies = ['id: 5\ndata: a\n\ndata: b\n\n', 'data: c\n\n', 'id\ndata: d\n\n', 'data: end\n\n'];
+    answer = (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(bodies[asked.length - 1]);
+    };
+    const seen: string[] = [];
+    for await (const { data } of followEvents(client, '/log', { ...quick, patienceMs: 1_000_000 })) {
+      seen.push(data);
+      aheadMs += 2_000_000;
+    }
+    expect(seen).toEqual(['a', 'b', 'c', 'd', 'end']);
+    expect(asked).toEqual([undefined, '5', '5', undefined]);
+  });
+
+  it('waits longer and longer, up to a bound, and briefly again once an event has come', async () => {
+    using _ = vi.spyOn(Math, 'random').mockReturnValue(0);
+    using timers = vi.spyOn(globalThis, 'setTimeout');
+    answer = (_, response) => {
+      if (![5, 8].includes(asked.length)) return void response.writeHead(503).end();
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.end(asked.length === 5 ? 'data: a\n\n' : 'data: end\n\n');
+    };
+    await collect(followEvents(client, '/log', { isEnd, firstDelayMs: 3, maxDelayMs: 10 }));
+    const delays = timers.mock.calls.map(([, delayMs]) => delayMs ?? 0).filter((delayMs) => delayMs >= 3);
+    expect(delays.filter((delayMs) => delayMs <= 50)).toEqual([3, 6, 10, 10, 3, 6, 10]);
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    answer = (_, response) => response.writeHead(503).end();
+    const pausing = { isEnd, firstDelayMs: 100_000, onCut: () => setImmediate(() => stop.abort(reason)) };
+    await expect(collect(followEvents(client, '/log', { ...pausing, signal: stop.signal }))).rejects.toBe(reason);
   });
 
   it('waits for a server that is starting, and no longer than its patience', async () => {
