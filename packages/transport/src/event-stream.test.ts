@@ -156,7 +156,10 @@ describe('followEvents', () => {
     using _ = vi.spyOn(Math, 'random').mockReturnValue(0);
     using timers = vi.spyOn(globalThis, 'setTimeout');
     answer = (_, response) => {
-      if (![5, 8].includes(asked.length)) return void response.writeHead(503).end();
+      if (![5, 8].includes(asked.length)) {
+        response.writeHead(503).end();
+        return;
+      }
       response.writeHead(200, { 'content-type': 'text/event-stream' });
       response.end(asked.length === 5 ? 'data: a\n\n' : 'data: end\n\n');
     };

@@ -72,6 +72,21 @@ describe('createNodeFetch', () => {
     expect(sent.body).toContain('value');
   });
 
+  it('heeds the signal and the redirect mode of a request of the runtime', async () => {
+    const base = await listen();
+    await using http = createNodeFetch();
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    server.removeAllListeners('request');
+    server.on('request', (request, response) => {
+      if (request.url === '/moved') response.writeHead(302, { location: `${base}/silent` }).end();
+      else stop.abort(reason);
+    });
+    const moved = await http.fetch(new Request(`${base}/moved`, { redirect: 'manual' }));
+    expect([moved.status, moved.headers.get('location')]).toEqual([302, `${base}/silent`]);
+    await expect(http.fetch(new Request(`${base}/silent`, { signal: stop.signal }))).rejects.toBe(reason);
+  });
+
   it('opens no more connections than it may', async () => {
     const base = await listen();
     await using http = createNodeFetch({ connections: 2 });
