@@ -5,7 +5,7 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import { loadHashProvider } from '../hash/load-hash-provider.ts';
-import { openChunk } from '../chunk/open-chunk.ts';
+import { openChunk, verifyChunkAside } from '../chunk/open-chunk.ts';
 import { chunkOf, randomPages } from '../test-data.ts';
 import { createZstdCodec } from './zstd-codec.ts';
 
@@ -211,13 +211,27 @@ describe('openChunk', () => {
   const { id } = chunkOf(plain, hash);
   const good: ChunkFrame = { id, encoding: 'zstd', plainBytes: plain.length, stored: frame };
   const MISMATCH = expect.objectContaining({ code: 'CAS_CHUNK_MISMATCH' });
-  it('gives the plain bytes of a good chunk only', () => {
+  it('gives the plain bytes of a good chunk only, and verifies aside alike', async () => {
     const tools = { hash, codec };
-    expect(openChunk(good, { id, plainBytes: plain.length }, tools)).toEqual(plain);
+    const mine = { id, plainBytes: plain.length };
+    expect(openChunk(good, mine, tools)).toEqual(plain);
+    await verifyChunkAside(good, mine, tools);
     const other = chunkOf(randomPages(1, 16), hash);
-    expect(() => openChunk(good, other, tools)).toThrow(MISMATCH);
-    expect(() => openChunk({ ...good, id: other.id }, other, tools)).toThrow(MISMATCH);
-    expect(() => openChunk({ ...good, plainBytes: 4096 }, { id, plainBytes: plain.length }, tools)).toThrow(MISMATCH);
-    expect(() => openChunk({ ...good, encoding: 'raw' }, { id, plainBytes: plain.length }, tools)).toThrow(MISMATCH);
+    for (const [given, expected] of [
+      [good, other],
+      [{ ...good, id: other.id }, other],
+      [{ ...good, plainBytes: 4096 }, mine],
+      [{ ...good, encoding: 'raw' }, mine],
+      [{ ...good, encoding: 'raw', stored: plain.map((byte, at) => (at === 9 ? byte ^ 1 : byte)) }, mine],
+    ] as const) {
+      expect(() => openChunk(given, expected, tools)).toThrow(MISMATCH);
+      await expect(verifyChunkAside(given, expected, tools)).rejects.toThrow(MISMATCH);
+    }
+    const cut = { ...good, stored: frame.subarray(0, 40) };
+    expect(() => openChunk(cut, mine, tools)).toThrow(ZSTD_INVALID);
+    await expect(verifyChunkAside(cut, mine, tools)).rejects.toMatchObject({
+      code: 'CAS_ZSTD_INVALID',
+      details: { chunk: id },
+    });
   });
 });
