@@ -37,7 +37,7 @@ const proxied = (url: string): Attempt => ({ do: 'get', url });
 
 /**
  * The checks E1 to E3, E5, E12 to E16, E22 and E30 that an agent's sandbox must pass, from within a bottle, as its user and as its root. Every attempt must be refused
- * within a second and visibly, be in the audit by a rule and without the secret, and bring nothing to a listener that counts; and what is allowed must
+ * promptly and visibly, be in the audit by a rule and without the secret, and bring nothing to a listener that counts; and what is allowed must
  * work in the same bottle. Its groups are [backend:native] and [backend:docker].
  */
 describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usable) => {
@@ -49,6 +49,34 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
     beforeAll(async () => {
       escape = await stage.open('escape');
       other = await stage.open('escape');
+    });
+
+    test('what the attempts are made of reaches what is allowed', async () => {
+      const send = get('allowed.test');
+      await escape.works([
+        connect('allowed.test:443', { name: 'allowed.test', send }),
+        connect('allowed.test:80', { plain: true, send }),
+        { do: 'proxy', send: send.replace('/', 'http://allowed.test/') },
+        tcp(ALLOWED, 80),
+        { do: 'tls', address: ALLOWED, port: 443, name: 'allowed.test', trust: true, send },
+        proxied('http://allowed.test/'),
+        direct('https://allowed.test/'),
+      ]);
+      const asks: Attempt[] = [
+        { do: 'dns', name: 'allowed.test', server: PUBLIC_RESOLVER },
+        { do: 'dns', name: 'allowed.test', server: PUBLIC_RESOLVER, stream: true },
+        { do: 'dns', name: 'allowed.test', kind: 'AAAA' },
+        { do: 'resolve', name: 'allowed.test' },
+        { do: 'leaf', address: ALLOWED, port: 443, name: 'allowed.test' },
+        { do: 'read', path: '/etc/passwd' },
+      ];
+      const one = { rcode: 0, answers: 1 };
+      expect(await escape.attack(asks)).toMatchObject([
+        ...[one, one, one],
+        { addresses: expect.arrayContaining([ALLOWED]) },
+        { names: [['DNS', 'allowed.test']] },
+        { received: expect.stringContaining('root:') },
+      ]);
     });
 
     test('E1: clients that pass the proxy by', async () => {
@@ -125,6 +153,14 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
         ],
         ['no-route', 'unknown-address', 'no-server-name', 'bad-request', 'plain-http'],
       );
+      // Whoever does not finish the question is cut off within a second; a busy machine may be late at times.
+      const unfinished = [
+        tcp(FORBIDDEN, 443, ''),
+        tcp(FORBIDDEN, 443, '\x16\x03\x01\x02\x00\x01'),
+        tcp(FORBIDDEN, 80, 'GET / HTTP/1.1\r\nHost: allowed.test\r\n'),
+      ];
+      const latest = async () => Math.max(...(await escape.attack(unfinished)).map(({ ms }) => ms));
+      await expect.poll(latest, { timeout: 60_000 }).toBeLessThan(1000);
       await escape.asked(/evil|public/, 0);
     });
 
@@ -269,7 +305,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       expect(await other.attack([{ do: 'serve', port: 5555, name: 'decant-escape-other' }])).toMatchObject([
         { left: true },
       ]);
-      expect((await other.attack([{ do: 'tcp', address: '127.0.0.1', port: 5555 }]))[0]?.received).toBe('REACHED');
+      const own = [tcp('127.0.0.1', 5555, ''), { do: 'unix', path: 'decant-escape-other', abstract: true }];
+      for (const { received } of await other.attack(own)) expect(received).toBe('REACHED');
+      for (const path of [other.opened.state, `${other.opened.state}.jsonl`]) await stat(path);
       await escape.refuses(
         [
           tcp('127.0.0.1', 5555, ''),
@@ -300,7 +338,9 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
       for (const user of ['root', 'agent']) {
         const [found] = await escape.attack([{ do: 'find', needles: [canary] }], user);
         expect(found?.['looked']).toBeGreaterThan(500);
-        const outside = ((found?.['found'] ?? []) as string[]).filter(
+        const places = found?.['found'] as string[];
+        expect(places).not.toEqual([]);
+        const outside = places.filter(
           (path) => !/^\/proc\/(?:\d+|self|thread-self)\/(?:task\/\d+\/)?environ$/.test(path),
         );
         expect(outside).toEqual([]);
@@ -390,9 +430,13 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps in', (backend, usabl
         port: 443,
         ...(name === undefined ? {} : { name }),
       });
-      const [named, bare, wild] = await escape.attack([leaf('evil.test'), leaf(), leaf('*.wild.test')]);
+      const leaves = [leaf('evil.test'), leaf(), leaf('*.wild.test')];
+      let [named, bare, wild] = await escape.attack(leaves);
+      // Who is refused and too slow to begin TLS is reset, and may try again.
+      const isReset = () => [named, bare, wild].some((one) => one?.error === 'ECONNRESET');
+      for (let again = 0; again < 20 && isReset(); again++) [named, bare, wild] = await escape.attack(leaves);
       expect(named?.['names']).toEqual([['DNS', 'evil.test']]);
-      expect(bare?.['names'] ?? [['IP Address', FORBIDDEN]]).toEqual([['IP Address', FORBIDDEN]]);
+      expect(bare?.['names']).toEqual([['IP Address', FORBIDDEN]]);
       expect(wild).toMatchObject({ error: 'TLS', detail: expect.stringMatching(/alert/i) });
       // And it is no more when its bottle is.
       const first = await stage.open('reused');

@@ -24,7 +24,8 @@ import { listTree } from './support/tree-listing.ts';
 const MEASURED = { umoci: /version 0\.4\./, buildah: /version 1\.28\./, docker: /^28\.2\./ };
 /** Images that docker loads at a time: it mostly waits for the disk. */
 const LOADS_AT_ONCE = 4;
-const MOST_EXTRA_MB = 100;
+/** Far more than a garbage collector is late with on a busy machine, and far less than what the smaller limit lets through. */
+const MOST_EXTRA_MB = 200;
 const VICTIM = 'not to be touched\n';
 // In lower case: buildah makes an image name of the path of a layout.
 const OUTSIDE = join(tmpdir(), `decant-e2e-outside-${process.pid}`);
@@ -89,7 +90,8 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
       expect(await listTree(OUTSIDE)).toEqual(before);
       expect(await readFile(join(OUTSIDE, 'victim'), 'utf8')).toBe(VICTIM);
     },
-    10_000,
+    // Finds what does not end; a disk that is busy makes all of it slow.
+    120_000,
   );
 
   test.skipIf(!have('umoci'))(
@@ -100,9 +102,7 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
       for (const [index, each] of CASES.entries()) {
         if (each.umoci === undefined) continue;
         const bundle = join(folder.path, 'bundle');
-        const verdict = await verdictOf(() =>
-          tool('umoci', ['unpack', '--image', `${layoutOf(index)}:case`, bundle], { timeoutMs: 20_000 }),
-        );
+        const verdict = await verdictOf(() => tool('umoci', ['unpack', '--image', `${layoutOf(index)}:case`, bundle]));
         if (measured) expect({ name: each.name, verdict }).toEqual({ name: each.name, verdict: each.umoci });
         if (verdict === 'ok' && typeof each.expected !== 'string') {
           expect(await mountedTree(index), each.name).toEqual(
@@ -130,7 +130,7 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
         if (each.buildah === undefined) continue;
         expected[each.name] = each.buildah;
         const verdict = await verdictOf(() =>
-          tool('buildah', [...store, 'pull', '--quiet', `oci:${layoutOf(index)}:case`], { timeoutMs: 20_000 }),
+          tool('buildah', [...store, 'pull', '--quiet', `oci:${layoutOf(index)}:case`]),
         );
         verdicts[each.name] = verdict;
       }
@@ -290,11 +290,13 @@ describe.skipIf(!isRoot || !have('getfattr'))('hostile and awkward images', () =
   }
 });
 
+/** A tool refuses with its exit status; one that is missing or takes too long says nothing about the image. */
 async function verdictOf(action: () => Promise<unknown>): Promise<Verdict> {
   try {
     await action();
     return 'ok';
-  } catch {
-    return 'reject';
+  } catch (error) {
+    if (isDecantError(error, 'PROCESS_FAILED') && typeof error.details['exitCode'] === 'number') return 'reject';
+    throw error;
   }
 }

@@ -46,8 +46,8 @@ export class Escape {
   }
 
   /**
-   * Tries as both users. Each attempt must be refused promptly, by one of `rules` where the refusal says it in HTTP; the audit must have a new event
-   * by one of `audited`, unless it is empty, and never the secret; and the control must work right after.
+   * Tries as both users. Each attempt must be refused promptly, by one of `rules` where the refusal says it in HTTP; the audit must have as many new
+   * denials as there were attempts, one of them by one of `audited`, unless that is empty, and never the secret; and the control must work right after.
    */
   async refuses(attempts: readonly Attempt[], rules: readonly string[], audited = rules): Promise<void> {
     const before = (await this.#events()).length;
@@ -59,7 +59,10 @@ export class Escape {
       expect(control, `the control as ${user}: ${JSON.stringify(control)}`).toMatchObject({ status: 200 });
     });
     await Promise.all(tries);
-    if (audited.length > 0) await this.audited(audited, before, 'any');
+    if (audited.length > 0) {
+      await this.audited(audited, before, 'any');
+      await this.#deniedTimes(attempts.length * USERS.length, before);
+    }
     expect(JSON.stringify(await this.#events())).not.toContain(this.#canary);
     await this.nothingCameOut();
   }
@@ -86,6 +89,19 @@ export class Escape {
       if (how === 'all' ? found.length === rules.length : found.length > 0) return;
       if (performance.now() > deadline)
         throw new Error(`the audit has ${[...denied].join()} and not ${how} of ${rules.join()}`);
+      await sleep(100);
+    }
+  }
+
+  /** Waits until the events from `since` on stand for so many denials. */
+  async #deniedTimes(times: number, since: number): Promise<void> {
+    const deadline = performance.now() + AUDIT_MS;
+    for (;;) {
+      const denials = (await this.#events()).slice(since).filter(({ decision }) => decision === 'deny');
+      const found = denials.reduce((sum, { count = 1 }) => sum + count, 0);
+      if (found >= times) return;
+      if (performance.now() > deadline)
+        throw new Error(`the audit has ${found} denials for ${times} attempts: ${JSON.stringify(denials)}`);
       await sleep(100);
     }
   }

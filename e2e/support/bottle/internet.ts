@@ -3,8 +3,9 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer as createHttp, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createHttps } from 'node:https';
-import { createServer, type Server } from 'node:net';
+import { connect, createServer, type ListenOptions, type NetConnectOpts, type Server } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { makeCertificates } from './certificates.ts';
 import { serveNames, type Zone } from './name-server.ts';
@@ -32,6 +33,8 @@ export const LOOPBACK_PORT = 7802;
 export const ABSTRACT_SOCKET = 'decant-escape-host';
 /** A socket of the operator's, such as that of an agent for keys, in the folder of the tests. */
 export const OPERATOR_SOCKET = 'operator.sock';
+/** Longest wait for the listeners to have counted one byte each, milliseconds. */
+const COUNT_MS = 60_000;
 
 /** What a forbidden listener or an allowed server saw. */
 export interface Sightings {
@@ -71,11 +74,16 @@ export async function startInternet(folder: string): Promise<Internet> {
     'pinned.test',
     'rebind.test',
   ]);
-  const forbidden: Record<string, { connections: number; bytes: number }> = {};
+  const forbidden: Record<string, Count> = {};
   const requests: SeenRequest[] = [];
   const closers: (() => void)[] = [];
   const answer = answerTo(requests);
-  const servers: [Server, { host: string; port: number; ipv6Only?: boolean }][] = [];
+  const open = async (server: Server, where: ListenOptions) => {
+    server.listen(where);
+    await once(server, 'listening');
+    closers.push(() => server.close());
+  };
+  const servers: [Server, { host: string; port: number }][] = [];
   for (const host of [ALLOWED, ALLOWED_V6]) {
     servers.push([
       createHttps({ key: certificates.key, cert: certificates.certificate }, answer('https')),
@@ -83,27 +91,21 @@ export async function startInternet(folder: string): Promise<Internet> {
     ]);
     servers.push([createHttp(answer('http')), { host, port: 80 }]);
   }
+  for (const [server, where] of servers) await open(server, where);
+  const traps: [string, NetConnectOpts & ListenOptions][] = [
+    ['tcp public resolver', { host: PUBLIC_RESOLVER, port: 53 }],
+    ['tcp everywhere', { host: '::', port: HOST_PORT }],
+    ['tcp loopback', { host: '127.0.0.1', port: LOOPBACK_PORT }],
+    ['abstract socket', { path: `\0${ABSTRACT_SOCKET}` }],
+    ['socket of the operator', { path: join(folder, OPERATOR_SOCKET) }],
+  ];
   for (const host of [FORBIDDEN, FORBIDDEN_V6, PRIVATE, ...METADATA, GATEWAY, PUBLIC_RESOLVER, '127.0.0.1', '::1']) {
-    for (const port of FORBIDDEN_PORTS) servers.push([counting(forbidden, `tcp ${host} ${port}`), { host, port }]);
+    for (const port of FORBIDDEN_PORTS) traps.push([`tcp ${host} ${port}`, { host, port }]);
   }
-  for (const port of [22, 25, 5432, 6667, 853])
-    servers.push([counting(forbidden, `tcp ${ALLOWED} ${port}`), { host: ALLOWED, port }]);
-  servers.push([counting(forbidden, 'tcp public resolver'), { host: PUBLIC_RESOLVER, port: 53 }]);
-  servers.push([counting(forbidden, 'tcp everywhere'), { host: '::', port: HOST_PORT }]);
-  servers.push([counting(forbidden, 'tcp loopback'), { host: '127.0.0.1', port: LOOPBACK_PORT }]);
-  for (const [server, where] of servers) {
-    server.listen(where);
-    await once(server, 'listening');
-    closers.push(() => server.close());
-  }
-  for (const [name, path] of [
-    ['abstract socket', `\0${ABSTRACT_SOCKET}`],
-    ['socket of the operator', join(folder, OPERATOR_SOCKET)],
-  ] as const) {
-    const server = counting(forbidden, name);
-    server.listen(path);
-    await once(server, 'listening');
-    closers.push(() => server.close());
+  for (const port of [22, 25, 5432, 6667, 853]) traps.push([`tcp ${ALLOWED} ${port}`, { host: ALLOWED, port }]);
+  for (const [name, where] of traps) {
+    await open(counting(forbidden, name), where);
+    await reachOnce(where, name);
   }
   for (const [address, port] of [
     [PUBLIC_RESOLVER, 53],
@@ -114,6 +116,7 @@ export async function startInternet(folder: string): Promise<Internet> {
   ] as const) {
     closers.push(await countDatagrams(forbidden, address, port));
   }
+  await allCount(forbidden);
   const names: string[] = [];
   closers.push(
     await serveNames(NAME_SERVER, { zone: ZONE, rebinding: /^rebind-\d+\.wild\.test$/, address: ALLOWED }, names),
@@ -135,7 +138,32 @@ function configureInterface(): void {
   for (const address of ADDRESSES_V6) ip('-6', 'address', 'add', `${address}/128`, 'dev', 'lo', 'nodad');
 }
 
-function counting(counts: Record<string, { connections: number; bytes: number }>, name: string): Server {
+interface Count {
+  connections: number;
+  bytes: number;
+}
+
+/** What nothing may reach can be reached from here, so that its silence says something. */
+async function reachOnce(where: NetConnectOpts, name: string): Promise<void> {
+  const socket = connect(where);
+  socket.write('x');
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  if (!answer.includes('REACHED')) throw new Error(`nothing counts at ${name}`);
+  socket.destroy();
+}
+
+/** Waits until every one of them has counted what was sent to it, and begins anew. */
+async function allCount(counts: Record<string, Count>): Promise<void> {
+  const deadline = performance.now() + COUNT_MS;
+  const blind = () => Object.entries(counts).filter(([, { connections, bytes }]) => connections !== 1 || bytes !== 1);
+  while (blind().length > 0) {
+    if (performance.now() > deadline) throw new Error(`these do not count: ${JSON.stringify(blind())}`);
+    await sleep(10);
+  }
+  for (const count of Object.values(counts)) Object.assign(count, { connections: 0, bytes: 0 });
+}
+
+function counting(counts: Record<string, Count>, name: string): Server {
   const count = { connections: 0, bytes: 0 };
   counts[name] = count;
   return createServer((socket) => {
@@ -147,11 +175,7 @@ function counting(counts: Record<string, { connections: number; bytes: number }>
   });
 }
 
-async function countDatagrams(
-  counts: Record<string, { connections: number; bytes: number }>,
-  address: string,
-  port: number,
-): Promise<() => void> {
+async function countDatagrams(counts: Record<string, Count>, address: string, port: number): Promise<() => void> {
   const count = { connections: 0, bytes: 0 };
   counts[`udp ${address} ${port}`] = count;
   const socket = createSocket('udp4');
@@ -161,6 +185,8 @@ async function countDatagrams(
   });
   socket.bind(port, address);
   await once(socket, 'listening');
+  const sender = createSocket('udp4');
+  sender.send('x', port, address, () => sender.close());
   return () => socket.close();
 }
 

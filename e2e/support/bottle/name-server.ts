@@ -25,9 +25,13 @@ export interface Names {
 /** A name server on port 53 of an address, by UDP and TCP, that notes every name it is asked for. Returns what closes it. */
 export async function serveNames(address: string, known: Names, asked: string[]): Promise<() => void> {
   const udp = createSocket('udp4');
+  const answered = new Map<string, Buffer>();
   udp.on('message', (message, peer) => {
-    const reply = answerTo(known, decode(message), asked);
-    udp.send(encode(reply), peer.port, peer.address);
+    // A resolver that was kept waiting sends the same question again: that is one question.
+    const key = message.toString('latin1');
+    const reply = answered.get(key) ?? encode(answerTo(known, decode(message), asked));
+    answered.set(key, reply);
+    udp.send(reply, peer.port, peer.address);
   });
   udp.bind(53, address);
   const tcp = createServer((socket) => {

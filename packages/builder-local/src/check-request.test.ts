@@ -56,6 +56,13 @@ describe('checkRequest', () => {
     ['a network mode', 'FROM a\n', { network: 'none' }, 'USAGE', /network mode none/],
     ['an unknown stage', 'FROM a AS one\n', { target: 'two' }, 'USAGE', /no stage named "two"/],
     ['a stage number too high', 'FROM a AS one\n', { target: '1' }, 'USAGE', /no stage named "1"/],
+    [
+      'a login for what is no registry',
+      'FROM a\n',
+      { auth: { 'a/b': { username: 'a', password: 'b' } } },
+      'USAGE',
+      /registry/,
+    ],
     ['a missing secret', 'FROM a\nRUN --mount=type=secret,id=k x\n', {}, 'USAGE', /secret k/],
   ] as const)('refuses %s', (_, dockerfile, request, code, message) => {
     expect(() => check(dockerfile, request)).toThrow(
@@ -73,6 +80,14 @@ describe('checkRequest', () => {
     ['predefined arguments', 'FROM a\n', { buildArgs: { HTTP_PROXY: 'x', no_proxy: 'y', BUILDKIT_INLINE_CACHE: '1' } }],
   ] as const)('takes %s', (_, dockerfile, request) => {
     expect(check(dockerfile, request)).toEqual([]);
+  });
+
+  it('refuses secrets and equal ids where the engine has neither', () => {
+    const secrets = [{ id: 'k', value: 'v' }];
+    expect(() => check('FROM a\n', { secrets }, { secrets: false })).toThrow(/cannot give secrets/);
+    expect(check('FROM a\n', { secrets })).toEqual([]);
+    expect(() => check('FROM a\n', { reproducible: true }, { reproducible: false })).toThrow(/equal image ids/);
+    expect(check('FROM a\n', { reproducible: true })).toEqual([]);
   });
 
   it('looks for platforms and secrets in the stages that run', () => {

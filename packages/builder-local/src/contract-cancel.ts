@@ -4,13 +4,12 @@ import { join } from 'node:path';
 import { run } from '@decant/core/node';
 import { describe, expect, it } from 'vitest';
 
-import { BASE, build, finish, goneWithin, processesWith, source, type Bench } from './contract-kit.ts';
+import { BASE, build, finish, goneWithin, LIMIT_MS, processesWith, source, type Bench } from './contract-kit.ts';
 
 /** Most milliseconds until nothing of a cancelled build is left. It takes a second. */
 const PROMISED_MS = 5000;
 /** A machine that is busy with something else may take longer once; three times in a row it is the builder. */
 const ATTEMPTS = 3;
-const LIMIT_MS = 60_000;
 
 /** `attempt` gives the milliseconds it took. */
 async function promptly(attempt: () => Promise<number>): Promise<void> {

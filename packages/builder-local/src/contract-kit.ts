@@ -1,4 +1,4 @@
-import { chmod, cp, mkdir, mkdtemp, readFile, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
 import { sleep } from '@decant/core';
@@ -63,13 +63,18 @@ export async function finish(generator: AsyncGenerator<BuildEvent, BuildResult>)
 export const linesOf = (events: readonly BuildEvent[]) =>
   events.flatMap((event) => (event.type === 'log' ? [event.line] : []));
 
-/** Processes whose command line has the text. */
+/** Bound of waiting for what comes or goes by itself, in milliseconds; it says nothing about speed. */
+export const LIMIT_MS = 60_000;
+
+/** Processes whose command line has the text. No program is started for it, which a busy disk would make slow. */
 export async function processesWith(text: string): Promise<string[]> {
-  const { stdout } = await run('ps', ['-eo', 'pid,args']);
-  return stdout
-    .toString()
-    .split('\n')
-    .filter((line) => line.includes(text) && !line.includes('ps -eo'));
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name) && name !== String(process.pid));
+  const lines = pids.map(async (pid) => {
+    // One that has ended by now has no command line any more.
+    const bytes = await readFile(`/proc/${pid}/cmdline`).catch(() => Buffer.alloc(0));
+    return `${pid} ${bytes.toString().replaceAll('\0', ' ')}`;
+  });
+  return (await Promise.all(lines)).filter((line) => line.includes(text));
 }
 
 export async function goneWithin(milliseconds: number, list: () => Promise<string[]>): Promise<string[]> {

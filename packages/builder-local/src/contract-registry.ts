@@ -34,7 +34,7 @@ export function registryContract(bench: () => Bench, scope: Scope): void {
         `docker-archive:${archive}`,
         to,
       ]);
-    }, 60_000);
+    });
 
     it('cannot be had without a login or with a wrong one, and can with the right one', async () => {
       const reference = `${host}/private/base:1`;

@@ -14,6 +14,8 @@ import {
   exported as exportedOf,
   failure as failureOf,
   finish,
+  goneWithin,
+  LIMIT_MS,
   linesOf,
   source,
   type AnyRequest,
@@ -32,7 +34,7 @@ export function builderContract(
   available: boolean,
   open: (scope: Scope) => Promise<DriverUnderTest>,
 ): void {
-  describe.skipIf(!available)(name, { timeout: 60_000 }, () => {
+  describe.skipIf(!available)(name, () => {
     const scope = new Scope();
     let under: DriverUnderTest;
     let workDirectory: string;
@@ -47,9 +49,9 @@ export function builderContract(
       under = await open(scope);
       const tarFile = await busyboxArchive(workDirectory);
       await under.driver.importBase({ tarFile, reference: BASE });
-    }, 60_000);
+    });
 
-    afterAll(() => scope[Symbol.asyncDispose](), 60_000);
+    afterAll(() => scope[Symbol.asyncDispose]());
 
     it('builds, exports and removes what it exported', async () => {
       const { result, events } = await finish(
@@ -108,7 +110,7 @@ export function builderContract(
           lastLines: expect.arrayContaining(['it\'s "last": words']),
         },
       });
-      expect(await under.leftovers()).toEqual([]);
+      expect(await goneWithin(LIMIT_MS, () => under.leftovers())).toEqual([]);
     });
 
     it('names the step of a COPY whose source is missing, and no private directory', async () => {

@@ -15,8 +15,8 @@ import {
   type StorageOptions,
 } from './storage-engine.ts';
 
-/** Milliseconds that each probe of an engine may take. */
-const PROBE_TIMEOUT_MS = 10_000;
+/** Milliseconds that each probe of an engine may take: its program has tens of megabytes, and a slow disk may be cold. */
+const PROBE_TIMEOUT_MS = 30_000;
 
 /** What `info` says; podman begins its keys with small letters. */
 interface Info {

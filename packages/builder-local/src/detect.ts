@@ -30,8 +30,8 @@ export interface DetectOptions extends CallOptions {
   readonly podman?: StorageOptions | undefined;
 }
 
-/** Milliseconds that each probe of an engine may take. */
-const PROBE_TIMEOUT_MS = 10_000;
+/** Milliseconds that each probe of an engine may take: its program has tens of megabytes, and a slow disk may be cold. */
+const PROBE_TIMEOUT_MS = 30_000;
 
 /** Every docker client, buildah and podman on this machine, asked in a bounded time; nothing is built. */
 export async function detectBuilders(options: DetectOptions = {}): Promise<DetectedBuilder[]> {

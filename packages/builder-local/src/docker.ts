@@ -45,8 +45,8 @@ export interface DockerFacts {
   readonly buildkitFlags: ReadonlySet<string> | undefined;
 }
 
-/** Milliseconds that a question to the daemon may take. */
-const QUERY_TIMEOUT_MS = 20_000;
+/** Milliseconds that a question to the daemon may take, of which a busy disk takes many to start the client. */
+const QUERY_TIMEOUT_MS = 60_000;
 const REMOVE_TIMEOUT_MS = 60_000;
 const ABSENT = /no such image/i;
 

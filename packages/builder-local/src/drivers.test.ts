@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile, chmod } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -9,11 +10,10 @@ import { run } from '@decant/core/node';
 import { writeBaseArchive } from './base-archive.ts';
 import { buildError } from './build-error.ts';
 import { layBuildFiles } from './build-files.ts';
-import { chooseBuilder } from './choose.ts';
 import { probeBuildah } from './detect-storage.ts';
-import { flagsOf, probeDocker, type DetectedBuilder } from './detect.ts';
+import { flagsOf, probeDocker } from './detect.ts';
 import { buildkitFeatures, dockerBuildArguments, dockerDriver } from './docker.ts';
-import type { BuilderDriver, BuildEvent, BuildRequest } from './driver.ts';
+import type { BuildEvent, BuildRequest } from './driver.ts';
 import { EventQueue } from './event-queue.ts';
 import { removeTree } from './remove-tree.ts';
 import { secretArgument } from './secrets.ts';
@@ -144,8 +144,16 @@ describe('files of a build', () => {
     await expect(stat(laid.root)).rejects.toThrow(/ENOENT/);
     let seen = '';
     const failing = { ...context, materialize: (target: string) => Promise.reject(new Error((seen = target))) };
-    await expect(layBuildFiles({ context: failing, workDirectory: directory }, {})).rejects.toThrow(/context/);
+    // The janitor goes last: what is left until then is its to remove.
+    let there: boolean | undefined;
+    const onRoot = (root: string) => ({
+      async [Symbol.asyncDispose]() {
+        there = existsSync(root);
+      },
+    });
+    await expect(layBuildFiles({ context: failing, workDirectory: directory }, { onRoot })).rejects.toThrow(/context/);
     await expect(stat(seen)).rejects.toThrow(/ENOENT/);
+    expect(there).toBe(false);
   });
 });
 
@@ -201,72 +209,6 @@ describe('EventQueue', () => {
       { type: 'warning', stage: 'build', message: 'w' },
       expect.objectContaining({ type: 'warning', message: expect.stringContaining('2 lines') }),
     ]);
-  });
-});
-
-describe('chooseBuilder', () => {
-  const usable = (
-    name: 'docker-buildkit' | 'docker' | 'buildah' | 'podman',
-    features: readonly string[] = [],
-  ): DetectedBuilder => {
-    const capabilities = { architecture: 'amd64', features: new Set(features), networks: ['default'], rootless: false };
-    return {
-      usable: true,
-      name,
-      program: name,
-      driver: { name, engine: name, capabilities } as unknown as BuilderDriver,
-    };
-  };
-  const broken: DetectedBuilder = {
-    usable: false,
-    name: 'docker',
-    program: '/usr/bin/docker',
-    reason: 'It does not run.',
-    hint: 'Start it.',
-  };
-  const request = (text: string) => ({
-    context: { ...context, dockerfile: { displayPath: 'D', bytes: new TextEncoder().encode(text) } },
-  });
-
-  it('prefers BuildKit, then buildah, then podman, then the classic builder', () => {
-    const all = [usable('docker'), usable('podman'), usable('buildah'), usable('docker-buildkit')];
-    expect(chooseBuilder(all)).toMatchObject({
-      driver: { name: 'docker-buildkit' },
-      why: expect.stringContaining('preferred to buildah, podman, docker'),
-    });
-    expect(chooseBuilder([broken, usable('docker'), usable('buildah')]).driver.name).toBe('buildah');
-    expect(chooseBuilder([usable('docker')]).why).toContain('only engine');
-  });
-
-  it('takes one that has what the Dockerfile needs', () => {
-    const all = [usable('docker-buildkit'), usable('buildah', ['heredoc'])];
-    const chosen = chooseBuilder(all, { request: request('FROM a\nRUN <<E\nx\nE\n') });
-    expect(chosen).toMatchObject({
-      driver: { name: 'buildah' },
-      why: expect.stringContaining('docker-buildkit has not'),
-    });
-  });
-
-  it('obeys the choice of the caller', () => {
-    const all = [usable('buildah'), usable('docker-buildkit'), usable('docker')];
-    expect(chooseBuilder(all, { engine: 'buildah' }).driver.name).toBe('buildah');
-    expect(chooseBuilder(all, { engine: 'docker' }).driver.name).toBe('docker-buildkit');
-  });
-
-  it('says what is wrong and what to do when there is none', () => {
-    expect(() => chooseBuilder([broken])).toThrow(
-      expect.objectContaining({
-        code: 'BUILD_ENGINE_MISSING',
-        message: expect.stringContaining('It does not run.'),
-        hint: 'Start it.',
-      }),
-    );
-    expect(() => chooseBuilder([])).toThrow(
-      expect.objectContaining({ hint: expect.stringMatching(/buildah|Docker Desktop/) }),
-    );
-    expect(() => chooseBuilder([usable('docker')], { engine: 'buildah' })).toThrow(
-      expect.objectContaining({ code: 'BUILD_ENGINE_MISSING' }),
-    );
   });
 });
 

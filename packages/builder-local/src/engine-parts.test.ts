@@ -1,3 +1,6 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,10 +10,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildError, registryOf } from './build-error.ts';
 import { withoutCacheMark } from './cache-mark.ts';
 import { throughPipe } from './confine.ts';
+import { processesWith } from './contract-kit.ts';
 import { engineStream } from './engine-stream.ts';
 import { startJanitor } from './janitor.ts';
 import { ClassicReader } from './output/classic.ts';
+import type { OutputReader } from './output/reader.ts';
 import { writeAuthFile, writeDockerLogins } from './registry-logins.ts';
+import { runEngine } from './run-engine.ts';
 import { maskedTexts, maskText, prepareSecrets } from './secrets.ts';
 
 let directory: string;
@@ -35,6 +41,22 @@ describe('secrets', () => {
     await expect(prepareSecrets([{ id: 'b', value: 'x'.repeat(100 * 1024 + 1) }])).rejects.toMatchObject({
       code: 'USAGE',
     });
+  });
+
+  it.each([
+    ['an id that would be split', [{ id: 'a,src=/etc/shadow', value: 'x' }]],
+    ['no id', [{ id: '', value: 'x' }]],
+    ['a value with a NUL', [{ id: 'a', value: 'x\0y' }]],
+    [
+      'an id given twice',
+      [
+        { id: 'a', value: 'x' },
+        { id: 'a', value: 'y' },
+      ],
+    ],
+    ['a file that is not there', [{ id: 'a', file: '/nonexistent/secret' }]],
+  ])('are refused with %s', async (_, secrets) => {
+    await expect(prepareSecrets(secrets)).rejects.toMatchObject({ code: 'USAGE' });
   });
 
   it('are masked as a whole and line by line, the longest first', () => {
@@ -64,6 +86,7 @@ describe('logins', () => {
     });
     expect((await stat(join(target, 'config.json'))).mode & 0o777).toBe(0o600);
     expect((await stat(join(target, 'contexts'))).isDirectory()).toBe(true);
+    expect((await stat(target)).mode & 0o777).toBe(0o700);
   });
 
   it('for buildah and podman add to what the user has', async () => {
@@ -79,12 +102,30 @@ describe('logins', () => {
     expect((await stat(file)).mode & 0o777).toBe(0o600);
   });
 
+  it('for buildah and podman come before what the user keeps, whose nearest file comes first', async () => {
+    const home = await mkdtemp(join(directory, 'helpers-'));
+    await mkdir(join(home, '.docker'));
+    const helpers = { 'reg.example': 'helper', 'other.example': 'helper' };
+    const far = { auths: { 'twice.example': { auth: 'ZmFy' } }, credHelpers: helpers };
+    await writeFile(join(home, '.docker/config.json'), JSON.stringify(far));
+    await writeFile(join(home, 'near'), JSON.stringify({ auths: { 'twice.example': { auth: 'bmVhcg==' } } }));
+    const env = { HOME: home, REGISTRY_AUTH_FILE: join(home, 'near') };
+    const file = await writeAuthFile(join(home, 'auth.json'), { 'reg.example': login }, env);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({
+      auths: { 'twice.example': { auth: 'bmVhcg==' }, 'reg.example': { auth } },
+    });
+    // A helper of the same registry would be asked instead.
+    const { credHelpers } = JSON.parse(await readFile(file, 'utf8')) as { credHelpers: object };
+    expect(credHelpers).toEqual({ 'other.example': 'helper' });
+  });
+
   it.each([
     [{ 'https://x': login }],
     [{ 'a/b': login }],
     [{ '': login }],
     [{ 'a.example': { username: 'a:b', password: 'x' } }],
     [{ 'a.example': { username: '', password: 'x' } }],
+    [{ 'a.example': { username: 'a', password: 'x\ny' } }],
   ])('that cannot be sent are refused: %j', async (logins) => {
     await expect(writeAuthFile(join(directory, 'never'), logins, {})).rejects.toMatchObject({ code: 'USAGE' });
   });
@@ -162,6 +203,58 @@ describe('the janitor', () => {
   });
 });
 
+describe('a janitor whose process ends by force', () => {
+  it.each(['SIGKILL to its whole group', 'SIGTERM to the janitor first'])('cleans up after %s', async (how) => {
+    const root = await mkdtemp(join(directory, 'forced-'));
+    const script = `import { startJanitor } from ${JSON.stringify(new URL('janitor.ts', import.meta.url).href)};
+      startJanitor({ root: ${JSON.stringify(root)}, env: process.env });
+      console.log('ready');
+      setInterval(() => undefined, 1000);`;
+    const args = ['--conditions=@decant/source', '--input-type=module', '--eval', script];
+    const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'inherit'] });
+    const ended = once(child, 'exit');
+    await once(child.stdout, 'data');
+    if (how.startsWith('SIGTERM')) {
+      const [line] = await processesWith(`decant-janitor ${root}`);
+      for (const name of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.kill(Number.parseInt(line!, 10), name);
+    }
+    process.kill(-child.pid!, 'SIGKILL');
+    await ended;
+    await expect.poll(() => existsSync(root)).toBe(false);
+    await expect.poll(() => processesWith(`decant-janitor ${root}`)).toEqual([]);
+  });
+});
+
+describe('the run of an engine', () => {
+  const reader: OutputReader = {
+    line: (line) => [
+      { type: 'log', stage: 'build', stream: 'stdout', line },
+      { type: 'warning', stage: 'build', message: `of ${line}` },
+    ],
+    failure: () => expect.fail('nobody asks'),
+  };
+  const start = (script: string, signal?: AbortSignal) =>
+    runEngine(['/bin/sh', '-c', script], reader, { env: process.env, killAfterMs: 1000, masked: ['hunter22'], signal });
+
+  it('shows no secret in a line or in a warning, and gives its exit code', async () => {
+    const events = start('echo "it is hunter22."; exit 7');
+    expect((await events.next()).value).toMatchObject({ line: 'it is ***.' });
+    expect((await events.next()).value).toMatchObject({ message: 'of it is ***.' });
+    expect(await events.next()).toEqual({ done: true, value: 7 });
+  });
+
+  // What is not ended sleeps for longer than a test may take.
+  it('ends with an abort, and when it is left', async () => {
+    const script = 'echo go; sleep 300 & sleep 300';
+    const controller = new AbortController();
+    const aborted = async () => {
+      for await (const _ of start(script, controller.signal)) controller.abort(new Error('enough'));
+    };
+    await expect(aborted()).rejects.toThrow('enough');
+    for await (const event of start(script)) if (event.type === 'log') break;
+  });
+});
+
 describe('the output of an engine', () => {
   const gather = async (stream: AsyncIterable<Uint8Array>) => {
     let text = '';
@@ -178,18 +271,29 @@ describe('the output of an engine', () => {
       details: { exitCode: 3, lastLines: 'why' },
     });
     await expect(gather(engineStream(['/nonexistent'], { env }))).rejects.toMatchObject({ code: 'PROCESS_MISSING' });
+    const wordy = engineStream(await sh('head -c 100000 /dev/zero | tr "\\0" x >&2; echo y >&2; exit 3'), { env });
+    await expect(gather(wordy)).rejects.toMatchObject({
+      details: { lastLines: expect.stringMatching(/^x{4094}y$/) as string },
+    });
+    const made = join(directory, 'made');
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(gather(engineStream(['/bin/sh', '-c', 'touch "$0"', made], { env, signal }))).rejects.toThrow(
+      'enough',
+    );
+    expect(existsSync(made)).toBe(false);
   });
 
   it('ends with an abort, and when it is left', async () => {
     const { env } = process;
+    // It writes nothing more, and so would not notice by itself; it ends within this test only when it is ended.
+    const script = await sh('echo y; sleep 300 & sleep 300');
     const controller = new AbortController();
-    setTimeout(() => controller.abort(new Error('enough')), 100);
-    await expect(gather(engineStream(await sh('sleep 60'), { env, signal: controller.signal }))).rejects.toThrow(
-      'enough',
-    );
-    const started = performance.now();
-    for await (const piece of engineStream(await sh('while :; do echo y; done'), { env })) if (piece.length > 0) break;
-    expect(performance.now() - started).toBeLessThan(60_000);
+    const aborted = async () => {
+      for await (const _ of engineStream(script, { env, signal: controller.signal }))
+        controller.abort(new Error('enough'));
+    };
+    await expect(aborted()).rejects.toThrow('enough');
+    for await (const piece of engineStream(script, { env })) if (piece.length > 0) break;
   });
 
   it('of the classic builder is counted without marks', () => {

@@ -40,9 +40,7 @@ import {
   type StorageOptions,
 } from './storage-engine.ts';
 
-const QUERY_TIMEOUT_MS = 20_000;
-/** Milliseconds for removing a container after a cancelled build. */
-const CLEAN_TIMEOUT_MS = 3000;
+const QUERY_TIMEOUT_MS = 60_000;
 const REMOVE_TIMEOUT_MS = 60_000;
 const REMOVE_ATTEMPTS = 3;
 const RETRY_MS = 200;
@@ -141,8 +139,9 @@ export function storageDriver(dialect: StorageDialect, facts: StorageFacts, opti
       if (exitCode !== 0) throw buildError(engine, withoutSecrets(reader.failure(), secrets.masked), files.root);
       done = true;
     } finally {
-      // A failure to clean up must not hide why the build ended; the next start cleans up again.
-      if (!done) await removeContainers((found) => found === mark, CLEAN_TIMEOUT_MS).catch(() => undefined);
+      // It takes a fraction of a second, and on a busy machine what it takes: a container that stayed would have an owner
+      // until this process ends. A failure to clean up must not hide why the build ended; the next start cleans up again.
+      if (!done) await removeContainers((found) => found === mark, REMOVE_TIMEOUT_MS).catch(() => undefined);
     }
     return (await readFile(files.imageIdFile, 'utf8')).trim().replace(/^sha256:/, '');
   }

@@ -1,13 +1,17 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import type { Scope } from '@decant/core';
 import { findProgram } from '@decant/core/node';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { source } from './contract-kit.ts';
 import { builderContract, type DriverUnderTest } from './contract.ts';
 import { probeBuildah, probePodman } from './detect-storage.ts';
 import { markedContainers } from './storage-containers.ts';
+import { storageDriver } from './storage-driver.ts';
+import { BUILDAH } from './storage-engine.ts';
 
 const [buildah, podman, busybox] = await Promise.all(['buildah', 'podman', 'busybox'].map(findProgram));
 const canRun = process.getuid?.() === 0 && busybox !== undefined;
@@ -37,6 +41,53 @@ function open(name: 'buildah' | 'podman') {
     };
   };
 }
+
+describe.skipIf(!canRun)('an engine that does not heed TERM', () => {
+  let directory: string;
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'decant-deaf-'));
+  });
+  afterAll(() => rm(directory, { recursive: true, force: true }));
+
+  it('is killed when the build is cancelled, and the container that it leaves is removed', async () => {
+    const program = join(directory, 'buildah');
+    const id = 'a'.repeat(64);
+    await writeFile(
+      program,
+      `#!/bin/sh
+trap '' TERM
+record="${directory}/overlay-containers/${id}"
+if [ "$1" = rm ]; then rm -r "$record"; exit; fi
+mkdir -p "$record/userdata"
+echo '"'"$*"'"' | sed 's/.*--secret id=/"id=/' > "$record/userdata/buildah.json"
+echo go
+sleep 300
+`,
+      { mode: 0o755 },
+    );
+    const facts = {
+      program,
+      version: '1.28.2',
+      architecture: 'amd64',
+      graphRoot: directory,
+      graphDriver: 'overlay',
+    } as const;
+    const driver = storageDriver(BUILDAH, { ...facts, rootless: false, runc: undefined }, {});
+    const work = await mkdtemp(join(directory, 'work-'));
+    const controller = new AbortController();
+    const building = async () => {
+      const request = { context: source('FROM a\n'), workDirectory: work };
+      for await (const event of driver.build(request, { signal: controller.signal })) {
+        if (event.type !== 'log' || event.line !== 'go') continue;
+        expect(await markedContainers(directory, 'overlay')).toHaveLength(1);
+        controller.abort(new Error('enough'));
+      }
+    };
+    await expect(building()).rejects.toThrow('enough');
+    expect(await markedContainers(directory, 'overlay')).toEqual([]);
+    expect(await readdir(work)).toEqual([]);
+  });
+});
 
 builderContract('[backend:buildah] driver', canRun && buildah !== undefined, open('buildah'));
 builderContract('[backend:podman] driver', canRun && podman !== undefined, open('podman'));

@@ -82,6 +82,8 @@ describe('registries.conf', () => {
     const known = `${own}[[registry]]\nlocation = "127.0.0.1:5000"\n`;
     expect(await withConf('d', known, '127.0.0.1:5000/a')).toEqual({});
     expect(await withConf('e', own, 'reg.example:5000/a')).toEqual({});
+    // The older form cannot take the tables of the newer one.
+    expect(await withConf('f', "[registries.search]\nregistries = ['x']\n", '127.0.0.1:5000/a')).toEqual({});
     expect(['localhost:1', '127.9.9.9', '[::1]:5000'].map(isLoopback)).toEqual([true, true, true]);
     expect(['localhost', '128.0.0.1', '127.0.0.1.evil.example', 'localhost.evil:1'].map(isLoopback)).toEqual(
       Array.from({ length: 4 }, () => false),
@@ -120,6 +122,8 @@ describe('the cache of a storage', () => {
       await put('e', [base, entry('5', 'RUN a'), entry('5', 'RUN b')]),
       await put('f', [base, entry('5', 'RUN a')]),
       await put('0', [base, entry('5', 'RUN c')]),
+      // Of another build at the same time: it replaces what was before, and no new one.
+      await put('1', [base, entry('6', 'RUN a')]),
     ];
     const list = [
       ...[root, old, longer, ...fresh, '9'.repeat(64)].map((id) => ({ id })),
@@ -129,7 +133,7 @@ describe('the cache of a storage', () => {
     ];
     await writeFile(join(images, 'images.json'), JSON.stringify(list));
     const storage = join(directory, 'storage');
-    expect((await imageIds(storage, 'overlay')).size).toBe(8);
+    expect((await imageIds(storage, 'overlay')).size).toBe(9);
     const before = new Set([root, old, longer, named]);
     expect(await staleImages(storage, 'overlay', before)).toEqual({
       removable: [longer, old],

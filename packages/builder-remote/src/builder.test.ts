@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
+import type { ServerResponse } from 'node:http';
 
 import { packMemoryContext, type MemoryFile } from '@decant/context';
-import { escapeLogLine } from '@decant/core';
+import { DecantError, escapeLogLine } from '@decant/core';
 import { createNodeFetch, type NodeFetch } from '@decant/transport/node';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { createRemoteBuilder, type RemoteBuildEvent, type RemoteBuildResult } from './builder.ts';
 import { memoryContext } from './remote-context.ts';
@@ -71,6 +72,8 @@ describe('createRemoteBuilder', () => {
     for await (const piece of packed.stream) void piece;
     expect(createHash('sha256').update(submitted!.tar!).digest('hex')).toBe(await packed.digest);
     expect(result.sentBytes).toBe(submitted!.tar!.length);
+    // What has ended is not cancelled.
+    expect(service.cancelled).toEqual([]);
   });
 
   it('sends a Dockerfile that is not in the context beside it', async () => {
@@ -109,11 +112,12 @@ describe('createRemoteBuilder', () => {
   });
 
   it('says so when lines are missing', async () => {
-    service.log = (_, response) => response.end('id: 1\ndata: a\n\nid: 5\ndata: b\n\ndata: {"done": true}\n\n');
+    const ids = [1, 3, 7];
+    service.log = (_, response) =>
+      response.end(`${ids.map((id) => `id: ${id}\ndata: line ${id}\n\n`).join('')}data: {"done": true}\n\n`);
     const { events } = await finish(open().build({ context }));
-    expect(events).toContainEqual(
-      expect.objectContaining({ type: 'warning', message: expect.stringMatching(/^3 lines/) }),
-    );
+    const warnings = events.flatMap((event) => (event.type === 'warning' ? [event.message] : []));
+    expect(warnings).toEqual([expect.stringMatching(/^1 lines/), expect.stringMatching(/^3 lines/)]);
   });
 
   it('waits for a builder that is starting, and submits once', async () => {
@@ -193,6 +197,58 @@ describe('createRemoteBuilder', () => {
     expect((await finish(open().build({ context }))).result).toMatchObject({ image: 'r/i:1', architecture: 'amd64' });
   });
 
+  it.each([
+    [{ status: 'failed', error: { code: 'NO_SUCH_CODE', message: 'odd' } }, 'BUILD_FAILED', 'odd'],
+    [{ status: 'failed', error: null }, 'BUILD_FAILED', 'does not say why'],
+    [{ status: 'succeeded', image_ref: undefined }, 'BUILD_FAILED', 'does not say why'],
+  ])('is told of a failure by a service that answers %j', async (told, code, message) => {
+    service.status = () => ({ ...SUCCEEDED, ...told });
+    await expect(finish(open().build({ context }))).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(message) as string,
+    });
+    expect(service.cancelled).toEqual([]);
+  });
+
+  it('gives up a build that goes on after the end of its log, and one that may not be asked after', async () => {
+    service.status = () => ({ ...SUCCEEDED, status: 'running', image_ref: undefined });
+    await expect(finish(open({ patienceMs: 100 }).build({ context }))).rejects.toMatchObject({ code: 'TIMEOUT' });
+    service.intercept = (request, response) => {
+      if (request.url !== '/builds/b-1' || request.method !== 'GET') return false;
+      response.writeHead(401).end();
+      return true;
+    };
+    service.requests.length = 0;
+    await expect(finish(open().build({ context }))).rejects.toMatchObject({ code: 'UNAUTHORIZED' });
+    expect(service.requests.filter((request) => request === 'GET /builds/b-1')).toHaveLength(1);
+  });
+
+  it('cancels what is unknown without an error, and says so when the service does not do it', async () => {
+    service.intercept = (request, response) => {
+      if (request.method !== 'DELETE') return false;
+      response.writeHead(request.url === '/builds/unknown' ? 404 : 403).end();
+      return true;
+    };
+    await open().cancel('unknown');
+    await expect(open().cancel('other')).rejects.toMatchObject({ details: { status: 403 } });
+  });
+
+  it('does not wait for long for a service that does not answer when it is to cancel', async () => {
+    const bounded: number[] = [];
+    vi.spyOn(AbortSignal, 'timeout').mockImplementation((milliseconds) => {
+      bounded.push(milliseconds);
+      return AbortSignal.abort(new Error('too long'));
+    });
+    try {
+      service.log = (_, response) => response.write('id: 1\ndata: go\n\n');
+      service.intercept = ({ method }) => method === 'DELETE';
+      for await (const event of open().build({ context })) if (event.type === 'log') break;
+      expect(bounded).toEqual([5000]);
+    } finally {
+      vi.restoreAllMocks();
+    }
+  });
+
   it('asks after a build whose log cannot be had', async () => {
     service.intercept = (request, response) => {
       if (request.url !== '/builds/b-1/logs') return false;
@@ -209,7 +265,8 @@ describe('createRemoteBuilder', () => {
   it.each(['aborted', 'left'] as const)('cancels at the service when it is %s', async (how) => {
     service.log = (_, response) => response.write('id: 1\ndata: go\n\n');
     const controller = new AbortController();
-    const reason = new Error('enough');
+    // Of the kind that losing the log is known by.
+    const reason = new DecantError('TIMEOUT', 'enough', { retryable: true });
     const generator = open().build({ context }, { signal: controller.signal });
     for (let step = await generator.next(); step.done !== true; step = await generator.next()) {
       if (step.value.type === 'log') break;
@@ -223,13 +280,48 @@ describe('createRemoteBuilder', () => {
     expect(performance.now() - started).toBeLessThan(60_000);
   });
 
+  it('sends nothing more when it is left between two attempts', async () => {
+    const keys: unknown[] = [];
+    const attempts = (key: unknown) => keys.filter((one) => one === key).length;
+    service.intercept = (request, response) => {
+      if (request.method !== 'POST') return false;
+      const key = request.headers['idempotency-key'];
+      if (keys.push(key) > 1 && attempts(key) > 2) return false;
+      request.resume();
+      response.writeHead(503).end();
+      return true;
+    };
+    for await (const event of open().build({ context })) if (event.type === 'warning') break;
+    // Another one is refused twice, which takes longer than the first would have waited to try again.
+    await finish(open().build({ context }));
+    expect(attempts(keys[0])).toBe(1);
+    expect(keys).toHaveLength(4);
+  });
+
+  it('cancels a build that it is left for before its answer has come', async () => {
+    const arrived = Promise.withResolvers<ServerResponse>();
+    let posts = 0;
+    service.intercept = (request, response) => {
+      if (request.method !== 'POST') return false;
+      request.on('end', () => (++posts === 1 ? response.writeHead(503).end() : arrived.resolve(response))).resume();
+      return true;
+    };
+    for await (const event of open().build({ context })) {
+      if (event.type !== 'warning') continue;
+      const response = await arrived.promise;
+      setImmediate(() => response.writeHead(202).end('{"build_id":"late"}'));
+      break;
+    }
+    expect(service.cancelled).toEqual(['/builds/late']);
+  });
+
   it('cancels a build whose submission was answered after the abort, and does not wait for ever', async () => {
     const controller = new AbortController();
     service.intercept = (request, response) => {
       if (request.method !== 'POST') return false;
       request.on('end', () => {
         controller.abort(new Error('enough'));
-        setTimeout(() => response.writeHead(202).end('{"build_id":"late"}'), 100);
+        response.writeHead(202).end('{"build_id":"late"}');
       });
       request.resume();
       return true;

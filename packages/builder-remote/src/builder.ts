@@ -123,8 +123,10 @@ export function createRemoteBuilder(options: RemoteBuilderOptions): RemoteBuilde
     let submitted: Submission | undefined;
     let over = false;
     try {
-      submitted = yield* whileReporting((report) =>
-        submitBuild(client, request, { streaming, patienceMs, report, cancel: cancelBounded, signal }),
+      submitted = yield* whileReporting(
+        (report, either) =>
+          submitBuild(client, request, { streaming, patienceMs, report, cancel: cancelBounded, signal: either }),
+        { signal, onLeft: (late) => cancelBounded(late.buildId) },
       );
       const { buildId } = submitted;
       const logEnded = yield* followBuild(client, buildId, patienceMs, signal);
@@ -171,10 +173,15 @@ const toldSchema = buildSchema
   .extend({ status: buildSchema.shape.status.optional().catch(undefined) });
 type Told = ReturnType<typeof toldSchema.parse>;
 
-/** The events of work that reports the latest of something, while it is under way. */
+/**
+ * The events of work that reports the latest of something, while it is under way. Leaving it early aborts the work and
+ * waits for its end; `onLeft` is given what it came to all the same.
+ */
 async function* whileReporting<T>(
-  start: (report: (event: RemoteBuildEvent) => void) => Promise<T>,
+  start: (report: (event: RemoteBuildEvent) => void, signal: AbortSignal) => Promise<T>,
+  options: { readonly signal: AbortSignal | undefined; readonly onLeft: (value: T) => Promise<void> },
 ): AsyncGenerator<RemoteBuildEvent, T> {
+  const left = new AbortController();
   let latest: RemoteBuildEvent | undefined;
   const warnings: RemoteBuildEvent[] = [];
   const take = () => {
@@ -182,20 +189,31 @@ async function* whileReporting<T>(
     latest = undefined;
     return events;
   };
-  const work = start((event) => {
-    if (event.type === 'stage-progress') latest = event;
-    else warnings.push(event);
-  });
-  // Without this a failure between two looks would be an unhandled one.
-  work.catch(() => undefined);
-  for (;;) {
-    const pause = new AbortController();
-    const result = await Promise.race([
-      work.then((value) => ({ value })),
-      sleep(UPLOAD_REPORT_MS, pause.signal).catch(() => undefined),
-    ]).finally(() => pause.abort());
-    yield* take();
-    if (result !== undefined) return result.value;
+  const work = start(
+    (event) => {
+      if (event.type === 'stage-progress') latest = event;
+      else warnings.push(event);
+    },
+    AbortSignal.any(options.signal === undefined ? [left.signal] : [options.signal, left.signal]),
+  );
+  let isOver = false;
+  try {
+    for (;;) {
+      const pause = new AbortController();
+      const result = await Promise.race([
+        work.then((value) => ({ value })),
+        sleep(UPLOAD_REPORT_MS, pause.signal).catch(() => undefined),
+      ]).finally(() => pause.abort());
+      yield* take();
+      if (result === undefined) continue;
+      isOver = true;
+      return result.value;
+    }
+  } finally {
+    if (!isOver) {
+      left.abort(new Error('Nobody takes the events any more.'));
+      await work.then(options.onLeft, () => undefined);
+    }
   }
 }
 

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -54,18 +54,17 @@ describe.skipIf(!available)('[backend:bubblewrap] a confined tool', () => {
     expect(self.stdout.toString()).toMatch(/Seccomp:\s+2/);
     expect(self.stdout.toString()).toMatch(/CapEff:\s+0{16}/);
     const controller = new AbortController();
-    const running = sh('sleep 62.25', { signal: controller.signal });
+    const running = sh(`sleep 62.${process.pid}`, { signal: controller.signal });
     running.catch(() => undefined);
-    await expect.poll(() => hostUsersOf('62.25')).not.toHaveLength(0);
-    if (isRoot) expect((await hostUsersOf('62.25')).every((uid) => uid > 100_000)).toBe(true);
+    await expect.poll(() => hostUsersOf(`62.${process.pid}`)).not.toHaveLength(0);
+    if (isRoot) expect((await hostUsersOf(`62.${process.pid}`)).every((uid) => uid > 100_000)).toBe(true);
     controller.abort(new Error('seen'));
     await expect(running).rejects.toThrow('seen');
   });
 
   test.skipIf(!isRoot)('files of root that it was not given stay unreadable although root started it', async () => {
     // /usr is given whole; a file in it that only root may read is the test.
-    const hidden = '/usr/local/share/decant-jail-test';
-    await mkdir(hidden, { mode: 0o700 });
+    const hidden = await mkdtemp('/usr/local/decant-jail-test-');
     try {
       await writeFile(join(hidden, 'f'), 'secret', { mode: 0o600 });
       const { exitCode, stdout } = await sh(`cat ${hidden}/f`);
@@ -79,12 +78,12 @@ describe.skipIf(!available)('[backend:bubblewrap] a confined tool', () => {
   test('exit codes are handed back; time limit and abort kill', async () => {
     expect((await sh('exit 9')).exitCode).toBe(9);
     expect((await sh('kill -9 $$')).exitCode).toBe(137);
-    const slow = sh('sleep 61.5', { limits: { ...limits, timeoutMs: 300 } });
+    const slow = sh(`sleep 61.${process.pid}`, { limits: { ...limits, timeoutMs: 300 } });
     await expect(slow).rejects.toMatchObject({ code: 'TIMEOUT' });
-    await expect(sh('sleep 61.5', { signal: AbortSignal.timeout(200) })).rejects.toMatchObject({
+    await expect(sh(`sleep 61.${process.pid}`, { signal: AbortSignal.timeout(200) })).rejects.toMatchObject({
       name: 'TimeoutError',
     });
-    await expect.poll(() => hostUsersOf('61.5')).toEqual([]);
+    await expect.poll(() => hostUsersOf(`61.${process.pid}`)).toEqual([]);
   });
 
   test('the memory limit holds', async () => {

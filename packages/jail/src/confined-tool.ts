@@ -29,7 +29,7 @@ export interface ConfinedToolOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Host ids for tools, apart from those of runs (see run-image.ts). */
+/** Host ids for tools, apart from those of sandboxes (see open-sandbox.ts). */
 const FIRST_TOOL_ID = 0x2f00_0000;
 const TOOL_IDS = 0x0010_0000;
 const MOST_PATHS = 64;

@@ -24,6 +24,11 @@ describe('the User of an image', () => {
     expect(resolveUser(spec, passwd, group)).toEqual(expected);
   });
 
+  test('has at most 1,024 groups', () => {
+    const many = Array.from({ length: 2000 }, (_, i) => `g${i}:x:${i + 2000}:app\n`).join('');
+    expect(resolveUser('app', passwd, many).groups).toHaveLength(1024);
+  });
+
   test.each(['nobody', 'app:nogroup', '65536', '0:65536', '-1', ':5', '99999999999', 'app:-1'])(
     '%s is refused',
     (spec) => {

@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFileSync } from 'node:child_process';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
@@ -7,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { openDockerArchive } from './docker-archive.ts';
 import type { OpenImageOptions } from './image.ts';
+import { readPlainArchive } from './plain-archive.ts';
 import { digestOf } from './testing/make-layout.ts';
 import { makeTar, type TarSpec } from './testing/make-tar.ts';
 import { failure, gather } from './testing/streams.ts';
@@ -180,6 +182,30 @@ describe('openDockerArchive', () => {
       [...good, { path: '2.tar', type: '2', link: 'x' }, { path: 'x', type: '2', link: '2.tar' }],
       [entry],
     ],
+    ['a layer path out of the archive and back', 'OCI_INVALID', good, [{ ...entry, Layers: ['1.tar', '../2.tar'] }]],
+    [
+      'a layer that is a link out and back',
+      'OCI_INVALID',
+      [...good, { path: 'x', type: '2', link: '../2.tar' }],
+      [{ ...entry, Layers: ['1.tar', 'x'] }],
+    ],
+    ['a layer in whose place a directory stands', 'OCI_INVALID', [...good, { path: '2.tar/' }], [entry]],
+    [
+      'a layer with holes',
+      'OCI_INVALID',
+      [
+        ...good,
+        {
+          path: '2.tar',
+          data: TWO,
+          pax: [
+            ['GNU.sparse.size', `${TWO.length}`],
+            ['GNU.sparse.map', `0,${TWO.length}`],
+          ],
+        },
+      ],
+      [entry],
+    ],
     ['a missing layer', 'OCI_INVALID', good.filter(({ path }) => path !== '2.tar'), [entry]],
     ['a missing configuration', 'OCI_INVALID', good.slice(0, 2), [entry]],
     ['a layer that is a device', 'OCI_INVALID', [...good, { path: '2.tar', type: '3', dev: [1, 5] }], [entry]],
@@ -198,6 +224,15 @@ describe('openDockerArchive', () => {
     expect(await refused(members, manifest)).toBe(code);
   });
 
+  it('knows the digest of a compressed layer that is not named by it', async () => {
+    const stored = gzipSync(ONE);
+    await save([{ path: '1.tar', data: stored }, ...good.slice(1)], [entry]);
+    await using image = await openDockerArchive(file);
+    expect(image.layers.map(({ digest }) => digest)).toEqual([stored, TWO].map(digestOf));
+    expect((await gather(image.layers[0]!.read())).equals(stored)).toBe(true);
+    expect(await contents()).toEqual(['one', 'two']);
+  });
+
   it('notices a changed layer when it is read', async () => {
     await save([{ path: '1.tar', data: TWO }, ...good.slice(1)], [entry]);
     await using image = await openDockerArchive(file);
@@ -212,7 +247,9 @@ describe('openDockerArchive', () => {
     for (const bytes of [gzipSync(plain), zstdCompressSync(plain)]) {
       await writeFile(file, bytes);
       await using image = await openDockerArchive(file, { scratchDirectory });
-      expect(await readdir(scratchDirectory)).toHaveLength(1);
+      const [unpacked, ...more] = await readdir(scratchDirectory);
+      expect(more).toEqual([]);
+      expect((await stat(join(scratchDirectory, unpacked!))).mode & 0o777).toBe(0o600);
       expect((await gather(image.layers[0]!.open())).equals(ONE)).toBe(true);
     }
     expect(await readdir(scratchDirectory)).toEqual([]);
@@ -236,6 +273,13 @@ describe('openDockerArchive', () => {
     await writeFile(file, 'not a tar'.repeat(100));
     expect(await failure(openDockerArchive(file))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(directory))).toBe('OCI_SOURCE_INVALID');
+    await writeFile(file, '');
+    expect(await failure(gather(readPlainArchive(file)))).toBe('OCI_SOURCE_INVALID');
+    // Nobody writes to it, and it is not waited for.
+    const pipe = join(directory, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    expect(await failure(openDockerArchive(pipe))).toBe('OCI_SOURCE_INVALID');
+    expect(await failure(gather(readPlainArchive(pipe)))).toBe('OCI_SOURCE_INVALID');
     expect(await failure(openDockerArchive(join(directory, 'nothing')))).toBe('OCI_SOURCE_INVALID');
     expect(await refused(good, [entry], { limits: { archiveMembers: 3 } })).toBe('LIMIT_EXCEEDED');
     expect(await refused(good, [entry], { limits: { documentBytes: 10 } })).toBe('LIMIT_EXCEEDED');

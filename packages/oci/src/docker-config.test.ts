@@ -37,9 +37,11 @@ describe('dockerCredentials', () => {
         'https://two.example/v1/': { auth: base64('two:p') },
         'https://index.docker.io/v1/': { auth: base64('hub:p') },
         'three.example': { identitytoken: 'refresh', auth: base64('<token>:') },
+        'four.example': { username: 'me', password: 'plain' },
         'empty.example': {},
       },
     });
+    expect(await lookup('four.example')).toEqual({ kind: 'password', username: 'me', password: 'plain' });
     expect(await lookup('one.example:5000')).toEqual({ kind: 'password', username: 'me', password: 'pass:word' });
     expect(await lookup('two.example')).toMatchObject({ username: 'two' });
     expect(await lookup('docker.io')).toMatchObject({ username: 'hub' });
@@ -57,7 +59,11 @@ describe('dockerCredentials', () => {
     expect(JSON.stringify(error) + String(error) + String((error as Error).cause)).not.toContain('s3cret');
     await config({ auths: { 'one.example': { auth: 'bm9jb2xvbg==' } } });
     expect(await failure(lookup('one.example'))).toBe('CONFIG_INVALID');
+    await config({ auths: { 'one.example': { auth: base64(':no name') } } });
+    expect(await failure(lookup('one.example'))).toBe('CONFIG_INVALID');
     await config([]);
+    expect(await failure(lookup('one.example'))).toBe('CONFIG_INVALID');
+    await config({ auths: { 'one.example': { auth: base64('me:p') } }, more: 'x'.repeat(1024 * 1024) });
     expect(await failure(lookup('one.example'))).toBe('CONFIG_INVALID');
   });
 
@@ -67,6 +73,11 @@ describe('dockerCredentials', () => {
     await helper('all', 'printf \'{"Username":"<token>","Secret":"refresh"}\'');
     expect(await lookup('one.example')).toEqual({ kind: 'password', username: 'u-one.example', password: 's' });
     expect(await lookup('two.example')).toEqual({ kind: 'refresh-token', refreshToken: 'refresh' });
+    // Docker's own name for its registry, and an answer without a login.
+    await config({ credsStore: 'one' });
+    expect(await lookup('docker.io')).toMatchObject({ username: 'u-https://index.docker.io/v1/' });
+    await helper('one', 'printf \'{"Username":"","Secret":""}\'');
+    expect(await lookup('one.example')).toBeUndefined();
   });
 
   it('tells a helper without a login from one that fails, and shows no secret', async () => {

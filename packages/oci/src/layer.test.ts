@@ -1,5 +1,6 @@
 import { constants, gzipSync, zstdCompressSync } from 'node:zlib';
 
+import { MIB } from '@decant/core';
 import { describe, expect, it } from 'vitest';
 
 import type { Compression } from './decompress.ts';
@@ -122,9 +123,15 @@ describe('a layer', () => {
   it.each([
     ['gzip cut short', 'gzip', gzipSync(PLAIN).subarray(0, -9)],
     ['gzip with something after it', 'gzip', Buffer.concat([gzipSync(PLAIN), Buffer.from('rubbish')])],
+    ['gzip with zeros after it', 'gzip', Buffer.concat([gzipSync(PLAIN), Buffer.alloc(100)])],
     ['zstd cut in a block', 'zstd', zstdCompressSync(PLAIN).subarray(0, -9)],
     ['zstd cut in its magic', 'zstd', Buffer.concat([zstdCompressSync(PLAIN), Buffer.from([0x28, 0xb5])])],
     ['zstd with something after it', 'zstd', Buffer.concat([zstdCompressSync(PLAIN), Buffer.from('rubbish')])],
+    [
+      'zstd with a skippable frame cut short',
+      'zstd',
+      Buffer.concat([zstdCompressSync(PLAIN), SKIPPABLE.subarray(0, -1)]),
+    ],
     ['zstd with a reserved block type', 'zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58, 0x07, 0, 0])],
     ['zstd with a dictionary', 'zstd', Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x01, 0x58, 0x07, 1, 0, 0])],
   ] as const)('refuses %s, declared as it is', async (_, compression, stored) => {
@@ -132,15 +139,72 @@ describe('a layer', () => {
   });
 
   it('stops a bomb at the ratio, having held next to nothing', async () => {
-    const stored = Buffer.concat(Array.from({ length: 5 }, () => ZEROS_64M));
-    const bomb = layer(PLAIN, stored, 'gzip');
+    const stored = Buffer.concat(Array.from({ length: 6 }, () => ZEROS_64M));
+    const layerRatio = Math.ceil((300 * MIB) / stored.length);
+    const bomb = layer(PLAIN, stored, 'gzip', { limits: { layerRatio } });
     let bytes = 0;
     const reading = (async () => {
       for await (const piece of bomb.open()) bytes += piece.length;
     })();
     expect(await failure(reading)).toBe('LIMIT_EXCEEDED');
-    expect(bytes).toBeLessThanOrEqual(256 * 1024 * 1024);
+    expect(bytes).toBeLessThanOrEqual(layerRatio * stored.length);
+    expect(bytes).toBeGreaterThan(299 * MIB);
   });
+
+  it('lets little be much smaller than what it unpacks to', async () => {
+    const zeros = Buffer.alloc(2 * MIB);
+    const limits = { layerRatio: 1 };
+    expect((await gather(layer(zeros, gzipSync(zeros), 'gzip', { limits }).open())).equals(zeros)).toBe(true);
+  });
+
+  it.each(['none', 'gzip', 'zstd'] as const)('gives its source up, whatever ends first (%s)', async (compression) => {
+    const stored = compression === 'none' ? PLAIN : compression === 'gzip' ? gzipSync(PLAIN) : zstdCompressSync(PLAIN);
+    let open = 0;
+    const source = (bytes: Uint8Array, limits: Partial<OciLimits> = {}) =>
+      createLayer(
+        {
+          digest: digestOf(stored),
+          diffId: digestOf(PLAIN),
+          mediaType: 'test',
+          compression,
+          sizeBytes: stored.length,
+          async *read() {
+            open++;
+            try {
+              yield* inPieces(bytes, 5000);
+            } finally {
+              open--;
+            }
+          },
+        },
+        { ...DEFAULT_OCI_LIMITS, ...limits },
+      );
+    for await (const _ of source(stored).open()) {
+      expect(open).toBe(1);
+      break;
+    }
+    expect(open).toBe(0);
+    await gather(source(stored).open());
+    expect(open).toBe(0);
+    expect(await failure(gather(source(stored, { layerBytes: 100_000 }).open()))).toBe('LIMIT_EXCEEDED');
+    expect(open).toBe(0);
+    expect(await failure(gather(source(Buffer.alloc(stored.length, 0x1f)).open()))).toBe('OCI_DIGEST_MISMATCH');
+    expect(open).toBe(0);
+  });
+
+  it.each(['gzip', 'zstd'] as const)(
+    'tells damage near the start from a layer that was made so (%s)',
+    async (compression) => {
+      const good = compression === 'gzip' ? gzipSync(PLAIN) : zstdCompressSync(PLAIN);
+      const damaged = Buffer.from(good);
+      damaged.fill(0xff, 20, 400);
+      const read = (made: Made) =>
+        failure(gather(layer(PLAIN, good, compression, { pieceBytes: 4096, ...made }).open()));
+      expect(await read({ stored: damaged })).toBe('OCI_DIGEST_MISMATCH');
+      const asDeclared = layer(PLAIN, damaged, compression, { pieceBytes: 4096 });
+      expect(await failure(gather(asDeclared.open()))).toBe('LAYER_INVALID');
+    },
+  );
 
   it('bounds the unpacked bytes and the zstd window', async () => {
     const limits = { layerBytes: 100_000 };

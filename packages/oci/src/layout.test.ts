@@ -279,10 +279,43 @@ describe('openOciLayout', () => {
     expect(await opened()).toBe('OCI_SOURCE_INVALID');
     await writeFile(join(directory, 'index.json'), '{');
     expect(await opened()).toBe('OCI_INVALID');
+    for (const member of ['config', 'layers']) {
+      await writeFile(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [], [member]: [] }));
+      expect(await opened(), member).toBe('OCI_INVALID');
+    }
+    const bytes = Buffer.from('{"schemaVersion":2,"manifests":[],"x":"?"}');
+    bytes[bytes.indexOf('?')] = 0xff;
+    await writeFile(join(directory, 'index.json'), bytes);
+    expect(await opened()).toBe('OCI_INVALID');
     await truncate(join(directory, 'index.json'), 5 * 1024 * 1024);
     expect(await opened()).toBe('LIMIT_EXCEEDED');
     await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"2.0.0"}');
     expect(await opened()).toBe('OCI_UNSUPPORTED');
+  });
+
+  it('bounds documents, and refuses what is none of an image although its index has a platform for it', async () => {
+    const platform = { os: 'linux', architecture: 'amd64' };
+    const long = 'x'.repeat(5000);
+    await maker.image({ layers: [], patchConfig: (c) => (c['history'] = [{ comment: long }]) });
+    await maker.finish();
+    expect(await opened({ limits: { documentBytes: 4000 } })).toBe('LIMIT_EXCEEDED');
+    expect(await opened({ limits: { documentBytes: 6000 } })).toBeUndefined();
+    const artifact = await maker.image({
+      layers: [],
+      patchManifest: (m) => (m['config'].mediaType = 'application/vnd.cncf.helm.config.v1+json'),
+      patchDescriptor: (d) => (d['platform'] = platform),
+    });
+    await maker.finish([artifact]);
+    expect(await opened()).toBe('OCI_UNSUPPORTED');
+    const manifest = 'application/vnd.oci.image.manifest.v1+json';
+    for (const [mediaType, code] of [
+      [manifest, 'OCI_INVALID'],
+      [INDEX, undefined],
+    ] as const) {
+      const bytes = JSON.stringify({ schemaVersion: 2, mediaType, manifests: [maker.manifests[0]] });
+      await writeFile(join(directory, 'index.json'), bytes);
+      expect(await opened()).toBe(code);
+    }
   });
 
   it('bounds nesting and layers', async () => {

@@ -67,6 +67,12 @@ prefix = "*.deep.sub.example"
 blocked = true
 `;
     expect(await places(config, 'r.example/team/app:1')).toEqual(['near.example:443/app:1']);
+    // In whatever order they stand.
+    const reversed = config
+      .split(/(?=\[\[)/)
+      .toReversed()
+      .join('\n');
+    expect(await places(reversed, 'r.example/team/app:1')).toEqual(['near.example:443/app:1']);
     expect(await places(config, 'r.example/teams/app:1')).toEqual(['far.example/all/teams/app:1']);
     expect(await places(config, 'r.example:5000/team/app:1')).toEqual(['r.example:5000/team/app:1']);
     expect(await places(config, 'a.sub.example/app')).toEqual(['sub-mirror.example/x/app:latest']);
@@ -130,6 +136,15 @@ location = "digests.example"
       code: 'CONFIG_INVALID',
       message: expect.stringContaining('registries.conf') as string,
     });
+  });
+
+  it('reads no more than it should have to', async () => {
+    expect(await failure(places(`#${' '.repeat(1024 * 1024)}`, 'a'))).toBe('CONFIG_INVALID');
+    const folder = join(directory, 'containers/registries.conf.d');
+    await mkdir(folder, { recursive: true });
+    for (let i = 0; i < 101; i++) await writeFile(join(folder, `${i}.conf`), '');
+    const lookup = containersMirrors({ env: { XDG_CONFIG_HOME: directory } });
+    expect(await failure(lookup(parseReference('a')))).toBe('CONFIG_INVALID');
   });
 
   it('refuses a file that was named and is not there', async () => {

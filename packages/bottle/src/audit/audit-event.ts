@@ -9,7 +9,7 @@ export interface AuditEvent {
   readonly time: string;
   /**
    * `connection`: a CONNECT, a caught connection or a pass-through was judged. `request`: an HTTP request was judged.
-   * `end`: what was let through ended. `dns`: a question was answered. `namespace`: connections and datagrams to ports
+   * `end`: what was let through ended; denied: its body was malformed, and it was refused for that. `dns`: a question was answered. `namespace`: connections and datagrams to ports
    * that nothing listens on, which the kernel refused. `fence`: the fence itself began, changed its policy or ended.
    */
   readonly type: 'connection' | 'request' | 'end' | 'dns' | 'namespace' | 'fence';

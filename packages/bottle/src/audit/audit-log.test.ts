@@ -1,15 +1,32 @@
-import { readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { fdatasyncSync, readdirSync, readlinkSync, writeSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { openScratchDirectory } from '@decant/core/node';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 
 import type { AuditEvent } from './audit-event.ts';
 import { auditName, pruneAudits, readAudit, type AuditBounds } from './audit-files.ts';
-import { AuditLog, FIRST_LINK } from './audit-log.ts';
+import { AuditLog, FIRST_LINK, linkOf } from './audit-log.ts';
 import { verifyAudit } from './verify-audit.ts';
+
+vi.mock('node:fs', async (original) => {
+  const real = await original<typeof import('node:fs')>();
+  return { ...real, writeSync: vi.fn(real.writeSync), fdatasyncSync: vi.fn(real.fdatasyncSync) };
+});
+
+/** The disk takes `bytes` more, and then is full. */
+async function diskFullAfter(bytes: number): Promise<void> {
+  const real = await vi.importActual<typeof import('node:fs')>('node:fs');
+  const full = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' });
+  vi.mocked(writeSync)
+    .mockImplementationOnce((fd, buffer) => real.writeSync(fd, Buffer.from(buffer as unknown as Uint8Array), 0, bytes))
+    .mockImplementationOnce(() => {
+      throw full;
+    });
+}
 
 const event = (host: string): AuditEvent => ({
   time: '2026-01-01T00:00:00.000Z',
@@ -127,6 +144,80 @@ describe('AuditLog', () => {
       .toString('utf8')
       .match(/\d+\.example/g);
     expect(hosts).toEqual(Array.from({ length: written }, (_, i) => `${i}.example`));
+  });
+
+  test('a full disk ends the log with its last whole line, without a seal, and it takes nothing more', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const path = join(folder.path, 'log.jsonl');
+    const log = new AuditLog({ path });
+    log.append(event('a.example'));
+    await diskFullAfter(10);
+    for (let i = 0; i < 2; i++)
+      expect(() => log.append(event('b.example'))).toThrow(expect.objectContaining({ code: 'DISK_FULL' }));
+    log.close();
+    expect(await verifyAudit(path)).toMatchObject({ events: 1, sealed: false });
+  });
+
+  test('a disk that is full where another file begins leaves that file empty and closed', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const path = join(folder.path, 'log.jsonl');
+    const log = new AuditLog({ path, segmentBytes: 2000 });
+    log.append(event('a.example'.padStart(1200, 'a')));
+    await diskFullAfter(10);
+    expect(() => log.append(event('b.example'.padStart(1200, 'b')))).toThrow(
+      expect.objectContaining({ code: 'DISK_FULL' }),
+    );
+    const open = readdirSync('/proc/self/fd').flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${fd}`)];
+      } catch {
+        return [];
+      }
+    });
+    expect(open.filter((name) => name.startsWith(folder.path))).toEqual([path]);
+    log.close();
+    expect(await verifyAudit(path)).toMatchObject({ events: 1, segments: 1, sealed: false });
+  });
+
+  test('what was sealed is on the disk', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    vi.mocked(fdatasyncSync).mockClear();
+    await written(folder.path, ['a.example']);
+    expect(fdatasyncSync).toHaveBeenCalledOnce();
+  });
+
+  test('lines that follow each other but are not as a log has them are noticed', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const path = join(folder.path, 'made.jsonl');
+    const make = async (lines: readonly object[]) => {
+      let prev = FIRST_LINK;
+      const texts = lines.map((line, seq) => {
+        const text = JSON.stringify({ seq, prev, ...line });
+        prev = linkOf(Buffer.from(text));
+        return text;
+      });
+      await writeFile(path, `${texts.join('\n')}\n`);
+      return await verifyAudit(path);
+    };
+    const one = { type: 'dns' };
+    expect(await make([one, one, { type: 'sealed' }])).toMatchObject({ events: 2, sealed: true });
+    for (const lines of [
+      [one, { ...one, seq: 7 }, one],
+      [one, { type: 'sealed' }, one],
+      [one, { type: 'continued' }, one],
+    ]) {
+      await expect(make(lines)).rejects.toMatchObject({ code: 'AUDIT_INVALID' });
+    }
+  });
+
+  test('the first file of an audit is removed last, so that what is left of one is still found', async () => {
+    await using folder = await openScratchDirectory(tmpdir());
+    const first = auditName({ slug: 'b', createdAt: '2026-01-01T00:00:00.000Z', id: '0123456789abcdef' });
+    // It cannot be removed as a file.
+    await mkdir(join(folder.path, first));
+    await writeFile(join(folder.path, first.replace('.jsonl', '.2.jsonl')), 'x');
+    await expect(pruneAudits(folder.path, async () => false, { audits: 0 })).rejects.toThrow();
+    expect(await readdir(folder.path)).toEqual([first]);
   });
 
   test('a file that is missing, swapped or added in the middle or at the end is noticed', async () => {

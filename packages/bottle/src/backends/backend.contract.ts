@@ -22,7 +22,9 @@ import { hostileContract } from './hostile.contract.ts';
 import { storageContract } from './storage.contract.ts';
 
 /** What every backend must do; `createBackend` gives one that can be used here. */
-export function backendContract(createBackend: () => Backend): void {
+export function backendContract(
+  createBackend: (options?: { readonly hiddenFolders: readonly string[] }) => Backend,
+): void {
   let fixture: BackendFixture;
   let machine: Machine;
   beforeAll(async () => {
@@ -39,7 +41,7 @@ export function backendContract(createBackend: () => Backend): void {
   describe('terminals', () => terminalContract(get));
   describe('the end', () => endContract(get));
   describe('copies', () => copyContract(get));
-  describe('storage', () => storageContract(get));
+  describe('storage', () => storageContract(get, createBackend));
   describe('hostile commands', () => hostileContract(get));
 }
 

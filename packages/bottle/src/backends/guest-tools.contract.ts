@@ -26,7 +26,8 @@ export interface BackendFixture extends AsyncDisposable {
   readonly folder: string;
   /** Claims of resources that were not released. */
   readonly claims: readonly string[];
-  open(options?: Partial<MachineRequest>): Promise<Machine>;
+  /** By default of the fixture's backend. */
+  open(options?: Partial<MachineRequest>, other?: Backend): Promise<Machine>;
 }
 
 export async function openBackendFixture(backend: Backend): Promise<BackendFixture> {
@@ -39,7 +40,7 @@ export async function openBackendFixture(backend: Backend): Promise<BackendFixtu
   return {
     folder,
     claims,
-    async open(options = {}) {
+    async open(options = {}, other = backend) {
       const number = machines++;
       const stateDirectory = join(folder, `state-${number}`);
       await mkdir(stateDirectory, { mode: 0o700 });
@@ -55,7 +56,7 @@ export async function openBackendFixture(backend: Backend): Promise<BackendFixtu
         return value;
       };
       const stack: ResourceStack = { enter, hold: enter };
-      const prepared = await backend.prepare(
+      const prepared = await other.prepare(
         {
           slug: `contract-${process.pid}-${number}`,
           image,

@@ -4,11 +4,14 @@ import { join } from 'node:path';
 import { run } from '@decant/core/node';
 import { expect, test } from 'vitest';
 
-import type { Machine, MachineRequest } from './backend.ts';
+import type { Backend, Machine, MachineRequest } from './backend.ts';
 import { MIB, ran, shell, type BackendFixture } from './guest-tools.contract.ts';
 
 /** E26 of mounts, bounds of what is written, and the export of what was written. */
-export function storageContract(get: () => { readonly fixture: BackendFixture; readonly machine: Machine }): void {
+export function storageContract(
+  get: () => { readonly fixture: BackendFixture; readonly machine: Machine },
+  createBackend: (options: { readonly hiddenFolders: readonly string[] }) => Backend,
+): void {
   test('mounts: read-only, read-write, changes thrown away, memory', async () => {
     const { fixture } = get();
     const host = join(fixture.folder, 'mounted');
@@ -51,7 +54,16 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
       // Root inside can do no more with a mount than its user.
       const tries = ['mount -o remount,rw /mnt/ro', 'umount /mnt/ro', 'mount -t tmpfs x /mnt', 'echo x > /mnt/ro/file'];
       for (const attempt of tries) expect((await shell(machine, attempt)).exitCode, attempt).not.toBe(0);
-      expect((await shell(machine, 'cat /proc/self/mounts')).out).not.toContain(fixture.folder);
+      const table = (await shell(machine, 'cat /proc/self/mounts')).out;
+      expect(table).not.toContain(fixture.folder);
+      for (const target of ['/mnt/ro', '/job/rw', '/mnt/over', '/mnt/deep/er/one', '/mnt/memory']) {
+        const options = table
+          .split('\n')
+          .find((line) => line.split(' ')[1] === target)
+          ?.split(' ')[3]
+          ?.split(',');
+        expect([target, options]).toEqual([target, expect.arrayContaining(['nosuid', 'nodev'])]);
+      }
       expect((await shell(machine, 'cat /proc/self/mountinfo')).out).not.toContain('/state-');
       // A program with rights of its owner cannot be left on the host.
       await as('cp /bin/busybox /job/rw/s 2>/dev/null || cat /bin/busybox > /job/rw/s; chmod 4755 /job/rw/s');
@@ -88,6 +100,12 @@ export function storageContract(get: () => { readonly fixture: BackendFixture; r
     for (const mount of wrong) {
       await expect(fixture.open({ mounts: [mount] }), JSON.stringify(mount)).rejects.toMatchObject({ code: 'USAGE' });
     }
+    const hiding = createBackend({ hiddenFolders: [source] });
+    const shown = fixture.open(
+      { mounts: [{ type: 'read-only', source: join(source, 'bin'), target: '/mnt' }] },
+      hiding,
+    );
+    await expect(shown).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining('stays hidden') });
   });
 
   test('a target that is a link stays inside', async () => {

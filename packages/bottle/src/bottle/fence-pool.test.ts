@@ -84,6 +84,13 @@ describe('openFencePool', () => {
     await opened[Symbol.asyncDispose]();
   });
 
+  it('closes what was being opened when it was disposed of', async () => {
+    const { opened, log } = pool(2);
+    await opened[Symbol.asyncDispose]();
+    expect(log.toSorted()).toEqual(['closed 0', 'closed 1']);
+    expect(opened.ready).toBe(0);
+  });
+
   it('refuses sizes that are none', () => {
     for (const size of [0, 65, 1.5]) expect(() => openFencePool({ size })).toThrow(RangeError);
   });

@@ -100,10 +100,6 @@ class Pool implements FencePool {
   async #open(): Promise<void> {
     const { sidecarUrl } = this.#options;
     const listeners = await this.#parts.openListeners({ network: 'new', ports: this.#ports, sidecarUrl });
-    if (!this.#isOpen) {
-      await listeners[Symbol.asyncDispose]();
-      return;
-    }
     this.#ready.push(listeners);
     void listeners.ended.then(() => {
       const index = this.#ready.indexOf(listeners);
@@ -113,6 +109,7 @@ class Pool implements FencePool {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isOpen = false;
+    // What comes into being meanwhile goes with the others.
     await Promise.allSettled(this.#opening);
     await using scope = new Scope();
     for (const listeners of this.#ready.splice(0)) scope.use(listeners);

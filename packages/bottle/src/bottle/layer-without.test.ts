@@ -36,6 +36,7 @@ function bytesOf(entry: Entry): Buffer {
 }
 
 const END = Buffer.alloc(1024);
+const MIB = 1024 * 1024;
 const layerOf = (entries: readonly Entry[]) => Buffer.concat([...entries.map(bytesOf), END]);
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
 const own: OwnFiles = {
@@ -96,6 +97,11 @@ describe('a layer without what the bottle was given', () => {
       [{ name: 'pem', content: 'ours', pax: '22 path=etc/decant/ca.pem\n' }, bundle, theirs],
       [{ name: 'pem', content: 'ours', pax: '22 path=etc/decant/ca.pem\n' }, theirs],
     ],
+    [
+      'has the folder when something with a long name is in it',
+      [folder, ours, { name: 'x', content: 'n', pax: `112 path=etc/decant/${'x'.repeat(90)}\n` }],
+      [folder, { name: 'x', content: 'n', pax: `112 path=etc/decant/${'x'.repeat(90)}\n` }],
+    ],
   ])('%s', async (_, before, after) => {
     expect((await without(layerOf(before))).equals(layerOf(after))).toBe(true);
   });
@@ -109,6 +115,41 @@ describe('a layer without what the bottle was given', () => {
       }),
       { numRuns: 50 },
     );
+  });
+
+  test('a size that a header has no room for is that of its record', async () => {
+    const large = Buffer.concat([
+      bytesOf({ name: 'pax', type: 'x', content: '12 size=600\n' }),
+      header({ name: 'job/x' }),
+    ]);
+    const body = Buffer.alloc(1024, 'x');
+    const layer = Buffer.concat([large, body, bytesOf(ours), END]);
+    expect(await without(layer)).toEqual(Buffer.concat([large, body, END]));
+  });
+
+  test('little is read ahead, also of a file that is not what it was, and the source is closed', async () => {
+    let read = 0;
+    let isClosed = false;
+    const source = async function* (first: Buffer) {
+      try {
+        yield first;
+        for (; read < 8 * MIB; read += 65_536) yield Buffer.alloc(65_536);
+      } finally {
+        isClosed = true;
+      }
+    };
+    const changed = header(bundle);
+    changed.write('77777777777\0', 124);
+    for await (const piece of layerWithout(source(changed), own)) {
+      expect(piece).toEqual(changed);
+      break;
+    }
+    expect([read, isClosed]).toEqual([0, true]);
+    const huge = header({ name: 'pax', type: 'x' });
+    huge.write('77777777777\0', 124);
+    const refused = layerWithout(source(huge), own).next();
+    await expect(refused).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    expect(read).toBe(0);
   });
 
   test('what is no layer, or ends too soon, is an error', async () => {

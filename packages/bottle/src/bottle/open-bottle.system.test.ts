@@ -1,7 +1,9 @@
 import { execFile } from 'node:child_process';
+import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -48,6 +50,15 @@ describe.skipIf(!available)('[backend:bubblewrap] a native bottle', { timeout: 3
     await writeFile(outside, 'hello');
     await bottle.copyIn(outside, '/home/app/note');
     expect(await outputOf(bottle, ['stat', '-c', '%u', '/home/app/note'])).toMatchObject({ text: '1000\n' });
+    await outputOf(bottle, ['touch', '/home/app/made']);
+    const layer = join(folder, 'layer.tar');
+    await pipeline(bottle.snapshot(), createWriteStream(layer));
+    const names = (await run('tar', ['-tf', layer])).stdout.toString().split('\n');
+    // What its supervisor put into it is no change of its own.
+    expect(names.filter((name) => name !== '' && !name.endsWith('/')).toSorted()).toEqual([
+      'home/app/made',
+      'home/app/note',
+    ]);
     const { audit } = bottle.paths;
     await bottle.stop();
     expect(await readdir(directory)).toEqual(['audit.d']);
@@ -55,7 +66,7 @@ describe.skipIf(!available)('[backend:bubblewrap] a native bottle', { timeout: 3
     expect(await readFile(audit, 'utf8')).toContain('"decision":"deny"');
   });
 
-  test('ends at its wall time, with everything in it', async () => {
+  test('ends with everything in it, and says why', async () => {
     const bottle = await openRealBottle(directory, image);
     const exec = await bottle.exec({ argv: ['sleep', '300'] });
     const exit = exec.exit.catch((error: unknown) => error);

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 
 import { Authority } from '../egress/authority.ts';
 import { openFence } from '../fence/open-fence.ts';
+import { Prober } from '../fence/prober.ts';
 import type { EgressPolicy, Route } from '../net/policy.ts';
 import { Internet, route } from '../testing/internet.ts';
 import { requireSameNetwork, selfProbe, type ProbeOutcome } from './self-probe.ts';
@@ -39,6 +40,32 @@ describe.skipIf(!available)('[backend:bubblewrap] the self-probe', () => {
     expect(outcomes.find(({ name }) => name === 'host-port-127.0.0.1')).toMatchObject({ detail: 'ECONNREFUSED' });
     for (const name of ['connect-192.0.2.1', 'proxied-host-port', 'proxied-name', 'metadata'])
       expect(outcomes.find((outcome) => outcome.name === name)?.detail, name).toMatch(/^HTTP\/1\.1 403/);
+  });
+
+  test('a probe that is held up before it asks is reset by the fence, and tried again; but not for ever', async () => {
+    const fence = await fenced(nothing);
+    let attempts = 0;
+    /** Held up the given times. */
+    const heldUp = (times: number): Prober => {
+      const attempt: Prober['attempt'] = async (options) => {
+        attempts++;
+        await using prober = new Prober();
+        const answers = await prober.attempt(options);
+        return attempts > times
+          ? answers
+          : answers.replace(/^(metadata|address-\S+) .*$/gm, '$1 failed 301 ECONNRESET');
+      };
+      return { isReady: true, attempt } as unknown as Prober;
+    };
+    const outcomes = await selfProbe({ ...fence, policy: nothing, prober: heldUp(2) });
+    expect(outcomes.find(({ name }) => name === 'metadata')?.detail).toMatch(/^HTTP\/1\.1 403/);
+    expect(attempts).toBe(3);
+    attempts = 0;
+    await expect(selfProbe({ ...fence, policy: nothing, prober: heldUp(99) })).rejects.toMatchObject({
+      code: 'BOTTLE_PROBE_FAILED',
+      message: expect.stringContaining('ECONNRESET'),
+    });
+    expect(attempts).toBe(3);
   });
 
   test('what was proven counts for the namespace it was proven in', async () => {

@@ -1,4 +1,4 @@
-import { appendFile, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, readdir, readlink, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -47,6 +47,29 @@ describe('the log of an agent', () => {
     expect(text.endsWith(`line 999\n${'x'.repeat(999 % 90)}\n`)).toBe(true);
     expect(text.length).toBeGreaterThan(9000);
     expect(await read(log, { tailLines: 1 })).toBe(`${'x'.repeat(999 % 90)}\n`);
+  });
+
+  it('goes on when there was no room for another file', async () => {
+    using log = AgentLog.create(directory, { segmentBytes: 1000 });
+    log.append('stdout', Buffer.from('x'.repeat(900)));
+    // As it is after a rotation that came half-way.
+    await rename(join(directory, 'agent.log'), join(directory, 'agent.log.1'));
+    log.append('stdout', Buffer.from('y'.repeat(900)));
+    expect(await read(log)).toBe('x'.repeat(900) + 'y'.repeat(900));
+    for (const name of await readdir(directory)) expect((await stat(join(directory, name))).mode & 0o777).toBe(0o600);
+  });
+
+  it('has two files open at most, and none at its end', async () => {
+    const opened = async () => {
+      const names = await readdir('/proc/self/fd');
+      const all = await Promise.all(names.map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')));
+      return all.filter((path) => path.startsWith(directory)).length;
+    };
+    const log = AgentLog.create(directory, { segmentBytes: 1000 });
+    for (let i = 0; i < 10; i++) log.append('stdout', Buffer.alloc(900));
+    expect(await opened()).toBe(2);
+    log[Symbol.dispose]();
+    expect(await opened()).toBe(0);
   });
 
   it('a tail is the last lines, however they came', async () => {
@@ -101,5 +124,8 @@ describe('the log of an agent', () => {
     await writeFile(join(directory, 'agent.log'), 'this is no log of records');
     using broken = AgentLog.open(directory);
     await expect(read(broken)).rejects.toMatchObject({ code: 'BOTTLE_PROTOCOL' });
+    await writeFile(join(directory, 'agent.log'), Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 65]));
+    using tooLong = AgentLog.open(directory);
+    await expect(read(tooLong)).rejects.toMatchObject({ code: 'BOTTLE_PROTOCOL' });
   });
 });

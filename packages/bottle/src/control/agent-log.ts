@@ -110,7 +110,12 @@ export class AgentLog implements Disposable {
 
   #rotate(last: Segment): Segment {
     const path = join(this.#directory, 'agent.log');
-    renameSync(path, `${path}.1`);
+    try {
+      renameSync(path, `${path}.1`);
+    } catch (error) {
+      // The last time there was no room for another file.
+      if (errnoOf(error) !== 'ENOENT') throw error;
+    }
     const next = { descriptor: openSync(path, 'wx+', 0o600), start: last.start + last.size, size: 0 };
     if (this.#segments.length > 1) closeSync(this.#segments.shift()!.descriptor);
     this.#segments.push(next);

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 
-import { DecantError, MIB } from '@decant/core';
+import { DecantError, errnoOf, MIB } from '@decant/core';
 
 import type { Exec, ExecExit } from '../backends/backend.ts';
 import type { AgentLog } from './agent-log.ts';
@@ -86,11 +86,20 @@ export class AgentSession {
     try {
       for await (const piece of this.#exec[name]) {
         const bytes = piece as Buffer;
-        this.log.append(name, bytes);
+        this.#log(name, bytes);
         for (const viewer of this.#viewers) await this.#show(viewer, name, bytes);
       }
     } catch {
       // A stream that is cut off is at its end; why the agent ended is told by its exit.
+    }
+  }
+
+  /** What the disk has no room for is missing in the log, and nowhere else: the agent and who looks on do not notice. */
+  #log(name: 'stdout' | 'stderr', bytes: Buffer): void {
+    try {
+      this.log.append(name, bytes);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
     }
   }
 

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -8,11 +9,11 @@ import { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 
 import { MIB, type DecantError } from '@decant/core';
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { fixtureBottle, type FixtureBottle } from './bottle.fixture.ts';
 import { createBottleClient, type BottleClient } from './client.ts';
-import { dataFrame, messageFrame } from './frames.ts';
+import { creditFrame, dataFrame, messageFrame } from './frames.ts';
 import { serveControl, type ControlServer } from './server.ts';
 
 const patient = { timeout: 30_000 };
@@ -149,12 +150,16 @@ describe('exec', () => {
 describe('the agent', () => {
   test('its output is kept and followed to its end', async () => {
     const go = join(directory, 'go');
-    await open(['sh', '-c', `echo one; echo two >&2; until [ -e ${go} ]; do sleep 0.02; done; echo three; exit 5`]);
-    await vi.waitFor(async () => {
+    const until = (file: string) => `until [ -e ${file} ]; do sleep 0.02; done`;
+    // Of what comes by two streams at a time nobody knows which was first.
+    await open(['sh', '-c', `echo one; ${until(`${go}-on`)}; echo two >&2; ${until(go)}; echo three; exit 5`]);
+    const logged = async () => {
       const now = await client.logs({});
-      expect(await text(now.stdout)).toBe('one\n');
-      expect(await text(now.stderr)).toBe('two\n');
-    }, patient);
+      return [await text(now.stdout), await text(now.stderr)];
+    };
+    await expect.poll(logged).toEqual(['one\n', '']);
+    await writeFile(`${go}-on`, '');
+    await expect.poll(logged).toEqual(['one\n', 'two\n']);
     const following = await client.logs({ follow: true, tailLines: 1 });
     const attached = await client.attach({});
     await writeFile(go, '');
@@ -242,6 +247,17 @@ describe('files, changes, audit, stop', () => {
     });
   });
 
+  test('the end of the bottle does not cut off who reads the end of its log', async () => {
+    const go = join(directory, 'go');
+    await open(['sh', '-c', `until [ -e ${go} ]; do sleep 0.02; done; echo last`]);
+    const following = await client.logs({ follow: true });
+    server?.endCalls('it was stopped.');
+    await writeFile(go, '');
+    void bottle.agent.delivered().then(() => bottle.agent.log[Symbol.dispose]());
+    expect(await text(following.stdout)).toBe('last\n');
+    await following.done;
+  });
+
   test('a supervisor that dies ends every client with a clear message', async () => {
     await open();
     using exec = await client.exec({ argv: ['sleep', '600'] });
@@ -278,6 +294,26 @@ describe('the socket', () => {
     await expect(stat(join(long, 'control.sock'))).rejects.toThrow('ENOENT');
   });
 
+  test('takes so many connections, and those that say nothing for so long', async () => {
+    await open();
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const sockets: Socket[] = [];
+    for (let i = 0; i < 128; i++) {
+      const socket = createConnection(join(directory, 'control.sock'));
+      sockets.push(socket);
+      await once(socket, 'connect');
+    }
+    const ended = sockets.map((socket) => once(socket.resume(), 'close'));
+    // One more is closed at once.
+    await raw();
+    expect(sockets.filter(({ closed }) => closed)).toEqual([]);
+    await vi.advanceTimersByTimeAsync(5000);
+    await Promise.all(ended);
+    vi.useRealTimers();
+    expect((await client.info()).state).toBe('running');
+  });
+
   test('refuses what is no call, of another version, or too much, and goes on', async () => {
     await open();
     const version = 1;
@@ -294,6 +330,9 @@ describe('the socket', () => {
     const piece = dataFrame(0, Buffer.alloc(32_768));
     await raw(exec, ...Array.from({ length: 40 }, () => piece));
     await raw(exec, messageFrame({ type: 'signal', name: 'SIGKILL; rm' }));
+    // Credit for more than was sent, and more of a stream that has ended.
+    await raw(exec, creditFrame(1, 1));
+    await raw(exec, dataFrame(0, Buffer.alloc(0)), dataFrame(0, Buffer.from('x')));
     expect((await client.info()).state).toBe('running');
   });
 });

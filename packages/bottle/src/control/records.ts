@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { DecantError, errnoOf, quote } from '@decant/core';
 import { z } from 'zod';
 
+import { livenessOf, processIdentitySchema } from '../stack/owner.ts';
+
 /*
  * What is kept of a bottle when it is gone, a folder for each below the folder of records, mode 0700:
  *
@@ -18,6 +20,8 @@ const recordSchema = z.strictObject({
   image: z.string(),
   command: z.array(z.string()),
   startedAt: z.iso.datetime(),
+  /** The process that runs it: the record of a bottle that runs stays. */
+  supervisor: processIdentitySchema.optional(),
   /** Left out while it runs, and when its supervisor was killed. */
   ended: z
     .strictObject({
@@ -32,7 +36,7 @@ const recordSchema = z.strictObject({
 });
 export type BottleRecord = z.infer<typeof recordSchema>;
 
-/** Records that are kept; the oldest go when a bottle starts. */
+/** Records that are kept; the oldest go when a bottle starts, but not those of bottles that run. */
 const MOST_RECORDS = 100;
 const MAX_RECORD_BYTES = 4 * 1024 * 1024;
 const NAME = /^([a-z0-9-]+)\.(\d{13})$/;
@@ -45,10 +49,19 @@ export async function openRecord(records: string, record: Omit<BottleRecord, 'en
   await mkdir(directory, { mode: 0o700 });
   await writeRecord(directory, record);
   const names = await namesIn(records);
-  for (const { name } of names.slice(0, Math.max(0, names.length - MOST_RECORDS))) {
+  let tooMany = names.length - MOST_RECORDS;
+  for (const { name } of names) {
+    if (tooMany <= 0) break;
+    if (await isRunning(join(records, name))) continue;
     await rm(join(records, name), { recursive: true, force: true });
+    tooMany--;
   }
   return directory;
+}
+
+async function isRunning(directory: string): Promise<boolean> {
+  const { ended, supervisor } = (await readRecord(directory)) ?? {};
+  return ended === undefined && supervisor !== undefined && (await livenessOf(supervisor)) !== 'gone';
 }
 
 /** Replaces what a record says, in one step. */

@@ -7,6 +7,7 @@ import { Scope, sleep, toDecantError } from '@decant/core';
 import type { Exec } from '../backends/backend.ts';
 import type { Bottle, BottleEnd } from '../bottle/bottle.ts';
 import type { BottlePlan } from '../plan/plan.ts';
+import { identityOf } from '../stack/owner.ts';
 import { describeRoute } from './describe-route.ts';
 import { AgentLog } from './agent-log.ts';
 import { AgentSession, type AgentViewer } from './agent-session.ts';
@@ -72,6 +73,7 @@ export async function superviseBottle(bottle: Bottle, options: SuperviseOptions)
     image: plan.image,
     command: [...command],
     startedAt,
+    supervisor: await identityOf(process.pid),
     auditFile: bottle.paths.audit,
   };
   if (options.records === undefined) {

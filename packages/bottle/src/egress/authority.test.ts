@@ -29,15 +29,31 @@ describe('Authority', () => {
     }
   });
 
+  test('what its certificates are good for is in them: signing no further authority, serving, and for a month', () => {
+    const authority = new Authority();
+    const root = new X509Certificate(authority.certificatePem);
+    const leaf = new X509Certificate(authority.leafPem('a.example'));
+    const has = ({ raw }: X509Certificate, der: string) => raw.toString('hex').includes(der);
+    // RFC 5280: basic constraints (CA, with no authority below it; none) and key usage, both critical.
+    expect(has(root, '0603551d130101ff040830060101ff020100')).toBe(true);
+    expect(has(root, '0603551d0f0101ff040403020106')).toBe(true);
+    expect(has(leaf, '0603551d130101ff04023000')).toBe(true);
+    expect(has(leaf, '0603551d0f0101ff040403020780')).toBe(true);
+    expect(leaf.keyUsage).toEqual(['1.3.6.1.5.5.7.3.1']);
+    expect(leaf.validToDate.getTime() - leaf.validFromDate.getTime()).toBe(31 * DAY_MS);
+  });
+
   test('leaves are kept, within a bound, and made anew before they end', () => {
     let now = Date.now();
     const authority = new Authority({ leaves: 2, now: () => now });
     const first = authority.contextFor('a.example');
     expect(authority.contextFor('a.example')).toBe(first);
-    authority.contextFor('b.example');
+    const second = authority.contextFor('b.example');
     authority.contextFor('a.example');
     authority.contextFor('c.example');
     // b was used longest ago.
+    expect(authority.contextFor('a.example')).toBe(first);
+    expect(authority.contextFor('b.example')).not.toBe(second);
     expect(authority.contextFor('a.example')).toBe(first);
     now += 29.5 * DAY_MS;
     expect(authority.contextFor('a.example')).not.toBe(first);

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import { ChunkedBody } from '../net/chunked-body.ts';
 import type { Field } from '../net/http-fields.ts';
 import type { ResponseFraming } from './response-head.ts';
-import { ConnectionFault, writeAll, type StreamReader } from './stream-reader.ts';
+import { ConnectionFault, isDeaf, writeAll, type StreamReader } from './stream-reader.ts';
 
 export interface BodyRelay {
   readonly from: StreamReader;
@@ -28,7 +28,8 @@ async function relayLength({ from, to, idleTimeMs, onBytes }: BodyRelay, bytes: 
   for (let left = bytes; left > 0;) {
     const pieces = await from.readAll(idleTimeMs);
     if (pieces === undefined) {
-      if (left === Infinity) return;
+      // A server that took no more may have been cut off: its end is then none.
+      if (left === Infinity && !isDeaf(from.stream)) return;
       throw new ConnectionFault('broken', 'a body ended before its length', from.stream);
     }
     const taken: Buffer[] = [];

@@ -31,13 +31,13 @@ export class EgressServer {
         else if (kind === 'udp4' || kind === 'udp6') await this.#listenUdp(kind, fd);
       }),
     );
-    this.#poll = setInterval(() => void this.countRefused(), POLL_MS);
+    this.#poll = setInterval(() => this.countRefused(), POLL_MS);
   }
 
   /** Reads the namespace's own counters and records what is new. */
-  async countRefused(): Promise<void> {
+  countRefused(): void {
     const fdOf = (kind: OpenListener['kind']) => this.#listeners.find((listener) => listener.kind === kind)?.fd;
-    const now = await refusedCounts(fdOf('snmp'), fdOf('snmp6'));
+    const now = refusedCounts(fdOf('snmp'), fdOf('snmp6'));
     const connections = Math.max(0, now.connections - this.#seen.connections);
     const datagrams = Math.max(0, now.datagrams - this.#seen.datagrams);
     this.#seen = now;

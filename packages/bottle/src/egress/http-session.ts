@@ -39,8 +39,7 @@ export async function serveHttp(client: Client, session: HttpSession): Promise<v
         if (!head.keepAlive) break;
         continue;
       }
-      const last = count === gate.limits.requestsPerConnection;
-      if (!(await serveRequest(client, session, head, held)) || last) break;
+      if (!(await serveRequest(client, session, head, held))) break;
     }
     await closeGently(client.reader);
   } finally {
@@ -145,10 +144,17 @@ async function serveRequest(
     return outcome.keepAlive;
   } catch (error) {
     if (!(error instanceof ConnectionFault)) throw error;
-    gate.recorder.record({ ...ended, decision: 'info', reason: `Cut short: ${error.message}.`, durationMs: elapsed() });
-    if (error.kind !== 'invalid' || error.stream !== streamOf(client)) throw error;
+    if (error.kind !== 'invalid' || error.stream !== streamOf(client)) {
+      const reason = `Cut short: ${error.message}.`;
+      gate.recorder.record({ ...ended, decision: 'info', reason, durationMs: elapsed() });
+      throw error;
+    }
     // A body that is malformed: nothing was answered yet, or the answer goes on and is cut.
-    await answerRefusal(client, head, { rule: 'bad-framing', reason: error.message });
+    const refusal = { rule: 'bad-framing', reason: error.message } as const;
+    gate.counters.deniedRequests++;
+    const status = statusOf(refusal.rule);
+    gate.recorder.record({ ...ended, ...refusal, decision: 'deny', status, durationMs: elapsed() });
+    await answerRefusal(client, head, refusal);
     return false;
   }
 }

@@ -29,6 +29,17 @@ describe('Recorder', () => {
     expect(events[0]?.host).toHaveLength(253);
   });
 
+  test('a reason is cut, and a denied name that may be data is not shown; one that was allowed is', () => {
+    const { events, sink } = collecting();
+    const recorder = new Recorder(sink, 100, () => 0);
+    const host = 'mzxw6ytboi4dqnzygm2tsmjr.evil.test';
+    recorder.record({ ...denial(host), reason: `\u001b[2J${'r'.repeat(600)}` });
+    recorder.record({ type: 'request', decision: 'allow', rule: 'r', host });
+    recorder.flush();
+    expect(events.map((event) => event.host)).toEqual(['mzxw***.evil.test', host]);
+    expect(events[0]?.reason).toBe(`?[2J${'r'.repeat(505)}...`);
+  });
+
   test('denials beyond a rate are counted together, and none is lost in the count', () => {
     const { events, sink } = collecting();
     const recorder = new Recorder(sink, 100_000, () => 5000);
@@ -37,6 +48,22 @@ describe('Recorder', () => {
     expect(events).toHaveLength(201);
     expect(events.reduce((sum, { count = 1 }) => sum + count, 0)).toBe(1000);
     expect(events.at(-1)?.host).toBeUndefined();
+  });
+
+  test('each second has its own rate, and while too much waits denials are only counted', () => {
+    let now = 0;
+    const { events, sink } = collecting();
+    const recorder = new Recorder(sink, 100_000, () => now);
+    for (let i = 0; i < 250; i++) recorder.record(denial('a.test'));
+    now = 1000;
+    recorder.record(denial('b.test'));
+    recorder.flush();
+    expect(events.filter(({ host }) => host === 'b.test')).toHaveLength(1);
+    const late = collecting();
+    const few = new Recorder(late.sink, 5, () => 0);
+    for (let i = 0; i < 20; i++) few.record(denial('a.test'));
+    few.flush();
+    expect(late.events.map(({ count = 1 }) => count)).toEqual([1, 1, 1, 1, 1, 15]);
   });
 
   test('while too much waits to be taken it says so, and no longer once it was taken', () => {

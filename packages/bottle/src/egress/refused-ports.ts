@@ -1,7 +1,4 @@
-import { read } from 'node:fs';
-import { promisify } from 'node:util';
-
-const readFd = promisify(read);
+import { readSync } from 'node:fs';
 
 export interface RefusedCounts {
   /** Connection attempts that were answered by a reset. */
@@ -13,21 +10,21 @@ export interface RefusedCounts {
 /**
  * What the namespace itself has refused so far, by its own counters (proc_pid_net(5), RFC 4022 and 4113): the open files go on telling of
  * the namespace they were opened in. Every attempt counts on the side of the client, which is in the same namespace.
+ * Read at once: of two readings under way the older one might come last, and what lies between them would be counted again.
  */
-export async function refusedCounts(snmpFd: number | undefined, snmp6Fd: number | undefined): Promise<RefusedCounts> {
-  const snmp = await textOf(snmpFd);
-  const snmp6 = await textOf(snmp6Fd);
+export function refusedCounts(snmpFd: number | undefined, snmp6Fd: number | undefined): RefusedCounts {
+  const snmp = textOf(snmpFd);
+  const snmp6 = textOf(snmp6Fd);
   return {
     connections: tableValue(snmp, 'Tcp', 'AttemptFails'),
     datagrams: tableValue(snmp, 'Udp', 'NoPorts') + Number(/^Udp6NoPorts\s+([0-9]+)$/m.exec(snmp6)?.[1] ?? 0),
   };
 }
 
-async function textOf(fd: number | undefined): Promise<string> {
+function textOf(fd: number | undefined): string {
   if (fd === undefined) return '';
   const buffer = Buffer.alloc(16 * 1024);
-  const { bytesRead } = await readFd(fd, buffer, 0, buffer.length, 0);
-  return buffer.toString('latin1', 0, bytesRead);
+  return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
 }
 
 /** A value of /proc/net/snmp: a line of names and a line of numbers with the same beginning. */

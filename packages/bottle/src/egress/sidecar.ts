@@ -59,10 +59,10 @@ function main(): void {
       running.gate.policy = message.policy;
       say({ type: 'reloaded' });
     } else if (message.type === 'stats' && running !== undefined) {
-      await running.server.countRefused();
+      running.server.countRefused();
       say({ type: 'stats', stats: running.gate.counters });
     } else if (message.type === 'close') {
-      await running?.server.countRefused();
+      running?.server.countRefused();
       running?.server.close();
       running?.gate.recorder.flush();
       say({ type: 'closed' }, () => process.exit(0));

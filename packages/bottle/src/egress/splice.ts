@@ -1,4 +1,4 @@
-import { ConnectionFault, writeAll, type StreamReader } from './stream-reader.ts';
+import { ConnectionFault, isDeaf, writeAll, type StreamReader } from './stream-reader.ts';
 
 export interface SpliceEnd {
   readonly sentBytes: number;
@@ -31,6 +31,8 @@ export async function splice(
       if (pieces === undefined) break;
       lastMoved = Date.now();
       count(pieces.reduce((sum, piece) => sum + piece.length, 0));
+      // Who takes no more may have said why: that still passes the other way.
+      if (isDeaf(to.stream)) return;
       await writeAll(to.stream, pieces, idleTimeMs);
       lastMoved = Date.now();
     }

@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { PassThrough } from 'node:stream';
 
 import fc from 'fast-check';
@@ -5,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 
 import { relayBody } from './body.ts';
 import { readHead } from './head-buffer.ts';
-import { StreamReader } from './stream-reader.ts';
+import { isDeaf, keepReading, StreamReader, writeAll, writeTo } from './stream-reader.ts';
 
 const parse = (bytes: Buffer) => {
   const end = bytes.indexOf('\r\n\r\n');
@@ -65,6 +67,35 @@ describe('readHead', () => {
   });
 });
 
+describe('keepReading', () => {
+  test('what a server said before it closed on somebody who was still sending is read', async () => {
+    await using server = createServer();
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const client = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    const [[peer]] = (await Promise.all([once(server, 'connection'), once(client, 'connect')])) as [[Socket], unknown];
+    keepReading(client);
+    const reader = new StreamReader(client);
+    // In one turn, so that nothing is read in between.
+    peer.write('HTTP/1.1 413 Too Large');
+    peer.resetAndDestroy();
+    const refused = async () => {
+      for (;;) {
+        await writeTo(client, 'more', 1000);
+        if (isDeaf(client)) return;
+      }
+    };
+    await Promise.race([refused(), once(client, 'close')]);
+    await expect(writeTo(client, 'x', 1000)).rejects.toMatchObject({ kind: 'broken' });
+    await expect(writeAll(client, ['x'], 1000)).rejects.toMatchObject({ kind: 'broken' });
+    expect((await reader.read(60_000))?.toString('latin1')).toBe('HTTP/1.1 413 Too Large');
+    // The reset was told to who wrote. Without a length of its own, what was read is not known to be all.
+    const onBytes = () => undefined;
+    const rest = { from: reader, to: new PassThrough(), framing: { type: 'until-close' }, onBytes } as const;
+    await expect(relayBody({ ...rest, chunksOut: true, idleTimeMs: 60_000 })).rejects.toMatchObject({ kind: 'broken' });
+  });
+});
+
 describe('relayBody', () => {
   const relay = async (input: string, framing: Parameters<typeof relayBody>[0]['framing'], chunksOut = true) => {
     const from = new PassThrough();
@@ -87,6 +118,31 @@ describe('relayBody', () => {
     });
     expect((await relay('3\r\nabc\r\n0\r\n\r\n', { type: 'chunked' }, false)).text).toBe('abc');
     expect((await relay('all', { type: 'until-close' })).text).toBe('all');
+  });
+
+  test('a body of more than is read ahead passes whole', async () => {
+    const from = new PassThrough();
+    const to = new PassThrough();
+    to.resume();
+    let bytes = 0;
+    const onBytes = (count: number) => void (bytes += count);
+    const reader = new StreamReader(from);
+    // All of it is there before any is taken, so that the sender has been made to wait.
+    for (let i = 0; i < 64; i++) from.write(Buffer.alloc(64 * 1024));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(from.isPaused()).toBe(true);
+    const framing = { type: 'length', bytes: 64 * 64 * 1024 } as const;
+    await relayBody({ from: reader, to, framing, chunksOut: true, idleTimeMs: 60_000, onBytes });
+    expect(bytes).toBe(framing.bytes);
+  });
+
+  test('a connection that is closed without an end is broken', async () => {
+    const stream = new PassThrough();
+    const reader = new StreamReader(stream);
+    const read = reader.read(60_000);
+    stream.destroy();
+    await expect(read).rejects.toMatchObject({ kind: 'broken' });
+    expect(reader.unusable).toBe(true);
   });
 
   test('a body that ends early or is malformed is at fault', async () => {

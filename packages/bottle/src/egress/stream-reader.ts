@@ -132,10 +132,48 @@ export class StreamReader {
   };
 }
 
+const GONE: ReadonlySet<string | undefined> = new Set(['EPIPE', 'ECONNRESET']);
+const deaf = new WeakSet<Duplex>();
+
+type Write = (...args: [...unknown[], (error?: NodeJS.ErrnoException | null) => void]) => void;
+
+/**
+ * Lets a stream of Node's `net` or `tls` be read to its end also after a write failed because the peer takes no more. Node gives such a stream up
+ * at once, and with it the answer that a server sends before it closes on somebody who is still sending. Writing to it by the functions below is a fault
+ * from then on.
+ */
+export function keepReading(stream: Duplex): void {
+  const methods = stream as unknown as Record<'_write' | '_writev', Write>;
+  for (const name of ['_write', '_writev'] as const) {
+    const write = methods[name].bind(stream);
+    methods[name] = (...args) => {
+      const done = args.pop() as (error?: NodeJS.ErrnoException | null) => void;
+      if (deaf.has(stream)) {
+        done();
+        return;
+      }
+      write(...args, (error?: NodeJS.ErrnoException | null) => {
+        const isGone = GONE.has(error?.code);
+        if (isGone) deaf.add(stream);
+        done(isGone ? undefined : error);
+      });
+    };
+  }
+}
+
+/** Whether the peer of a stream with {@link keepReading} takes no more; what it sent may still be read. */
+export function isDeaf(stream: Duplex): boolean {
+  return deaf.has(stream);
+}
+
+function requireOpen(stream: Duplex): void {
+  if (stream.destroyed || stream.writableEnded || isDeaf(stream))
+    throw new ConnectionFault('broken', 'the connection was closed', stream);
+}
+
 /** Writes, and waits until the stream takes more. @throws ConnectionFault when it broke or takes nothing for too long. */
 export async function writeTo(stream: Duplex, bytes: Uint8Array | string, timeoutMs: number): Promise<void> {
-  if (stream.destroyed || stream.writableEnded)
-    throw new ConnectionFault('broken', 'the connection was closed', stream);
+  requireOpen(stream);
   const encoding = typeof bytes === 'string' ? 'latin1' : undefined;
   const more = encoding === undefined ? stream.write(bytes) : stream.write(bytes, encoding);
   if (!more) await drained(stream, timeoutMs);
@@ -147,8 +185,7 @@ export async function writeAll(
   pieces: readonly (Uint8Array | string)[],
   timeoutMs: number,
 ): Promise<void> {
-  if (stream.destroyed || stream.writableEnded)
-    throw new ConnectionFault('broken', 'the connection was closed', stream);
+  requireOpen(stream);
   stream.cork();
   for (const piece of pieces) {
     if (typeof piece === 'string') stream.write(piece, 'latin1');

@@ -5,7 +5,7 @@ import type { Duplex } from 'node:stream';
 
 import { parseAddress } from '../net/address.ts';
 import type { FenceRefusal, FenceRule, Gate } from './gate.ts';
-import { StreamReader } from './stream-reader.ts';
+import { keepReading, StreamReader } from './stream-reader.ts';
 
 export interface Upstream {
   readonly stream: Duplex;
@@ -43,6 +43,7 @@ export async function dial(gate: Gate, to: Dial): Promise<Upstream | FenceRefusa
     if (!to.addresses.includes(address))
       throw new Unreachable('upstream-unreachable', 'another address than judged took the call');
     const stream = to.secure ? await secured(gate, socket, to, deadline) : socket;
+    keepReading(stream);
     return { stream, reader: new StreamReader(stream), address };
   } catch (error) {
     socket?.destroy();

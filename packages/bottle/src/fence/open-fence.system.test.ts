@@ -27,13 +27,18 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     );
     expect(uids[0]).toBeGreaterThanOrEqual(0x5000_0000);
     expect(uids[0]).not.toBe(uids[1]);
+    expect(status).toMatch(new RegExp(`^Groups:\\t${uids[0]} *$`, 'm'));
+    expect(status).toMatch(new RegExp(`^Gid:(?:\\t${uids[0]}){4}$`, 'm'));
     expect(
       (await readFile(`/proc/${first.processId}/environ`, 'latin1'))
         .split('\0')
         .filter(Boolean)
         .every((entry) => entry.startsWith('NODE_CHANNEL_')),
     ).toBe(true);
-    expect(await readFile(`/proc/${first.processId}/limits`, 'utf8')).toMatch(/^Max core file size\s+1\s+1\s/m);
+    const limits = await readFile(`/proc/${first.processId}/limits`, 'utf8');
+    expect(limits).toMatch(/^Max core file size\s+1\s+1\s/m);
+    expect(limits).toMatch(/^Max open files\s+8192\s+8192\s/m);
+    expect(limits).toMatch(/^Max processes\s+64\s+64\s/m);
     expect(first.certificatePem).not.toBe(second.certificatePem);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat(second.networkNamespace)).ino);
     expect((await stat(first.networkNamespace)).ino).not.toBe((await stat('/proc/self/ns/net')).ino);
@@ -128,8 +133,9 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     const fence = await openFence({
       network: 'new',
       policy: NOTHING,
+      // Whether it is a request or a connection that is refused depends on how soon the client says what it wants.
       onAudit: ({ type }) => {
-        if (type === 'request') throw new Error('the disk is full');
+        if (type !== 'fence') throw new Error('the disk is full');
       },
     });
     await run(
@@ -161,7 +167,10 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
     await outer.configure({ policy: NOTHING, onAudit: () => undefined });
     await expect(
       openFence({ network: { path: '/proc/self/ns/net' }, policy: NOTHING, onAudit: () => undefined }),
-    ).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    ).rejects.toMatchObject({
+      code: 'JAIL_FAILED',
+      message: expect.stringContaining('the namespace of the host is no bottle'),
+    });
     await expect(
       openFence({ network: { path: '/proc/self/status' }, policy: NOTHING, onAudit: () => undefined }),
     ).rejects.toMatchObject({ code: 'JAIL_FAILED' });
@@ -195,6 +204,27 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
       expect(await readFile(join(closed, 'secret'), 'utf8')).toBe('for root alone');
     } finally {
       await rm(closed, { recursive: true, force: true });
+    }
+  });
+
+  test('a sidecar that says what it may not, or does not end, is ended', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'decant-odd-sidecar-'));
+    try {
+      const program = join(folder, 'sidecar.mjs');
+      await chmod(folder, 0o755);
+      const begun = "process.send({ type: 'listening', certificatePem: 'none' });";
+      const start = async (source: string) => {
+        await writeFile(program, source);
+        return (await startSidecar({ network: 'new', sidecarUrl: pathToFileURL(program) }, [80])).sidecar;
+      };
+      const odd = await start(`${begun} process.send({ type: 'listening', certificatePem: 'x', more: 1 });`);
+      expect((await odd.ended).reason).toBe('it sent a message that the supervisor does not know');
+      const deaf = await start(`${begun} process.on('message', () => undefined);`);
+      await deaf.close();
+      expect((await deaf.ended).reason).toBe('the fence was closed');
+      expect(await processStart(deaf.pid)).toBeUndefined();
+    } finally {
+      await rm(folder, { recursive: true, force: true });
     }
   });
 

@@ -2,6 +2,7 @@ import { chmod, chown, mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { run } from '@decant/core/node';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { loadManifest } from './load.ts';
@@ -75,6 +76,9 @@ describe('loadManifest', () => {
     await expect(load('agent')).rejects.toMatchObject(untrusted);
     await chmod(join(directory, 'agent.yaml'), 0o664);
     await expect(load('agent')).rejects.toMatchObject(untrusted);
+    // What that bit says of folders it does not say of files.
+    await chmod(join(directory, 'agent.yaml'), 0o1666);
+    await expect(load('agent')).rejects.toMatchObject(untrusted);
     await chmod(join(directory, 'agent.yaml'), 0o600);
     await expect(load('agent')).resolves.toMatchObject({ manifest: { image: 'app' } });
     await chmod(directory, 0o777);
@@ -113,6 +117,11 @@ describe('loadManifest', () => {
     await chown(join(directory, 'agent.yaml'), 0, 0);
     await chown(directory, 1234, 1234);
     await expect(load('agent')).rejects.toThrow('belongs to user 1234');
+  });
+
+  it.skipIf(process.platform === 'win32')('does not wait for a pipe', async () => {
+    await run('mkfifo', [join(directory, 'agent.yaml')]);
+    await expect(load('agent')).rejects.toMatchObject({ code: 'BOTTLE_MANIFEST_UNTRUSTED' });
   });
 
   it('bounds the file and wants UTF-8', async () => {

@@ -66,8 +66,6 @@ function messageOf(bytes: Uint8Array): Uint8Array | Incomplete | Refusal {
       return new Uint8Array(message);
     }
     if (length === undefined || body.length < length) {
-      if (bytes.length > MAX_CLIENT_HELLO_BYTES)
-        return refused('bad-client-hello', 'A ClientHello is too long.', MAX_CLIENT_HELLO_BYTES);
       return { type: 'incomplete' };
     }
     at += 5 + length;

@@ -48,12 +48,9 @@ export function canonicalHost(text: string): Host | Refusal {
 
 function asciiName(text: string): string | undefined {
   const lower = text.toLowerCase();
-  const punycode = /(?:^|\.)xn--/.test(lower);
   if (/^[a-z0-9.-]*$/.test(lower)) {
     // toLowerCase makes ASCII of some other characters (the Kelvin sign); they are no letters of a host.
-    if (!/^[ -~]*$/.test(text)) return undefined;
-    if (!punycode) return lower;
-    return domainToASCII(lower) === lower && domainToASCII(domainToUnicode(lower)) === lower ? lower : undefined;
+    return /^[ -~]*$/.test(text) ? lower : undefined;
   }
   // Of ASCII, only what a label may have: `@`, `#`, `%`, blanks and control characters end here.
   if (/[\p{Cc} -,/:-`{-~]/u.test(lower)) return undefined;

@@ -114,6 +114,9 @@ describe('the head of a request', () => {
     ['bad-request', get('Host: b.test')],
     ['bad-request', 'GET / HTTP/1.1\r\n\r\n'],
     ['bad-request', 'GET / HTTP/1.1\nHost: a\n\n'],
+    // Known before the head has ended.
+    ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\rb'],
+    ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\nX: a\nb'],
     ['bad-request', 'GET / HTTP/1.1\r\nHost: a\r\n\n'],
     ['bad-request', '\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n'],
     ['bad-request', 'GET  / HTTP/1.1\r\nHost: a\r\n\r\n'],
@@ -210,6 +213,7 @@ describe('a chunked body', () => {
       '0\r\nTransfer-Encoding: x\r\n\r\n',
       '0\r\nHost: x\r\n\r\n',
       `0\r\nX: ${'y'.repeat(9000)}`,
+      `0\r\n${`X: ${'y'.repeat(95)}\r\n`.repeat(90)}\r\n`,
     ].map((text) => [text, 'bad-framing'] as const),
     ['0\r\n folded\r\n\r\n', 'bad-request'],
   ] as const)('%j', (text, expected) => {

@@ -107,7 +107,8 @@ function hostAskedFor(request: EgressRequest): Host | Refusal | undefined {
     if (read.port !== undefined && read.port !== request.port) {
       return refused('name-mismatch', `The request names port ${read.port} on a connection to port ${request.port}.`);
     }
-    if (asked !== undefined && (asked.type !== read.host.type || asked.text !== read.host.text)) {
+    // No name is written as an address is.
+    if (asked !== undefined && asked.text !== read.host.text) {
       return refused(
         'name-mismatch',
         `The request names ${shownHost(read.host.text)} on a connection to ${shownHost(asked.text)}.`,

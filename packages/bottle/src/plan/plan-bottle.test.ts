@@ -55,6 +55,8 @@ const full = specOf({
 describe('planBottle', () => {
   it('is frozen, survives JSON, and has the names of variables but no value', async () => {
     const plan = await planBottle(full.spec, { backend: backend() });
+    // What it was made of stays the caller's.
+    expect(Object.isFrozen(full.spec.limits)).toBe(false);
     expect(JSON.parse(JSON.stringify(plan))).toEqual(plan);
     expect(JSON.stringify(plan)).not.toContain('canary');
     expect(plan.agent.environmentNames).toEqual(['MODE', 'TOKEN']);

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -146,31 +146,39 @@ describe('collectBottles', () => {
     await symlink(outside, join(directory, 'mine', 'link'));
     await ledger('mine', [{ kind: 'directory', path: join(directory, 'mine') }]);
     await ledger('forged', [{ kind: 'directory', path: outside }]);
+    await ledger('elsewhere', [{ kind: 'directory', path: join(outside, 'elsewhere') }]);
+    await mkdir(join(outside, 'elsewhere'));
     await ledger('climbing', [{ kind: 'directory', path: join(directory, 'climbing', '..', 'outside') }]);
     const result = await collectBottles({ directory, backends: [] });
     expect(result.collected.map(({ slug }) => slug)).toEqual(['mine']);
-    expect(result.failed.map(({ slug }) => slug)).toEqual(['climbing', 'forged']);
-    expect((await stat(join(outside, 'file'))).size).toBe(1);
+    expect(result.failed.map(({ slug }) => slug)).toEqual(['climbing', 'elsewhere', 'forged']);
+    expect((await readdir(outside)).toSorted()).toEqual(['elsewhere', 'file']);
     expect(await readdir(directory)).not.toContain('mine');
   });
 
   it('ends a process that is left, and never another with its number', async () => {
     const left = spawn('sleep', ['60']);
+    const sidecar = spawn('sleep', ['60']);
     const other = spawn('sleep', ['60']);
     try {
       const leftFacts = (await identityOf(left.pid!))!;
       const otherFacts = (await identityOf(other.pid!))!;
+      const sidecarFacts = (await identityOf(sidecar.pid!))!;
       await ledger('one', [
         { kind: 'process', ...leftFacts },
+        { kind: 'fence', ...sidecarFacts },
         { kind: 'process', ...otherFacts, start: `${Number(otherFacts.start) - 1}` },
         { kind: 'process' },
       ]);
       const ended = new Promise((resolve) => left.once('exit', (_, signal) => resolve(signal)));
       expect((await collectBottles({ directory, backends: [] })).failed).toEqual([]);
+      // They are not only told to end.
+      expect(await Promise.all([leftFacts, sidecarFacts].map(livenessOf))).toEqual(['gone', 'gone']);
       expect(await ended).toBe('SIGKILL');
       expect(await livenessOf(otherFacts)).toBe('lives');
     } finally {
       left.kill('SIGKILL');
+      sidecar.kill('SIGKILL');
       other.kill('SIGKILL');
     }
   });
@@ -189,6 +197,23 @@ describe('collectBottles', () => {
     await rm(flag);
     expect((await collecting).collected).toHaveLength(1);
     expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('what collectors of another process namespace left counts for an hour', async () => {
+    const own = (await identityOf(process.pid))!;
+    const mark = ownerMark({ ...own, namespace: '1' });
+    const [flag, fresh, stale] = [`.gc-${mark}.a`, `.claim-${mark}.b`, `.claim-${mark}.c`];
+    for (const name of [flag, fresh, stale]) await writeFile(join(directory, name), '');
+    const longAgo = Date.now() / 1000 - 2 * 60 * 60;
+    await utimes(join(directory, stale), longAgo, longAgo);
+    await ledger('dead', []);
+    let done = false;
+    const collecting = collectBottles({ directory, backends: [] }).finally(() => (done = true));
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    expect(done).toBe(false);
+    await utimes(join(directory, flag), longAgo, longAgo);
+    expect((await collecting).collected).toHaveLength(1);
+    expect(await readdir(directory)).toEqual([fresh]);
   });
 
   it('two at a time undo everything once', async () => {

@@ -122,6 +122,11 @@ describe('openStack', () => {
       throw new Error('no');
     };
     await stack.enter({ kind: 'container' }, async () => 1, fail);
+    await stack.enter(
+      { kind: 'let go' },
+      async () => 1,
+      async () => undefined,
+    );
     await expect(stack.close()).rejects.toThrow('several steps of taking agent down failed');
     const backends = [backendOf('native', reap)];
     expect((await collectBottles({ directory, backends })).failed).toMatchObject([{ slug: 'agent' }]);

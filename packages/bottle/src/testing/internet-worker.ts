@@ -35,6 +35,7 @@ const NAMES: Readonly<Record<string, readonly string[]>> = {
   'private.example.com': [PRIVATE],
   'mixed.example.com': [ALLOWED[0]!, '127.0.0.1'],
   'dead.example.com': ['203.0.113.40'],
+  'misnamed.example.com': ALLOWED,
 };
 
 const asked: string[] = [];
@@ -136,7 +137,8 @@ async function listen(server: Server, port: number, address: string): Promise<vo
 
 function https(signer: Authority) {
   const SNICallback = (name: string, done: (error: Error | null, context?: SecureContext) => void) => {
-    done(null, signer.contextFor(name));
+    // A server that is trusted, but not for this name.
+    done(null, signer.contextFor(name === 'misnamed.example.com' ? 'api.example.com' : name));
   };
   const server = createHttpsServer({ SNICallback, ALPNProtocols: ['http/1.1'] }, handle);
   const sockets = new WebSocketServer({ server, path: '/socket' });

@@ -153,8 +153,10 @@ export class Internet implements AsyncDisposable {
   async raw(address: string, port: number, bytes: string | Uint8Array, timeoutMs = 30_000): Promise<Buffer> {
     const program = [
       'import socket,sys',
-      `s=socket.create_connection((sys.argv[1],int(sys.argv[2])),${timeoutMs / 1000})`,
+      // Who is refused and says nothing for a moment is cut off: what is slow comes before the connection.
       'd=sys.stdin.buffer.read()',
+      'a,b=socket.socketpair(); a.sendall(d[:1]); a.close(); b.recv(1)',
+      `s=socket.create_connection((sys.argv[1],int(sys.argv[2])),${timeoutMs / 1000})`,
       'o=sys.stdout.buffer',
       'try:',
       ' s.sendall(d)',

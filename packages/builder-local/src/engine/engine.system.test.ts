@@ -60,7 +60,7 @@ describe.each(engines)('[backend:$name] thin calls', { timeout: 300_000 }, ({ na
     await raw('import', await busyboxArchive(directory), base);
     scope.defer(() => engine.removeImage(base));
   });
-  afterAll(() => scope[Symbol.asyncDispose](), 60_000);
+  afterAll(() => scope[Symbol.asyncDispose]());
 
   it.skipIf(!there)('build, identify, tag, save, load and remove images', async () => {
     const context = join(directory, 'context');

@@ -71,7 +71,7 @@ export interface ContainerEngine {
   hasRunsc(options?: CallOptions): Promise<boolean>;
 }
 
-const QUERY_MS = 20_000;
+const QUERY_MS = 60_000;
 const REMOVE_MS = 60_000;
 const TRANSFER_MS = 60 * 60_000;
 const ABSENT = /no such (image|object|container)|image not known|no such container/i;

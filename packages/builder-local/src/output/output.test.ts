@@ -281,6 +281,19 @@ describe('every reader', () => {
     );
   });
 
+  it.each([
+    ['buildah', new BuildahReader(), 'STEP 1/1: RUN x'],
+    ['docker', new ClassicReader(), 'Step 1/1 : RUN x'],
+  ])('keeps the last twenty lines of a step, each of a bounded length: %s', (_, reader: OutputReader, step) => {
+    reader.line(step, 'stdout');
+    for (let line = 1; line < 50; line++) reader.line(`line ${line}`, 'stdout');
+    reader.line('x'.repeat(5000), 'stdout');
+    const { lastLines } = reader.failure();
+    expect(lastLines).toHaveLength(20);
+    expect(lastLines[0]).toBe('line 31');
+    expect(lastLines.at(-1)).toBe(`${'x'.repeat(2000)}…`);
+  });
+
   it('keeps the last state of a line that redraws itself', () => {
     expect(plain('10%\r50%\r\u001B[32m100%\u001B[0m\r')).toBe('100%');
     expect(plain('\u001B]0;title\u0007text')).toBe('text');

@@ -26,11 +26,9 @@ export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): Asy
   const writer = deflate.writable.getWriter();
   const reader = deflate.readable.getReader();
   let failure: { error: unknown } | undefined;
-  let left = false;
   const feeding = (async () => {
     try {
       for await (const piece of source) {
-        if (left) return;
         for (const byte of piece) crc = CRC_TABLE[(crc ^ byte) & 0xff]! ^ (crc >>> 8);
         length += piece.length;
         // Settles when there is room for more: the source is read no faster than the result.
@@ -54,7 +52,6 @@ export async function* gzip(source: AsyncIterable<Uint8Array<ArrayBuffer>>): Asy
     }
     yield gzipTrailer((crc ^ 0xffff_ffff) >>> 0, length);
   } finally {
-    left = true;
     await reader.cancel().catch(() => undefined);
     await feeding;
   }

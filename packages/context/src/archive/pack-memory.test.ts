@@ -5,7 +5,8 @@ import { isDecantError } from '@decant/core';
 import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import { packMemoryContext, type MemoryFile } from './pack-memory.ts';
+import type { ContextEntry } from '../entry.ts';
+import { memoryEntries, packMemoryContext, type MemoryFile } from './pack-memory.ts';
 import { packEntries } from './pack.ts';
 
 async function bytesOf(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
@@ -85,6 +86,34 @@ describe('packMemoryContext', () => {
       await expect(reading).rejects.toThrow('enough');
       await expect(digest).rejects.toThrow('enough');
     }
+  });
+
+  it('is ended by an abort in the middle of one long file, and among entries that have none', async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const long: ContextEntry = { path: 'a', type: 'file', sizeBytes: 1e12, mode: 0o644 };
+    const endless = async function* () {
+      for (let at = 0; at < 1000; at++) {
+        if (at === 10) controller.abort(new Error('enough'));
+        yield new Uint8Array(100_000);
+      }
+      throw new Error('read on');
+    };
+    await expect(bytesOf(packEntries([long], endless, { signal }).stream)).rejects.toThrow('enough');
+    const folders = Array.from({ length: 2000 }, (_, at): ContextEntry => {
+      return { path: `d${at}`, type: 'directory', sizeBytes: 0, mode: 0o755 };
+    });
+    const started = new AbortController();
+    const reading = (async () => {
+      const { stream } = packEntries(folders, () => [], { signal: started.signal });
+      for await (const piece of stream) if (piece.length > 0) started.abort(new Error('enough'));
+    })();
+    await expect(reading).rejects.toThrow('enough');
+  });
+
+  it('keeps the permission bits of a mode and nothing else', () => {
+    const { entries } = memoryEntries([{ path: 'a', content: '', mode: 0o104755 }]);
+    expect(entries[0]!.mode).toBe(0o4755);
   });
 
   it('rejects the digest of a stream that is left early', async () => {

@@ -17,6 +17,14 @@ describe('withoutSyntaxLine', () => {
     },
   );
 
+  it('keeps every byte, also of a text that is not UTF-8', () => {
+    const latin1 = Buffer.from('# syntax=x\nFROM a\nRUN printf "caf\xe9" > /x # \xff\xfe\n', 'latin1');
+    expect(Buffer.from(withoutSyntaxLine(latin1)).toString('latin1')).toBe(
+      '#\nFROM a\nRUN printf "caf\xe9" > /x # \xff\xfe\n',
+    );
+    expect(stripped('\uFEFF# syntax=x\n# escape=`\nFROM ü\n')).toBe('# escape=`\n#\nFROM ü\n');
+  });
+
   it('takes linear time', () => {
     const text = `# check=${' '.repeat(1_000_000)}x\nFROM a\n`;
     expect(stripped(text)).toBe(text);

@@ -1,3 +1,5 @@
+import { bytesOf, toByteString, type ByteString } from '../byte-string.ts';
+
 /** A parser directive, `# name=value`, which counts only in front of everything else. */
 export interface Directive {
   readonly name: string;
@@ -26,9 +28,19 @@ export function readDirectives(lines: readonly string[]): Directive[] {
  * must stay first (any comment ends them), so a comment after them keeps the number of lines.
  */
 export function withoutSyntaxLine(dockerfile: Uint8Array): Uint8Array {
-  const lines = new TextDecoder().decode(dockerfile).split('\n');
-  const directives = readDirectives(lines);
+  const lines = byteLines(dockerfile);
+  const directives = readDirectives(new TextDecoder().decode(dockerfile).split('\n'));
   const kept = directives.filter(({ name }) => name !== 'syntax').map(({ line }) => lines[line - 1]!);
   const fillers = Array.from({ length: directives.length - kept.length }, () => '#');
-  return new TextEncoder().encode([...kept, ...fillers, ...lines.slice(directives.length)].join('\n'));
+  return bytesOf([...kept, ...fillers, ...lines.slice(directives.length)].join('\n') as ByteString);
+}
+
+/**
+ * The lines as bytes, without a byte order mark: what is put together of them is what the author wrote, also when
+ * that is not UTF-8. They are as many as those of the text.
+ */
+export function byteLines(dockerfile: Uint8Array): string[] {
+  return toByteString(dockerfile)
+    .replace(/^\xef\xbb\xbf/, '')
+    .split('\n');
 }

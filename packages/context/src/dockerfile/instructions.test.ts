@@ -38,6 +38,11 @@ describe('readInstructions', () => {
     if (heredoc) expect(others).toHaveLength(1);
   });
 
+  it('takes no end of an earlier here-document for that of a later one', () => {
+    const [first, second, third] = read('RUN <<E\nx\nE\nRUN cat <<E\nUSER x');
+    expect([first!.heredoc, second!.heredoc, third!.keyword]).toEqual([true, false, 'USER']);
+  });
+
   it('ends a here-document only at a line that is its name', () => {
     expect(lines('RUN <<E\n E\nE \n\tE\nEE\nE\nUSER x')).toEqual(['1 RUN', '7 USER']);
     expect(lines('RUN <<"-E"\n\t-E\nRUN <<-E\n-E\nUSER x')).toEqual(['1 RUN', '5 USER']);

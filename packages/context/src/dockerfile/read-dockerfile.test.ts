@@ -52,6 +52,25 @@ FROM scratch
     expect(seen({ buildArgs })).toEqual(['linux/amd64', 'a:9', 's-9-8', null, 'b:none']);
   });
 
+  it('takes what comes behind a bare -- for no flags', () => {
+    const { features } = readDockerfile('FROM a\nRUN --network=none -- --strange --mount=type=x\n');
+    expect([...features.keys()]).toEqual(['RUN --network']);
+  });
+
+  it('takes an empty value for none where the operator has a colon', () => {
+    const text = 'ARG E=\nFROM a${E:-1}${E-2}${E:+3}${E+4}${N:-5}${N-6}${N:+7}${N+8}\n';
+    expect(readDockerfile(text).stages[0]!.base).toBe('a1456');
+    expect(() => readDockerfile('ARG E=\nFROM a${E?x}\n')).not.toThrow();
+    expect(() => readDockerfile('ARG E=\nFROM a${E:?give-E}\n')).toThrow('give-E');
+  });
+
+  it('asks for a secret that one of its mounts needs, whichever that is', () => {
+    const mount = (more: string) => `RUN --mount=type=secret,id=k${more} true\n`;
+    for (const mounts of [mount(',required=true') + mount(''), mount('') + mount(',required')]) {
+      expect(readDockerfile(`FROM a\n${mounts}`).stages[0]!.secrets).toEqual([{ id: 'k', line: 2, required: true }]);
+    }
+  });
+
   it('gives a stage the variables of the one below it, as they are at its end', () => {
     const text = 'FROM a AS x\nENV V=1\nFROM x\nENV W=$V\nRUN --mount=type=secret,id=s-$V-$W true\nENV V=2\n';
     expect(readDockerfile(text).stages[1]!.secrets[0]!.id).toBe('s-1-1');
@@ -124,6 +143,7 @@ RUN cat
     ['FROM a\nCOPY --link=maybe x y\n', 2, 'neither'],
     ['FROM a\nCOPY x\n', 2, 'destination'],
     ['FROM a\nCOPY --from=1 x y\n', 2, 'no earlier stage'],
+    ['FROM a\nCOPY --from=0 x y\n', 2, 'no earlier stage'],
     ['FROM a\nCOPY --from=$X x y\n', 2, 'not replaced'],
     ['FROM a\nRUN --mount=type=sercet,id=x true\n', 2, 'sercet'],
     ['FROM a\nRUN --mount=type=secret true\n', 2, 'id'],
@@ -132,9 +152,14 @@ RUN cat
     ['FROM a b\n', 1, 'AS'],
     ['FROM a AS 9x\n', 1, 'name'],
     ['FROM $NOTHING\n', 1, 'empty'],
+    ['FROM --platform=$NOTHING a\n', 1, 'platform'],
+    ['FROM "a\n', 1, 'without its pair'],
+    [`FROM ${'${A:-'.repeat(50_000)}\n`, 1, 'nested too deep'],
     ['FROM a:${V:?give-V}\n', 1, 'give-V'],
     ['FROM a:${V\n', 1, 'evaluated'],
     ['FROM a\nONBUILD FROM b\n', 2, 'ONBUILD'],
+    ['FROM a\nONBUILD ONBUILD RUN x\n', 2, 'ONBUILD'],
+    ['FROM a\nCOPY --toString x y\n', 2, 'unknown'],
     ['# escape=x\nFROM a\n', 1, 'escape'],
     ['FROM a\n\nCOPY <<A <<B /d/\nx\nA\n', 3, 'the here-document B'],
   ])('refuses %j with line %i', (text, line, words) => {
@@ -157,7 +182,7 @@ RUN cat
       21,
     ],
     ['many stages', 'FROM a\n'.repeat(1001), 1001],
-    ['much text', '#'.repeat(4 * 1024 * 1024 + 1), 1],
+    ['much text', `FROM a\n${'#'.repeat(4 * 1024 * 1024 - 6)}`, 1],
   ])('bounds %s', (_, text, line) => {
     expect(() => readDockerfile(text)).toThrow(
       expect.objectContaining({ code: 'DOCKERFILE_INVALID', details: { file: 'Dockerfile', line } }),

@@ -24,6 +24,14 @@ describe('findStage', () => {
   });
 });
 
+describe('stages of one name', () => {
+  it('are the last of them, to a target and to what copies from them', () => {
+    const twice = readDockerfile('FROM a AS x\nFROM b AS x\nFROM c\nCOPY --from=x /x /x\n').stages;
+    expect(findStage(twice, 'x')?.base).toBe('b');
+    expect(twice[2]!.stagesUsed).toEqual([1]);
+  });
+});
+
 describe('stagesBuilt', () => {
   it('follows bases, copies and mounts when unused stages are skipped', () => {
     expect(built('final', true)).toEqual(['base', 'tools', 'mid', 'final']);

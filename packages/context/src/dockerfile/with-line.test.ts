@@ -14,6 +14,12 @@ it('goes behind every FROM, wherever that ends', () => {
   expect(edited('FROM a\nRUN <<E\nFROM b\nE\n')).toBe('FROM a\nARG X=1\nRUN <<E\nFROM b\nE\n');
 });
 
+it('keeps every byte, also of a text that is not UTF-8', () => {
+  const latin1 = Buffer.from('FROM a\nRUN printf "caf\xe9"\n', 'latin1');
+  const bytes = withLineAfterFrom(latin1, 'ARG X=1');
+  expect(Buffer.from(bytes).toString('latin1')).toBe('FROM a\nARG X=1\nRUN printf "caf\xe9"\n');
+});
+
 it('changes no stage', () => {
   const text = 'FROM a AS one\nRUN true\nFROM one\nCOPY --from=one /x /\n';
   const { stages } = readDockerfile(edited(text));

@@ -1,4 +1,5 @@
-import { readDirectives } from './directives.ts';
+import { bytesOf, toByteString, type ByteString } from '../byte-string.ts';
+import { byteLines, readDirectives } from './directives.ts';
 import { readInstructions } from './instructions.ts';
 
 /**
@@ -6,13 +7,14 @@ import { readInstructions } from './instructions.ts';
  * DOCKERFILE_INVALID
  */
 export function withLineAfterFrom(dockerfile: Uint8Array, line: string): Uint8Array {
-  const lines = new TextDecoder().decode(dockerfile).split('\n');
-  const plain = lines.map((text) => text.replace(/\r$/, ''));
+  const text = new TextDecoder().decode(dockerfile);
+  const plain = text.split('\n').map((one) => one.replace(/\r$/, ''));
   const escape = readDirectives(plain).find(({ name }) => name === 'escape')?.value ?? '\\';
   const ends = new Set<number>();
   for (const { keyword, lastLine } of readInstructions(plain, escape, 'Dockerfile')) {
     if (keyword === 'FROM') ends.add(lastLine);
   }
-  const edited = lines.flatMap((text, index) => (ends.has(index + 1) ? [text, line] : [text]));
-  return new TextEncoder().encode(edited.join('\n'));
+  const added = toByteString(line);
+  const edited = byteLines(dockerfile).flatMap((one, index) => (ends.has(index + 1) ? [one, added] : [one]));
+  return bytesOf(edited.join('\n') as ByteString);
 }

@@ -41,6 +41,11 @@ describe('reading an ignore file', () => {
     expect(isDecantError(failureOf(`${'x'.repeat(65_535)}\r\n`), 'IGNORE_FILE_INVALID')).toBe(true);
   });
 
+  it('is of 4 MiB at the most', () => {
+    expect(rulesOf(`${'#'.repeat(50_000)}\n`.repeat(83)).patterns).toEqual([]);
+    expect(isDecantError(failureOf('\n'.repeat(4 * 1024 * 1024 + 1)), 'IGNORE_FILE_INVALID')).toBe(true);
+  });
+
   it.each([
     ['a\n\n!\n', 3],
     ['!/\n', 1],
@@ -126,6 +131,7 @@ describe('matching', () => {
     expect(action('a', 'b')).toBe('keep');
     expect(action('a', 'a')).toBe('skip');
     expect(action('a\n!b/c', 'a')).toBe('skip');
+    expect(action('a\n!ab/c', 'a')).toBe('skip');
     expect(action('a\n!a/b', 'a')).toBe('descend');
     expect(action('a\n!a/b/**', 'a')).toBe('descend');
     expect(action('a\n!a', 'a')).toBe('keep');

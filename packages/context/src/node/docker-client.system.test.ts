@@ -58,7 +58,7 @@ describe.skipIf(!available)('[backend:docker-cli] the files that the docker clie
     received = undefined;
     const host = `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`;
     const env = { ...process.env, DOCKER_BUILDKIT: '0' };
-    await execute(docker!, ['-H', host, 'build', '-q', root], { env, timeout: 20_000 }).catch(() => undefined);
+    await execute(docker!, ['-H', host, 'build', '-q', root], { env, timeout: 240_000 }).catch(() => undefined);
     if (received === undefined) return undefined;
     await writeFile(join(base, 'sent.tar'), received);
     const list = ['-tf', join(base, 'sent.tar'), '--quoting-style=literal'];

@@ -9,6 +9,7 @@ import {
   readdir,
   readFile,
   readlink,
+  rename,
   rm,
   symlink,
   utimes,
@@ -18,13 +19,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { isDecantError, type ProgressEvent } from '@decant/core';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { packMemoryContext } from '../index.ts';
-import { digestContext, materializeContext, openContext, packContext } from './index.ts';
+import { digestContext, materializeContext, openContext, packContext, readDirectoryTree } from './index.ts';
 
 let base: string;
 let root: string;
+
+// Modes are looked at; whoever runs this may have another one.
+const umask = process.umask(0o022);
+afterAll(() => void process.umask(umask));
 
 beforeEach(async () => {
   base = await mkdtemp(join(tmpdir(), 'decant-context-'));
@@ -103,6 +108,37 @@ describe('which Dockerfile and which ignore file', () => {
     await writeFile(join(base, 'rules'), 'a\n');
     await symlink('../rules', join(root, '.dockerignore'));
     expect(await paths()).toContain('a');
+  });
+
+  it('follows a link to an ignore file of its own beside a Dockerfile outside', async () => {
+    await put('a');
+    await put('b');
+    await writeFile(join(base, 'X.df'), 'FROM scratch\n');
+    await writeFile(join(base, 'rules'), 'b\n');
+    await symlink('rules', join(base, 'X.df.dockerignore'));
+    expect(await paths({ dockerfile: join(base, 'X.df') })).toEqual(['Dockerfile', 'a']);
+  });
+
+  it('finds a Dockerfile that is a link where its bytes are, or nowhere among the entries', async () => {
+    await rm(join(root, 'Dockerfile'));
+    await put('real', 'FROM inside\n');
+    await symlink('real', join(root, 'Dockerfile'));
+    expect((await openContext({ directory: root })).dockerfile).toMatchObject({ path: 'real' });
+    await rm(join(root, 'Dockerfile'));
+    await writeFile(join(base, 'outside'), 'FROM outside\n');
+    await symlink('../outside', join(root, 'Dockerfile'));
+    const { dockerfile } = await openContext({ directory: root });
+    expect([dockerfile.path, Buffer.from(dockerfile.bytes).toString()]).toEqual([null, 'FROM outside\n']);
+  });
+
+  it('reads at most 4 MiB of a Dockerfile and of an ignore file', async () => {
+    const most = 4 * 1024 * 1024;
+    await put('Dockerfile', `FROM a\n${'#'.repeat(most - 7)}`);
+    expect((await openContext({ directory: root })).dockerfile.bytes).toHaveLength(most);
+    await put('.dockerignore', '#'.repeat(most + 1));
+    await expect(openContext({ directory: root })).rejects.toMatchObject({ code: 'CONTEXT_UNREADABLE' });
+    await put('Dockerfile', `FROM a\n${'#'.repeat(most - 6)}`);
+    await expect(openContext({ directory: root })).rejects.toMatchObject({ code: 'DOCKERFILE_UNREADABLE' });
   });
 
   it('does not take a directory, a FIFO or a dangling link for an ignore file', async () => {
@@ -237,6 +273,11 @@ describe('the archive', () => {
     ['was touched', () => utimes(join(root, 'f'), 5, 5)],
     ['went away', () => rm(join(root, 'f'))],
     ['became a link', async () => (await rm(join(root, 'f')), await symlink('Dockerfile', join(root, 'f')))],
+    [
+      'became a link to its other name',
+      async () => (await rename(join(root, 'f'), join(root, 'g')), await symlink('g', join(root, 'f'))),
+    ],
+    ['became a FIFO', async () => (await rm(join(root, 'f')), execFileSync('mkfifo', [join(root, 'f')]))],
     ['became a directory', async () => (await rm(join(root, 'f')), await mkdir(join(root, 'f')))],
   ])('names a file that %s in between', async (_, change) => {
     await put('f', 'content');
@@ -248,15 +289,52 @@ describe('the archive', () => {
     await expect(materializeContext(context, join(base, 'copy'))).rejects.toMatchObject(expected);
   });
 
-  it('notices a large file that changes while its bytes are read', async () => {
+  it.each([
+    ['changes', () => put('big', Buffer.alloc(3_000_000, 1))],
+    ['grows', () => put('big', Buffer.alloc(6_000_000, 1))],
+  ])('notices a large file that %s while its bytes are read', async (_, change) => {
     await put('big', Buffer.alloc(3_000_000));
-    const { stream } = packContext(await openContext({ directory: root }));
+    // The clock of file times stands still for some milliseconds: what is written in them has one time.
+    await utimes(join(root, 'big'), 1, 1);
+    const { stream, tarBytes } = packContext(await openContext({ directory: root }));
+    let bytes = 0;
     const reading = (async () => {
-      let pieces = 0;
-      for await (const piece of stream)
-        if (piece.length > 0 && ++pieces === 1) await put('big', Buffer.alloc(3_000_000, 1));
+      for await (const piece of stream) {
+        if (bytes === 0) await change();
+        bytes += piece.length;
+      }
     })();
     await expect(reading).rejects.toMatchObject({ code: 'CONTEXT_CHANGED', details: { path: 'big' } });
+    // What came behind its end was not sent first.
+    expect(bytes).toBeLessThanOrEqual(tarBytes);
+  });
+
+  it('closes every file, also one that changed, and lets other work have its turn', async () => {
+    await put('small', 'x');
+    await put('big', Buffer.alloc(100_000));
+    await put('changed', 'x');
+    await put('grown', Buffer.alloc(100_000));
+    const controller = new AbortController();
+    const tree = await readDirectoryTree(root, { signal: controller.signal });
+    const entryAt = (path: string) => tree.entries.find((entry) => entry.path === path)!;
+    const gone = async (path: string) => {
+      for await (const piece of tree.read(entryAt(path))) void piece;
+    };
+    await put('changed', 'changed');
+    await put('grown', Buffer.alloc(200_000));
+    await gone('small');
+    await gone('big');
+    for await (const piece of tree.read(entryAt('big'))) if (piece.length > 0) break;
+    await expect(gone('changed')).rejects.toMatchObject({ code: 'CONTEXT_CHANGED' });
+    await expect(gone('grown')).rejects.toMatchObject({ code: 'CONTEXT_CHANGED' });
+    const links = (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => ''));
+    expect((await Promise.all(links)).filter((path) => path.startsWith(root))).toEqual([]);
+    // A timer can only stop this when it gets a turn.
+    setTimeout(() => controller.abort(new Error('enough')), 0);
+    const many = async () => {
+      for (let round = 0; round < 200_000; round++) await gone('small');
+    };
+    await expect(many()).rejects.toThrow('enough');
   });
 
   it('reports where it is', async () => {
@@ -275,15 +353,22 @@ describe('the archive', () => {
     await put('locked/in');
     await chmod(join(root, 'locked'), 0o555);
     const context = await openContext({ directory: root });
+    const { digest } = await digestContext(context);
+    // The archive says what was listed, and so does the copy.
+    await chmod(join(root, 'x/run'), 0o600);
     const copy = join(base, 'copy');
     await materializeContext(context, copy);
     expect(await readdir(copy)).not.toContain('big');
     expect(await readlink(join(copy, 'x/link'))).toBe('y'.repeat(150));
     expect((await lstat(join(copy, 'x/run'))).mtimeMs).toBe(0);
+    expect((await lstat(join(copy, 'x/link'))).mtimeMs).toBe(0);
     expect((await lstat(join(copy, 'locked'))).mtimeMs).toBe(0);
     const again = await openContext({ directory: copy });
-    expect(await digestContext(again)).toEqual(await digestContext(context));
+    expect((await digestContext(again)).digest).toBe(digest);
     await expect(materializeContext(context, copy)).rejects.toMatchObject({ code: 'USAGE' });
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(materializeContext(context, join(base, 'aborted'), { signal })).rejects.toThrow('enough');
+    expect(await readdir(join(base, 'aborted'))).toEqual([]);
     await chmod(join(root, 'locked'), 0o755);
   });
 });

@@ -1,8 +1,8 @@
-import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeEach, expect, it } from 'vitest';
 
 import { openContext } from './index.ts';
 
@@ -12,13 +12,38 @@ import { openContext } from './index.ts';
  */
 let base: string;
 let root: string;
+// What is made is for others to read.
+const umask = process.umask(0o022);
+afterAll(() => void process.umask(umask));
 beforeEach(async () => {
   base = await mkdtemp(join(tmpdir(), 'decant-special-'));
+  await chmod(base, 0o755);
   root = join(base, 'context');
   await mkdir(join(root, 'sub'), { recursive: true });
   for (const path of ['Dockerfile', 'a', 'b', 'c', 'sub/a', 'sub/b']) await put(path, path);
 });
-afterEach(() => rm(base, { recursive: true, force: true }));
+afterEach(async () => {
+  await chmod(join(root, 'sub'), 0o755).catch(() => undefined);
+  await rm(base, { recursive: true, force: true });
+});
+
+/** Root may read what it likes. The parent of the folder may be closed to others: then there is nothing to be seen. */
+async function asOrdinaryUser<T>(work: () => Promise<T>): Promise<T> {
+  if (process.geteuid?.() !== 0) return work();
+  process.seteuid?.(65_534);
+  try {
+    // Not access(2), which asks for the other of the two users.
+    await stat(root);
+  } catch {
+    process.seteuid?.(0);
+    return work();
+  }
+  try {
+    return await work();
+  } finally {
+    process.seteuid?.(0);
+  }
+}
 
 const put = (path: string, text: string) => writeFile(join(root, path), text);
 const all = 'Dockerfile a b c sub/a sub/b';
@@ -104,10 +129,12 @@ const SITUATIONS: Readonly<Record<string, Situation>> = {
 
 it.each(Object.entries(SITUATIONS))('%s', async (_, { prepare, dockerfile, files }) => {
   await prepare();
-  const context = await openContext({
-    directory: root,
-    ...(dockerfile === undefined ? {} : { dockerfile: join(root, dockerfile) }),
-  });
+  const context = await asOrdinaryUser(() =>
+    openContext({
+      directory: root,
+      ...(dockerfile === undefined ? {} : { dockerfile: join(root, dockerfile) }),
+    }),
+  );
   const kept = context.entries.filter(({ type }) => type !== 'directory').map(({ path }) => path);
   expect(kept.toSorted()).toEqual(
     files
@@ -117,4 +144,17 @@ it.each(Object.entries(SITUATIONS))('%s', async (_, { prepare, dockerfile, files
   );
   // It travels apart from the files, whatever the rules say.
   expect(context.dockerfile.bytes.length).toBeGreaterThan(0);
+});
+
+it('a directory that may not be read is no empty one', async () => {
+  await chmod(join(root, 'sub'), 0);
+  const sees = await asOrdinaryUser(() =>
+    readdir(join(root, 'sub')).then(
+      () => true,
+      () => false,
+    ),
+  );
+  const opened = asOrdinaryUser(() => openContext({ directory: root }));
+  if (sees) await opened;
+  else await expect(opened).rejects.toMatchObject({ code: 'CONTEXT_UNREADABLE', details: { path: 'sub' } });
 });

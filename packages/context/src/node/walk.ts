@@ -55,7 +55,7 @@ class Walk {
       const path = (folder === '' ? name : `${folder}/${name}`) as ByteString;
       const isDirectory = child.isDirectory();
       const decision = level?.decide(isAscii(path) ? path : bytesOf(path), isDirectory);
-      if (decision?.action === 'skip' || child.isSocket()) continue;
+      if (decision?.action === 'skip') continue;
       if (isDirectory) folders.push({ path, below: decision?.below, keep: decision?.action !== 'descend' });
       else this.#take(path);
     }

@@ -13,12 +13,16 @@ export function exportChanges(
   signal: AbortSignal | undefined,
 ): Readable {
   const output = new PassThrough();
+  // It may fail before anybody reads it, who then hears of it.
+  output.on('error', () => undefined);
   const talk = converse(CHANGES_PROGRAM, ['ignore', 'pipe', 'ignore']);
   const onAbort = () => void output.destroy(signal?.reason as Error);
   signal?.addEventListener('abort', onAbort, { once: true });
   output.once('close', () => {
     signal?.removeEventListener('abort', onAbort);
     talk.end();
+    // Whoever waits for a reader does not look at what it is told, and commands stand still until it does.
+    talk.stdout.destroy();
   });
   const { file = '', freeze = '', thaw = '' } = group?.freezer ?? {};
   const seccomp = Buffer.from(filter).toString('hex');

@@ -93,10 +93,10 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
 
   test('root inside is nobody outside', async () => {
     const abort = new AbortController();
-    const running = sh('id -u; cat /etc/private; sleep 63.25', { signal: abort.signal });
+    const running = sh(`id -u; cat /etc/private; sleep ${own(63)}`, { signal: abort.signal });
     running.catch(() => undefined);
-    await expect.poll(async () => (await sleepers('63.25')).length).toBeGreaterThan(0);
-    for (const pid of await sleepers('63.25')) {
+    await expect.poll(async () => (await sleepers(own(63))).length).toBeGreaterThan(0);
+    for (const pid of await sleepers(own(63))) {
       const status = await readFile(`/proc/${pid}/status`, 'utf8');
       const uids = /^Uid:\s+(.*)$/m.exec(status)![1]!.split('\t').map(Number);
       const groups = /^Groups:[ \t]*(.*)$/m.exec(status)![1]!.trim();
@@ -105,7 +105,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
     }
     abort.abort(new Error('enough'));
     await expect(running).rejects.toThrow('enough');
-    expect(await sleepers('63.25')).toEqual([]);
+    expect(await sleepers(own(63))).toEqual([]);
     expect((await sh('id -u; cat /etc/private; ls -ln /etc/private')).out).toMatch(
       /^0\nfor image root\n-rw-------\s+1 0\s+0/,
     );
@@ -171,7 +171,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       code: 'JAIL_FAILED',
     });
     expect(await readdir(state)).toEqual([]);
-    expect((await run('losetup', ['-a'])).stdout.toString()).not.toContain(folder);
+    await expect.poll(async () => (await run('losetup', ['-a'])).stdout.toString()).not.toContain(folder);
   });
 
   test.skipIf(!haveQemuNbd)('[backend:qemu-utils] an image that comes over NBD', async () => {
@@ -190,8 +190,8 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
 
   test('after SIGKILL of the launcher no process, mount or loop device stays, and the next start tidies up', async () => {
     for (const [filesystem, file, word] of [
-      ['erofs', erofs, '64.25'],
-      ['ext4', ext4, '65.25'],
+      ['erofs', erofs, own(64)],
+      ['ext4', ext4, own(65)],
     ] as const) {
       const launcher = launch({ ...launchable(file, state), filesystem }, ['sleep', word]);
       await expect.poll(async () => (await sleepers(word)).length).toBeGreaterThan(0);
@@ -259,6 +259,11 @@ function launch(options: SandboxOptions, argv: readonly string[]): ChildProcess 
   const facts = JSON.stringify([options, argv]);
   const flags = ['--conditions=@decant/source', '--input-type=module', '-e', script, module, facts];
   return spawn(process.execPath, flags, { stdio: ['pipe', 'pipe', 'inherit'] });
+}
+
+/** A number of seconds that nothing else on this machine sleeps. */
+function own(seconds: number): string {
+  return `${seconds}.${process.pid}`;
 }
 
 /** Host processes that are `sleep SECONDS`. */

@@ -31,6 +31,11 @@ test('hidden folders are shown neither directly, nor by a link, nor from above o
   }
 });
 
+test('a hidden folder may itself be named by a link', async () => {
+  const mount = { type: 'read-only' as const, source: join(folder, 'home/keys'), target: '/mnt' };
+  await expect(checkMounts([mount], [join(folder, 'work/link')])).rejects.toMatchObject({ code: 'USAGE' });
+});
+
 test('targets that would hide what a sandbox is made of are refused', async () => {
   for (const target of ['/', '//', '/.', '/proc', '/proc/x', '/dev/shm', '/sys', 'x', '/a/../b', '/a\0b']) {
     await expect(check('work', target), target).rejects.toMatchObject({ code: 'USAGE' });

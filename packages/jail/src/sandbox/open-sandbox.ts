@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import type { Readable } from 'node:stream';
 
 import { DecantError, isDecantError, MIB, Scope } from '@decant/core';
 import { openScratchDirectory } from '@decant/core/node';
@@ -10,7 +11,7 @@ import { resolveUser } from '../user.ts';
 import { exportChanges } from './changes.ts';
 import { copyIn, copyOut } from './copy.ts';
 import { withFiles } from './files.ts';
-import { converse, hex, unhex, type Conversation } from './conversation.ts';
+import { converse, hex, sandboxGone, unhex, type Conversation } from './conversation.ts';
 import { answer, startCommand } from './exec.ts';
 import { Joiners } from './joiners.ts';
 import { checkMounts } from './mounts.ts';
@@ -159,12 +160,21 @@ function sandboxOf(
   { entrance, group, joiners, shared, scope }: Owned,
   { user, signal: endSignal }: SandboxOptions,
 ): Sandbox {
+  const exports = new Set<Readable>();
+  // What stands still for an export does not end either.
+  const endExports = () => {
+    for (const layer of exports) layer.destroy(sandboxGone('it was stopped'));
+  };
   let closing: Promise<void> | undefined;
-  const close = () => (closing ??= scope[Symbol.asyncDispose]());
+  const close = () => {
+    endExports();
+    return (closing ??= scope[Symbol.asyncDispose]());
+  };
   const onAbort = () => void close().catch(() => undefined);
   endSignal?.addEventListener('abort', onAbort, { once: true });
   const ended = (async () => {
     const words = await talk.hear();
+    endExports();
     await talk.exited.catch(() => undefined);
     endSignal?.removeEventListener('abort', onAbort);
     return { reason: words?.[0] === 'ended' ? unhex(words[1]) : 'it was stopped' };
@@ -175,7 +185,12 @@ function sandboxOf(
     copyIn: (source, target, limits, signal) => copyIn(entrance, source, target, { user, shared, limits, signal }),
     copyOut: (source, target, limits, signal) => copyOut(entrance, source, target, { user, shared, limits, signal }),
     withFiles: (use, signal) => withFiles(entrance, use, signal),
-    exportChanges: (signal) => exportChanges(entrance, group, signal),
+    exportChanges(signal) {
+      const layer = exportChanges(entrance, group, signal);
+      exports.add(layer);
+      layer.once('close', () => exports.delete(layer));
+      return layer;
+    },
     networkNamespace: `/proc/${entrance.holder}/ns/net`,
     ended,
     [Symbol.asyncDispose]: close,

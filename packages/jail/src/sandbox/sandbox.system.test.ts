@@ -3,15 +3,18 @@ import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { isDeepStrictEqual } from 'node:util';
 
 import { sleep } from '@decant/core';
 import { findProgram, run } from '@decant/core/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
+import { removeControlGroups } from '../cgroup.ts';
 import { probeJail } from '../probe.ts';
 import { openSandbox } from './open-sandbox.ts';
-import type { SandboxOptions } from './types.ts';
+import type { Sandbox, SandboxOptions } from './types.ts';
 
 const available =
   (await probeJail()).ok &&
@@ -19,6 +22,8 @@ const available =
   (await findProgram('mkfs.erofs')) !== undefined;
 const patient = { timeout: 20_000, interval: 50 };
 const MIB = 1024 * 1024;
+/** A number of seconds that nothing else on this machine sleeps. */
+const SECONDS = `78.${process.pid}`;
 
 /* What commands, copies and mounts do is in the contract of backends of @decant/bottle. */
 describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
@@ -47,14 +52,16 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
 
   async function expectNothing(): Promise<void> {
     await expect.poll(() => processesNaming(folder), patient).toEqual([]);
-    await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
+    await expect.poll(() => processesNaming(SECONDS), patient).toEqual([]);
     await expect.poll(async () => (await run('losetup', ['-a'])).stdout.toString(), patient).not.toContain(folder);
     expect(await readFile('/proc/self/mounts', 'utf8')).not.toContain(folder);
   }
 
   test('SIGKILL of whoever opened it, at any moment, leaves nothing; the next one clears the folders away', async () => {
+    const openers = [process.pid];
     for (const afterMs of [0, 3, 6, 10, 15, 20, 30, 45, 70, 120]) {
       const opener = launch(options);
+      openers.push(opener.pid!);
       await once(opener.stdout!, 'data');
       await sleep(afterMs);
       opener.kill('SIGKILL');
@@ -65,12 +72,18 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     expect(await readdir(options.stateDirectory)).toHaveLength(1);
     await sandbox[Symbol.asyncDispose]();
     expect(await readdir(options.stateDirectory)).toEqual([]);
-    await expect.poll(leftGroups, patient).toEqual([]);
+    // A group that the kernel had not let go of yet goes with the next one.
+    await expect
+      .poll(async () => {
+        await removeControlGroups();
+        return await groupsOf(openers);
+      }, patient)
+      .toEqual([]);
   });
 
   test('SIGKILL of what waits outside of it ends it', async () => {
     const sandbox = await openSandbox(options);
-    const running = await sandbox.exec({ argv: ['sleep', '78.25'], env });
+    const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
     // Among the children of this process only: others on the machine may have sandboxes too.
     const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
     const waiting = /^ *(\d+) decant-sandbox/m.exec(stdout.toString())?.[1];
@@ -95,7 +108,7 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     }
     const late = new AbortController();
     const sandbox = await openSandbox({ ...options, signal: late.signal });
-    const running = await sandbox.exec({ argv: ['sleep', '78.25'], env });
+    const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
     late.abort(new Error('late'));
     expect((await running.exit).exitCode).toBe(137);
     await sandbox.ended;
@@ -103,16 +116,46 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     await expectNothing();
   });
 
-  test('an export that nobody reads to its end lets the commands go on', async () => {
-    await using sandbox = await openSandbox(options);
+  /** An export that waits for its reader; commands stand still meanwhile. */
+  async function unreadExport(sandbox: Sandbox): Promise<Readable> {
     const writing = await sandbox.exec({ argv: ['sh', '-c', 'yes | busybox head -c 20000000 > /big'], env });
     writing.stdin.end();
     expect((await writing.exit).exitCode).toBe(0);
     const layer = sandbox.exportChanges();
     await once(layer, 'readable');
+    let before: unknown = [];
+    const standsStill = async () => {
+      const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
+      const pids = [...stdout.toString().matchAll(/^ *(\d+) decant-changes/gm)].map(([, pid]) => pid);
+      const moved = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/io`, 'utf8').catch(() => '')));
+      const isSame = moved.length > 0 && isDeepStrictEqual(moved, before);
+      before = moved;
+      return isSame;
+    };
+    await expect.poll(standsStill, { ...patient, interval: 100 }).toBe(true);
+    return layer;
+  }
+
+  test('an export that nobody reads to its end lets the commands go on', async () => {
+    await using sandbox = await openSandbox(options);
+    const layer = await unreadExport(sandbox);
     layer.destroy();
     const after = await sandbox.exec({ argv: ['true'], env, timeoutMs: 20_000 });
     expect(await after.exit).toEqual({ exitCode: 0, ran: true, timedOut: false });
+  });
+
+  test('an export that nobody reads does not keep it from its end', async () => {
+    const sandbox = await openSandbox(options);
+    const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
+    const layer = await unreadExport(sandbox);
+    const failure = once(layer, 'error');
+    const unheard = sandbox.exportChanges();
+    await sandbox[Symbol.asyncDispose]();
+    await expect(unheard.toArray()).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    expect(await failure).toMatchObject([{ code: 'JAIL_FAILED' }]);
+    expect((await running.exit).exitCode).toBe(137);
+    expect(await processesNaming(SECONDS)).toEqual([]);
+    await expect.poll(() => groupsOf([process.pid]), patient).toEqual([]);
   });
 
   test('a command can be signalled when it has just ended', async () => {
@@ -128,13 +171,13 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
   test('a time limit is told as one, however early it is over', async () => {
     await using sandbox = await openSandbox(options);
     for (const timeoutMs of [1, 1, 3, 5, 10, 30, 100]) {
-      const { stdin, stdout, stderr, exit } = await sandbox.exec({ argv: ['sleep', '78.25'], env, timeoutMs });
+      const { stdin, stdout, stderr, exit } = await sandbox.exec({ argv: ['sleep', SECONDS], env, timeoutMs });
       stdin.end();
       stdout.resume();
       stderr.resume();
       expect(await exit).toMatchObject({ exitCode: 137, timedOut: true });
     }
-    await expect.poll(() => processesNaming('78.25'), patient).toEqual([]);
+    await expect.poll(() => processesNaming(SECONDS), patient).toEqual([]);
   });
 
   test('work on files leaves no process that nobody waits for', async () => {
@@ -150,6 +193,32 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
     await exit;
     expect(processes).toContain('(init) S');
     expect(processes).not.toContain(') Z');
+  });
+
+  test('who is in it or moves its bytes holds nothing of the host, and no right that it does not need', async () => {
+    await using sandbox = await openSandbox(options);
+    const running = await sandbox.exec({ argv: ['sleep', SECONDS], env });
+    const holder = /^\/proc\/(\d+)\//.exec(sandbox.networkNamespace)![1];
+    const first = async () => {
+      const children = await readFile(`/proc/${holder}/task/${holder}/children`, 'latin1');
+      return children.trim();
+    };
+    // Its own end of the pipe by which its own end is told.
+    await expect.poll(async () => await readdir(`/proc/${await first()}/fd`), patient).toEqual(['0']);
+    // KILL, to carry out orders; the other one has no command yet.
+    const mover = async () => {
+      const { stdout } = await run('ps', ['--ppid', `${process.pid}`, '-o', 'pid=,args=']);
+      for (const [, pid = ''] of stdout.toString().matchAll(/^ *(\d+) decant-join/gm)) {
+        const status = await readFile(`/proc/${pid}/status`, 'latin1').catch(() => '');
+        if (/^CapEff:\t0+20$/m.test(status)) return Number(pid);
+      }
+      return undefined;
+    };
+    await expect.poll(mover, patient).toBeDefined();
+    // When it is killed, its command does not go on without anybody who could end it.
+    process.kill((await mover())!, 'SIGKILL');
+    await expect(running.exit).rejects.toMatchObject({ code: 'JAIL_FAILED' });
+    await expect.poll(() => processesNaming(SECONDS), patient).toEqual([]);
   });
 
   test('what cannot be a sandbox', async () => {
@@ -171,16 +240,16 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
 function launch(options: SandboxOptions): ChildProcess {
   const script = `const { openSandbox } = await import(process.argv[1]); console.log('begin');
     const sandbox = await openSandbox(JSON.parse(process.argv[2]));
-    await (await sandbox.exec({ argv: ['sleep', '78.25'], env: { PATH: '/bin' } })).exit;`;
+    await (await sandbox.exec({ argv: ['sleep', '${SECONDS}'], env: { PATH: '/bin' } })).exit;`;
   const module = new URL('open-sandbox.ts', import.meta.url).href;
   const flags = ['--conditions=@decant/source', '--input-type=module', '-e', script, module, JSON.stringify(options)];
   return spawn(process.execPath, flags, { stdio: ['ignore', 'pipe', 'ignore'] });
 }
 
-/** Control groups that this process or ended ones made. */
-async function leftGroups(): Promise<string[]> {
-  const names = await readdir('/sys/fs/cgroup/pids').catch(() => []);
-  return names.filter((name) => new RegExp(`^decant-\\d+-${process.pid}-`).test(name));
+/** Control groups that these processes made. */
+async function groupsOf(makers: readonly number[]): Promise<string[]> {
+  const names = await readdir('/sys/fs/cgroup/pids').catch(() => readdir('/sys/fs/cgroup'));
+  return names.filter((name) => makers.includes(Number(/^decant-\d+-(\d+)-/.exec(name)?.[1])));
 }
 
 async function processesNaming(word: string): Promise<number[]> {

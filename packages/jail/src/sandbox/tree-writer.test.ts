@@ -40,37 +40,68 @@ describe.skipIf(!available)('a tree that comes out', () => {
     expect((await stat(join(folder, 'out/d'))).mode & 0o7777).toBe(0o755);
   });
 
+  /** What lies in the tree, which is whole but for that. */
+  const tree = (text: string) => `${dir('.')}${text}up\n`;
+  const many = Array.from({ length: 101 }, (_, i) => file(`${i}`, '').replaceAll('data 0 0\n', '')).join('');
+  const deep = (levels: number, name: string) => dir(name).repeat(levels) + 'up\n'.repeat(levels);
+
   test.each([
-    ['a name with a slash', dir('.') + file('../outside/x', 'x')],
-    ['an absolute name', dir('.') + file('/tmp/x', 'x')],
-    ['no name', `${dir('.')}file 644 0 \n`],
-    ['the directory itself', dir('.') + file('.', 'x')],
-    ['the directory above', dir('.') + dir('..') + file('x', 'x')],
-    ['a NUL', dir('.') + file('a\0b', 'x')],
-    ['below a link', dir('.') + link('l', '../outside') + dir('l') + file('x', 'x')],
-    ['over a link', dir('.') + link('l', '../outside/x') + file('l', 'x')],
-    ['the same name twice', dir('.') + file('a', 'x') + file('a', 'y')],
-    ['a second tree', `${dir('.')}up\n${file('b', 'x')}`],
-    ['up and up', `${dir('.')}up\nup\n${file('x', 'x')}`],
-    ['an end too early', dir('.')],
-    ['an end within data', `${dir('.')}file 644 0 ${hex('a')}\ndata 0 100\nxx`],
-    ['a negative place', `${dir('.')}file 644 0 ${hex('a')}\ndata -1 1\nxsize 1\n`],
-    ['an endless file', `${dir('.')}file 644 0 ${hex('a')}\nsize 99999999999999\n`],
-    ['an endless line', `${dir('.')}${'x'.repeat(100_000)}`],
-    ['a path that is too long', Array.from({ length: 20 }, () => dir('n'.repeat(200))).join('')],
-    ['no such kind', `${dir('.')}device 644 0 ${hex('a')}\n`],
-    ['more bytes than may be', dir('.') + file('a', 'x'.repeat(10_001))],
-    [
-      'more entries than may be',
-      dir('.') +
-        Array.from({ length: 101 }, (_, i) => file(`${i}`, ''))
-          .join('')
-          .replaceAll('data 0 0\n', ''),
-    ],
-  ])('%s is refused, and nothing stays', async (_, text) => {
-    await expect(write(`${text}done\n`, 4096)).rejects.toMatchObject({ name: 'DecantError' });
+    ['a name with a slash', 'JAIL_FAILED', tree(file('../outside/x', 'x'))],
+    ['an absolute name', 'JAIL_FAILED', tree(file('/tmp/x', 'x'))],
+    ['no name', 'JAIL_FAILED', tree('file 644 0 \nsize 0\n')],
+    ['the directory itself', 'JAIL_FAILED', tree(file('.', 'x'))],
+    ['the directory above', 'JAIL_FAILED', tree(dir('..') + file('x', 'x') + 'up\n')],
+    ['a link for the directory above', 'JAIL_FAILED', tree(link('..', 'x'))],
+    ['a NUL', 'JAIL_FAILED', tree(file('a\0b', 'x'))],
+    ['a name that is too long', 'JAIL_FAILED', tree(file('n'.repeat(256), 'x'))],
+    ['below a link', 'USAGE', tree(link('l', '../outside') + dir('l') + file('x', 'x') + 'up\n')],
+    ['over a link', 'USAGE', tree(link('l', '../outside/x') + file('l', 'x'))],
+    ['over a link to nothing', 'USAGE', tree(link('l', 'nothing') + file('l', 'x'))],
+    ['the same name twice', 'USAGE', tree(file('a', 'x') + file('a', 'y'))],
+    ['a second tree', 'JAIL_FAILED', `${tree('')}${file('b', 'x')}`],
+    ['a second file', 'JAIL_FAILED', file('a', 'x') + file('b', 'y')],
+    ['up and up', 'JAIL_FAILED', `${tree('')}up\n${file('x', 'x')}`],
+    ['an end too early', 'JAIL_FAILED', dir('.')],
+    ['nothing', 'JAIL_FAILED', ''],
+    ['an end within data', 'JAIL_FAILED', `${dir('.')}file 644 0 ${hex('a')}\ndata 0 100\nxx`],
+    ['a negative place', 'JAIL_FAILED', tree(`file 644 0 ${hex('a')}\ndata -1 1\nxsize 1\n`)],
+    ['data without bytes', 'JAIL_FAILED', tree(`file 644 0 ${hex('a')}\ndata 0 0\nsize 1\n`)],
+    ['an endless file', 'LIMIT_EXCEEDED', tree(`file 644 0 ${hex('a')}\nsize ${2 ** 40 + 1}\n`)],
+    ['an endless line', 'JAIL_FAILED', `${dir('.')}${'x'.repeat(100_000)}`],
+    ['a line that is too long', 'JAIL_FAILED', tree(link('l', 'x'.repeat(20_000)))],
+    ['a mode that is none', 'JAIL_FAILED', tree(`file 888 0 ${hex('a')}\nsize 0\n`)],
+    ['a time that is none', 'JAIL_FAILED', tree(`file 644 1e9 ${hex('a')}\nsize 0\n`)],
+    ['a path that is too long', 'LIMIT_EXCEEDED', tree(deep(20, 'n'.repeat(200)))],
+    ['no such kind', 'JAIL_FAILED', tree(`device 644 0 ${hex('a')}\n`)],
+    ['more bytes than may be', 'LIMIT_EXCEEDED', tree(file('a', 'x'.repeat(10_001)))],
+    ['more entries than may be', 'LIMIT_EXCEEDED', tree(many)],
+    ['what the other side gave up', 'USAGE', `${dir('.')}fail ${hex('why')}\n`],
+  ])('%s is refused, and nothing stays', async (_, code, text) => {
+    await expect(write(`${text}done\n`, 4096)).rejects.toMatchObject({ code });
     await expect(lstat(join(folder, 'out'))).rejects.toMatchObject({ code: 'ENOENT' });
     expect(await readdir(join(folder, 'outside'))).toEqual([]);
+  });
+
+  test('an abort ends it, nothing stays, and no file is left open', async () => {
+    const abort = new AbortController();
+    const reason = new Error('enough');
+    const opened = async () => {
+      const all = await Promise.all(
+        (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => '')),
+      );
+      return all.filter((path) => path.startsWith(folder));
+    };
+    let meanwhile = 0;
+    async function* cut() {
+      yield Buffer.from(dir('.') + dir('a') + file('b', 'x'));
+      meanwhile = (await opened()).length;
+      abort.abort(reason);
+      yield Buffer.from('up\nup\ndone\n');
+    }
+    await expect(writeTree(cut(), join(folder, 'out'), new CopyCount(LIMITS), abort.signal)).rejects.toBe(reason);
+    await expect(lstat(join(folder, 'out'))).rejects.toMatchObject({ code: 'ENOENT' });
+    expect(meanwhile).toBeGreaterThan(0);
+    expect(await opened()).toEqual([]);
   });
 
   test('what is there stays as it is', async () => {

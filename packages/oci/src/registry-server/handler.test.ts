@@ -1,3 +1,4 @@
+import { DecantError } from '@decant/core';
 import { beforeEach, describe, expect, it } from 'vitest';
 
 import { digestOf } from '../testing/make-layout.ts';
@@ -58,6 +59,13 @@ describe('the registry', () => {
     expect([...store.objects.keys()].filter((key) => key.includes('_uploads'))).toEqual([]);
   });
 
+  it('keeps nothing of an upload in one request that fails: nobody knows its id', async () => {
+    const whole = (digest: string) => call('POST', `/v2/app/blobs/uploads/?digest=${digest}`, 'other bytes');
+    expect(await whole(DIGEST)).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
+    expect(await whole('sha256:x')).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
+    expect([...store.objects.keys()]).toEqual([]);
+  });
+
   it('takes chunks in order only, and says where an upload stands', async () => {
     const upload = await begin();
     const chunk = (from: number, to: number) =>
@@ -66,6 +74,11 @@ describe('the registry', () => {
     expect(await chunk(6, 8)).toMatchObject({ status: 416, code: 'RANGE_INVALID' });
     expect(await chunk(0, 4)).toMatchObject({ status: 416 });
     expect((await chunk(4, 8)).headers.get('range')).toBe('0-7');
+    for (const range of ['9-18', '0-18', 'words', '8']) {
+      const headers = { 'content-range': range };
+      const last = await call('PUT', `${upload}?digest=${DIGEST}`, BLOB.subarray(8), headers);
+      expect(last, range).toMatchObject({ status: 416, code: 'RANGE_INVALID' });
+    }
     const standing = await call('GET', upload);
     expect([standing.status, standing.headers.get('range')]).toEqual([204, '0-7']);
     expect(await call('PUT', `${upload}?digest=${DIGEST}`, BLOB.subarray(8))).toMatchObject({ status: 201 });
@@ -97,12 +110,23 @@ describe('the registry', () => {
     const config = await putBlob(BLOB);
     const missing = { ...config, digest: digestOf(Buffer.from('missing')) };
     expect(await putManifest('v1', manifestOf(missing))).toMatchObject({ code: 'MANIFEST_BLOB_UNKNOWN' });
+    // Nor can it be had by its digest.
+    expect([...store.objects.keys()].filter((key) => key.includes('_manifests/'))).toEqual([]);
     expect(await putManifest('v1', manifestOf({ ...config, size: 1 }))).toMatchObject({ code: 'MANIFEST_INVALID' });
     expect(await putManifest('v1', manifestOf(config), MANIFEST_TYPE, 'other')).toMatchObject({
       code: 'MANIFEST_BLOB_UNKNOWN',
     });
     const index = 'application/vnd.oci.image.index.v1+json';
     expect(await putManifest('v1', manifestOf(config), index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const nameless = manifestOf(config, { mediaType: undefined });
+    expect(await putManifest('v1', nameless, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const docker = 'application/vnd.docker.distribution.manifest.v2+json';
+    expect(await putManifest('v1', manifestOf(config), docker)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    // Both kinds at once, and neither.
+    const both = manifestOf(config, { mediaType: undefined, manifests: [] });
+    expect(await putManifest('v1', both, index)).toMatchObject({ code: 'MANIFEST_INVALID' });
+    const neither = manifestOf(config, { layers: undefined });
+    expect(await putManifest('v1', neither)).toMatchObject({ code: 'MANIFEST_INVALID' });
     for (const bytes of ['', '{', '[]', '{"schemaVersion":1}', `{"schemaVersion":2,"config":${'['.repeat(1000)}`]) {
       expect(await putManifest('v1', Buffer.from(bytes))).toMatchObject({ status: 400, code: 'MANIFEST_INVALID' });
     }
@@ -131,6 +155,9 @@ describe('the registry', () => {
   it('lists tags page by page, and deletes a manifest with all its tags', async () => {
     const manifest = manifestOf(await putBlob(BLOB));
     for (const tag of ['c', 'a', 'b']) await putManifest(tag, manifest);
+    const other = manifestOf(await putBlob(BLOB), { annotations: { other: 'image' } });
+    await putManifest('d', other);
+    await call('DELETE', `/v2/app/manifests/${digestOf(other)}`);
     const first = await call('GET', '/v2/app/tags/list?n=2');
     expect(JSON.parse(first.text)).toEqual({ name: 'app', tags: ['a', 'b'] });
     const next = /^<(.+)>; rel="next"$/.exec(first.headers.get('link') ?? '')![1]!;
@@ -139,6 +166,7 @@ describe('the registry', () => {
     expect(await call('DELETE', '/v2/app/manifests/a')).toMatchObject({ status: 202 });
     expect(await call('GET', '/v2/app/manifests/a')).toMatchObject({ status: 404 });
     expect(await call('GET', '/v2/app/manifests/b')).toMatchObject({ status: 200 });
+    expect(await call('GET', '/v2/app/manifests/d')).toMatchObject({ status: 404 });
     expect(await call('DELETE', `/v2/app/manifests/${digestOf(manifest)}`)).toMatchObject({ status: 202 });
     expect(await call('GET', '/v2/app/tags/list')).toMatchObject({ status: 404, code: 'NAME_UNKNOWN' });
     expect(await call('DELETE', `/v2/app/blobs/${DIGEST}`)).toMatchObject({ status: 202 });
@@ -162,6 +190,9 @@ describe('the registry', () => {
     expect(await list('?artifactType=other')).toEqual([]);
     await call('DELETE', `/v2/app/manifests/${digestOf(referrer)}`);
     expect(await list()).toEqual([]);
+    const place = `registry/repositories/app/_referrers/${digestOf(subject).slice(7)}/`;
+    for (let i = 0; i < 1001; i++) store.objects.set(`${place}${i.toString(16).padStart(64, '0')}`, Buffer.from('{}'));
+    expect(await list()).toHaveLength(1000);
   });
 
   it('asks about every repository, also the one that is mounted from', async () => {
@@ -183,6 +214,54 @@ describe('the registry', () => {
     expect(await call('POST', mount, undefined, authorization)).toMatchObject({ status: 202 });
     expect(await call('HEAD', `/v2/app/blobs/${DIGEST}`, undefined, authorization)).toMatchObject({ status: 404 });
     expect(asked).toEqual(['pull -', 'pull -', 'pull secret', 'push app', 'pull secret', 'pull app']);
+  });
+
+  it('asks what is done, and hides what is not to be seen', async () => {
+    const asked: string[] = [];
+    open({
+      authorize: async (_, repository, action) => {
+        asked.push(action);
+        return repository === 'hidden' ? 'hide' : 'allow';
+      },
+    });
+    expect(await call('DELETE', '/v2/app/manifests/v1')).toMatchObject({ code: 'MANIFEST_UNKNOWN' });
+    expect(await call('PUT', '/v2/app/manifests/v1')).toMatchObject({ code: 'MANIFEST_INVALID' });
+    expect(await call('DELETE', `/v2/app/blobs/uploads/x`)).toMatchObject({ code: 'BLOB_UPLOAD_UNKNOWN' });
+    expect(asked).toEqual(['delete', 'push', 'push']);
+    for (const method of ['GET', 'PUT', 'DELETE']) {
+      const { status, code } = await call(method, '/v2/hidden/manifests/v1');
+      expect([status, code]).toEqual([404, 'NAME_UNKNOWN']);
+    }
+  });
+
+  it('mounts a blob only from a repository that has it', async () => {
+    await putBlob(BLOB, 'secret');
+    store.objects.set(`registry/repositories/a/_b/_blobs/${DIGEST.slice(7)}`, new Uint8Array());
+    for (const from of ['other', 'a/_b', '..', 'secret/_blobs']) {
+      const mount = `/v2/app/blobs/uploads/?mount=${DIGEST}&from=${from}`;
+      expect(await call('POST', mount), from).toMatchObject({ status: 202 });
+    }
+    expect(await call('HEAD', `/v2/app/blobs/${DIGEST}`)).toMatchObject({ status: 404 });
+    expect(await call('POST', `/v2/app/blobs/uploads/?mount=${DIGEST}&from=secret`)).toMatchObject({ status: 201 });
+  });
+
+  it('gives the object up when a client reads no further', async () => {
+    await putBlob(BLOB);
+    let open = 0;
+    store.stream = async function* () {
+      open++;
+      try {
+        for (;;) yield BLOB.subarray(0, 1);
+      } finally {
+        open--;
+      }
+    };
+    const response = await handler(new Request(`http://h/v2/app/blobs/${DIGEST}`));
+    const reader = response.body!.getReader();
+    await reader.read();
+    expect(open).toBe(1);
+    await reader.cancel();
+    expect(open).toBe(0);
   });
 
   it('keeps to its limits', async () => {
@@ -220,10 +299,28 @@ describe('the registry', () => {
     expect(await call('PUT', await begin(), 'x')).toMatchObject({ status: 400, code: 'DIGEST_INVALID' });
   });
 
-  it('does not tell what failed inside', async () => {
+  it('says of the store only that it is full or cannot answer now', async () => {
+    for (const [error, status] of [
+      [new DecantError('DISK_FULL', 'There is no space at /secret.'), 507],
+      [new DecantError('HTTP_UNREACHABLE', 'The store at /secret is busy.', { retryable: true }), 503],
+      [new DecantError('INTERNAL', 'The store at /secret is gone.', { retryable: false }), 500],
+    ] as const) {
+      store.head = () => Promise.reject(error);
+      const failed = await call('GET', `/v2/app/blobs/${DIGEST}`);
+      expect(failed).toMatchObject({ status, code: 'UNKNOWN' });
+      expect(failed.text).not.toContain('secret');
+    }
+  });
+
+  it('does not tell what failed inside, but for the operator', async () => {
+    const told: unknown[] = [];
+    open({ onError: (error) => void told.push(String(error)) });
     store.head = () => Promise.reject(new Error('the password of the store is hunter2'));
     const failed = await call('HEAD', `/v2/app/blobs/${DIGEST}`);
     expect(failed.status).toBe(500);
     expect((await call('GET', `/v2/app/blobs/${DIGEST}`)).text).not.toContain('hunter2');
+    expect(told).toEqual(Array(2).fill('Error: the password of the store is hunter2'));
+    await call('GET', '/v2/app/blobs/x');
+    expect(told).toHaveLength(2);
   });
 });

@@ -161,12 +161,17 @@ export function createRegistry(options: RegistryHandlerOptions): Registry {
         return created(`/v2/${repository}/blobs/${mount}`, mount);
       }
     }
+    if (!digest) return progress(202, repository, await uploads.begin(repository, signal), 0);
+    checkDigest(digest);
     const id = await uploads.begin(repository, signal);
-    if (digest) {
-      await uploads.finish(repository, id, request.body, checkDigest(digest), signal);
-      return created(`/v2/${repository}/blobs/${digest}`, digest);
+    try {
+      await uploads.finish(repository, id, request.body, digest, signal);
+    } catch (error) {
+      // Nobody was told its id, so nobody will go on with it; also when the client has gone.
+      await uploads.cancel(repository, id, new AbortController().signal).catch(() => undefined);
+      throw error;
     }
-    return progress(202, repository, id, 0);
+    return created(`/v2/${repository}/blobs/${digest}`, digest);
   };
 
   const uploadCall = async (call: Call): Promise<Response> => {

@@ -11,5 +11,5 @@ const programs = await Promise.all(GUEST_PROGRAMS.map(findProgram));
 const available = host !== null && (await probeJail()).ok && programs.every((path) => path !== undefined);
 
 describe.skipIf(!available)('[backend:docker] the docker backend', () => {
-  backendContract(() => dockerBackend({ host: host! }));
+  backendContract((options) => dockerBackend({ host: host!, ...options }));
 });

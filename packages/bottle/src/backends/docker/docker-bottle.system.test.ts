@@ -80,9 +80,14 @@ describe.skipIf(!available)('[backend:docker] a bottle in a container', { timeou
         CpuQuota: 100_000,
       });
       expect(container.Config).toMatchObject({ StopSignal: 'SIGKILL', Labels: { 'dev.decant.bottle': 'inside' } });
-      const top = await engine.call({ method: 'GET', path: `/containers/${container.id}/top?ps_args=-o%20pid,args` });
-      const processes = z.object({ Processes: z.array(z.array(z.string())) }).parse(top.body).Processes;
-      const pid = processes.find((words) => words.join(' ').endsWith('sleep 66.25'))?.[0];
+      const sleeper = async () => {
+        const top = await engine.call({ method: 'GET', path: `/containers/${container.id}/top?ps_args=-o%20pid,args` });
+        const processes = z.object({ Processes: z.array(z.array(z.string())) }).parse(top.body).Processes;
+        return processes.find((words) => words.join(' ').endsWith('sleep 66.25'))?.[0];
+      };
+      // A program that has just begun has no arguments until it is read from the disk.
+      await expect.poll(sleeper).toBeDefined();
+      const pid = await sleeper();
       for (const kind of ['pid', 'ipc', 'uts', 'net']) {
         expect(await readlink(`/proc/${pid}/ns/${kind}`)).toBe(
           await readlink(`/proc/${container.State.Pid}/ns/${kind}`),

@@ -10,5 +10,5 @@ const programs = await Promise.all(GUEST_PROGRAMS.map(findProgram));
 const available = (await probeJail()).ok && programs.every((path) => path !== undefined);
 
 describe.skipIf(!available)('[backend:bubblewrap] the native backend', () => {
-  backendContract(() => nativeBackend());
+  backendContract(nativeBackend);
 });
