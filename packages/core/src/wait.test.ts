@@ -15,10 +15,12 @@ const busy = () => new DecantError('HTTP_UNREACHABLE', 'Nobody answers.');
 
 describe('sleep', () => {
   it('waits, and leaves no timer when it is aborted', async () => {
-    const waited = sleep(1000);
+    const controller = new AbortController();
+    const removed = vi.spyOn(controller.signal, 'removeEventListener');
+    const waited = sleep(1000, controller.signal);
     await vi.advanceTimersByTimeAsync(1000);
     await waited;
-    const controller = new AbortController();
+    expect(removed).toHaveBeenCalledTimes(1);
     const aborted = sleep(1000, controller.signal);
     controller.abort('reason');
     await expect(aborted).rejects.toBe('reason');
@@ -121,12 +123,15 @@ describe('Semaphore', () => {
     const controller = new AbortController();
     const action = vi.fn(async () => undefined);
     const given = semaphore.run(action, controller.signal);
-    const third = semaphore.run(async () => 'third');
+    const patient = new AbortController();
+    const removed = vi.spyOn(patient.signal, 'removeEventListener');
+    const third = semaphore.run(async () => 'third', patient.signal);
     controller.abort('gone');
     await expect(given).rejects.toBe('gone');
     await vi.runAllTimersAsync();
     await first;
     expect(await third).toBe('third');
+    expect(removed).toHaveBeenCalledTimes(1);
     expect(action).not.toHaveBeenCalled();
     expect(await semaphore.run(async () => 'again')).toBe('again');
   });

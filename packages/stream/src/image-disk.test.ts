@@ -171,3 +171,31 @@ test('aborting one read leaves the others; closing the disk ends all', async () 
   ]);
   await expect(streamed.read(0, 1)).rejects.toMatchObject({ message: 'The disk was closed.' });
 });
+
+test('a disk is closed when no fetch is under way any more', async () => {
+  const image = await makeTestImage(MIB);
+  const begun = Promise.withResolvers<void>();
+  let ended = false;
+  image.before = (_, signal) => {
+    begun.resolve();
+    return sleep(60_000, signal);
+  };
+  const source: TestImage['source'] = {
+    has: (ids) => image.source.has(ids),
+    async *get(ids, options) {
+      try {
+        yield* image.source.get(ids, options);
+      } finally {
+        await sleep(20);
+        ended = true;
+      }
+    },
+  };
+  const streamed = disk(image, { source });
+  const read = streamed.read(0, 4096);
+  await begun.promise;
+  const refused = expect(read).rejects.toThrow('closed');
+  await streamed[Symbol.asyncDispose]();
+  expect(ended).toBe(true);
+  await refused;
+});

@@ -1,16 +1,18 @@
 import { once } from 'node:events';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { umask } from 'node:process';
 
 import { createMemoryRandomAccess, type RandomAccess } from '@decant/cas';
-import { DecantError } from '@decant/core';
+import { DecantError, untilAborted } from '@decant/core';
 import * as fc from 'fast-check';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 import { serveNbd, type NbdServer, type ServeNbdOptions } from './nbd-server.ts';
 import { SocketReader } from './socket-reader.ts';
+import { answer, infoData, option, reply, request, u16, u32, u64 } from './test-nbd-client.ts';
 
 const bytes = new Uint8Array(100_000).map((_, i) => (i * 31) ^ (i >> 8));
 let folder: string;
@@ -39,8 +41,7 @@ async function serve(extra: Partial<ServeNbdOptions> = {}) {
 }
 
 /** A client that speaks bytes. */
-async function dial(flags: number | null = 3) {
-  const socket = connect(socketPath);
+async function dial(flags: number | null = 3, socket = connect(socketPath)) {
   sockets.push(socket);
   socket.on('error', () => undefined);
   const reader = new SocketReader(socket);
@@ -60,35 +61,6 @@ async function dial(flags: number | null = 3) {
 }
 type Client = Awaited<ReturnType<typeof dial>>;
 
-const u16 = (value: number) => Buffer.from([value >> 8, value & 255]);
-const u32 = (value: number) => {
-  const out = Buffer.alloc(4);
-  out.writeUInt32BE(value);
-  return out;
-};
-const u64 = (value: bigint | number) => {
-  const out = Buffer.alloc(8);
-  out.writeBigUInt64BE(BigInt(value));
-  return out;
-};
-const option = (number: number, data: Uint8Array = Buffer.alloc(0), length = data.length) =>
-  Buffer.concat([Buffer.from('IHAVEOPT'), u32(number), u32(length), data]);
-const infoData = (name: string, infos: number[] = []) =>
-  Buffer.concat([u32(Buffer.byteLength(name)), Buffer.from(name), u16(infos.length), ...infos.map(u16)]);
-const request = (type: number, offset: bigint | number, length: number, cookie = 7n, flags = 0) =>
-  Buffer.concat([u32(0x25609513), u16(flags), u16(type), u64(cookie), u64(offset), u32(length)]);
-
-async function reply(client: Client) {
-  const head = await client.read(20);
-  expect(head.readBigUInt64BE(0)).toBe(0x3e889045565a9n);
-  return { option: head.readUInt32BE(8), type: head.readUInt32BE(12), data: await client.read(head.readUInt32BE(16)) };
-}
-async function answer(client: Client, length: number) {
-  const head = await client.read(16);
-  expect(head.readUInt32BE(0)).toBe(0x67446698);
-  const error = head.readUInt32BE(4);
-  return { error, cookie: head.readBigUInt64BE(8), data: error === 0 ? await client.read(length) : undefined };
-}
 async function attach(name = 'disk') {
   const client = await dial();
   client.socket.write(option(7, infoData(name)));
@@ -218,6 +190,106 @@ test('pipelined requests are bounded: beyond 64 the socket is not read', async (
   expect(most).toBe(64);
 });
 
+test('requests that are worked on have 32 MiB together at the most, but for one of any length', async () => {
+  let open = 0;
+  let most = 0;
+  let release = () => {};
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const disk: RandomAccess = {
+    sizeBytes: 64 * 2 ** 20,
+    async read() {
+      most = Math.max(most, ++open);
+      await gate;
+      open--;
+      return new Uint8Array(8);
+    },
+  };
+  await serve({ exports: new Map([['disk', disk]]) });
+  const client = await attach();
+  const lengths = [32 * 2 ** 20, 1];
+  client.socket.write(Buffer.concat([request(0, 0, 32 * 2 ** 20 + 1), ...lengths.map((n) => request(0, 0, n))]));
+  expect((await answer(client, 0)).error).toBe(22);
+  await expect.poll(() => open).toBe(1);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  release();
+  for (const _ of lengths) expect((await answer(client, 8)).error).toBe(0);
+  expect(most).toBe(1);
+});
+
+test('a client that does not take its answers is not read for', async () => {
+  const data = new Uint8Array(2 ** 20);
+  let reads = 0;
+  const disk: RandomAccess = { sizeBytes: 2 ** 20, read: async () => (reads++, data) };
+  await serve({ exports: new Map([['disk', disk]]) });
+  const client = await attach();
+  client.socket.write(Buffer.concat(Array.from({ length: 300 }, () => request(0, 0, 2 ** 20))));
+  await expect.poll(() => reads).toBeGreaterThanOrEqual(32);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(reads).toBeLessThan(100);
+});
+
+test('the time for a handshake ends with it, and is what a client has to close its side', async () => {
+  using timers = vi.spyOn(globalThis, 'setTimeout');
+  using cleared = vi.spyOn(globalThis, 'clearTimeout');
+  // Of no other timer here.
+  const handshakeTimeoutMs = 61_234;
+  const ours = () => timers.mock.calls.flatMap(([, ms], i) => (ms === handshakeTimeoutMs ? [i] : []));
+  await serve({ handshakeTimeoutMs });
+  const socket = connect({ path: socketPath, allowHalfOpen: true });
+  const client = await dial(3, socket);
+  client.socket.write(option(7, infoData('disk')));
+  while ((await reply(client)).type !== 1);
+  client.socket.write(request(0, 0, 1));
+  await answer(client, 1);
+  expect(cleared.mock.calls.flat()).toContain(timers.mock.results[ours()[0]!]!.value);
+  client.socket.write(request(2, 0, 0));
+  expect(await client.closed()).toBe(true);
+  await expect.poll(() => ours().length).toBe(2);
+  expect(server!.connections).toBe(1);
+  timers.mock.calls[ours()[1]!]![0]();
+  await expect.poll(() => server!.connections).toBe(0);
+});
+
+test('what was asked for before the client disconnects is still answered', async () => {
+  let release = () => {};
+  const gate = new Promise<void>((resolve) => (release = resolve));
+  const disk: RandomAccess = { sizeBytes: 4096, read: (_, length) => gate.then(() => new Uint8Array(length)) };
+  await serve({ exports: new Map([['disk', disk]]) });
+  const client = await attach();
+  client.socket.write(Buffer.concat([request(0, 0, 8, 1n), request(2, 0, 0)]));
+  // Answered on another connection, so that this one has been read to its end.
+  const other = await attach();
+  other.socket.write(request(7, 0, 1));
+  expect((await answer(other, 0)).error).toBe(22);
+  release();
+  expect(await answer(client, 8)).toMatchObject({ error: 0, cookie: 1n });
+  expect(await client.closed()).toBe(true);
+});
+
+test('a read ends with the client it is for, and with the server, and is no error then', async () => {
+  const signals: AbortSignal[] = [];
+  const disk: RandomAccess = {
+    sizeBytes: 4096,
+    read: (_, length, { signal } = {}) => {
+      signals.push(signal!);
+      return untilAborted(new Promise<Uint8Array>(() => length), signal);
+    },
+  };
+  await serve({ exports: new Map([['disk', disk]]) });
+  const [leaving, staying] = [await attach(), await attach()];
+  for (const client of [leaving, staying]) {
+    client.socket.write(request(0, 0, 1));
+    await expect.poll(() => signals.length).toBe(client === leaving ? 1 : 2);
+  }
+  leaving.socket.destroy();
+  await expect.poll(() => signals[0]!.aborted).toBe(true);
+  expect(signals[1]!.aborted).toBe(false);
+  await server!.close();
+  expect(signals[1]!.aborted).toBe(true);
+  await expect.poll(() => server!.connections).toBe(0);
+  expect(errors).toEqual([]);
+});
+
 test('a client that breaks the protocol loses its connection and nobody else does', async () => {
   await serve();
   const good = await attach();
@@ -256,16 +328,29 @@ test('random bytes after the greeting never stop the server', async () => {
   expect((await answer(client, 1)).error).toBe(0);
 });
 
-test('a silent client is cut off, and clients beyond the limit are turned away', async () => {
-  await serve({ handshakeTimeoutMs: 1500, maxConnections: 1 });
-  const silent = await dial();
+test('a silent client is cut off', async () => {
+  await serve({ handshakeTimeoutMs: 50 });
+  const silent = connect(socketPath);
+  sockets.push(silent);
+  silent.on('error', () => undefined);
+  silent.resume();
+  await once(silent, 'close');
+  await expect.poll(() => server!.connections).toBe(0);
+});
+
+test('clients beyond the limit are turned away, until one has gone', async () => {
+  await serve({ maxConnections: 1, handshakeTimeoutMs: 60_000 });
+  const first = await dial();
   await expect(dial()).rejects.toThrow();
-  expect(await silent.closed()).toBe(true);
+  first.socket.destroy();
+  await expect.poll(() => server!.connections).toBe(0);
   await attach();
 });
 
 test('the socket has mode 0600, is removed at the end, replaces a dead one and refuses a live one', async () => {
+  const before = umask(0o027);
   const first = await serve();
+  expect(umask(before)).toBe(0o027);
   expect((await stat(socketPath)).mode & 0o777).toBe(0o600);
   await expect(serveNbd({ listen: { socketPath }, exports: new Map() })).rejects.toMatchObject({ code: 'CONFLICT' });
   const client = await attach();
@@ -275,7 +360,6 @@ test('the socket has mode 0600, is removed at the end, replaces a dead one and r
   // A socket file that nobody listens on any more.
   const dead = createServer().listen(join(folder, 'moved'));
   await once(dead, 'listening');
-  const { rename } = await import('node:fs/promises');
   await rename(join(folder, 'moved'), socketPath);
   dead.close();
   await once(dead, 'close');
@@ -302,8 +386,15 @@ test('aborting closes the server; TCP gives its port', async () => {
     signal: abort.signal,
   });
   expect(tcp.uri).toBe(`nbd://127.0.0.1:${tcp.port}/`);
+  const client = connect(tcp.port!, '127.0.0.1');
+  sockets.push(client);
+  client.on('error', () => undefined);
+  await once(client, 'connect');
+  await expect.poll(() => tcp.connections).toBe(1);
+  const left = once(client, 'close');
+  client.resume();
   abort.abort();
   await tcp.close();
-  const refused = connect(tcp.port!, '127.0.0.1');
-  await expect(once(refused, 'connect')).rejects.toMatchObject({ code: 'ECONNREFUSED' });
+  await left;
+  expect(tcp.connections).toBe(0);
 });

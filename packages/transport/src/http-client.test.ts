@@ -1,9 +1,9 @@
 import { DecantError, ERROR_CODES, isErrorCode, type ErrorCode, type Fetch } from '@decant/core';
 import * as fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
-import { createHttpClient, type HttpClientOptions } from './http-client.ts';
-import { problemResponse, toProblem } from './problem.ts';
+import { createHttpClient, retryAfterMs, type HttpClientOptions } from './http-client.ts';
+import { errorOfResponse, problemResponse, toProblem } from './problem.ts';
 
 const retry = { attempts: 3, firstDelayMs: 1, maxDelayMs: 2 };
 const code = (expected: string) => expect.objectContaining({ code: expected });
@@ -25,6 +25,18 @@ function scripted(...answers: (Response | Error | (() => Response | Promise<Resp
     return typeof answer === 'function' ? answer() : answer;
   };
   return { fetch, requests };
+}
+/** A body of 64 MiB in pieces of 64 KiB that counts those that were taken. */
+function longBody() {
+  const state = { pieces: 0, cancelled: false };
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      if (++state.pieces > 1024) controller.close();
+      else controller.enqueue(new Uint8Array(65_536));
+    },
+    cancel: () => void (state.cancelled = true),
+  });
+  return { state, body };
 }
 const clientOf = (fetch: Fetch, options: Partial<HttpClientOptions> = {}) =>
   createHttpClient({ baseUrl: 'https://api.test/base/', fetch, retry, ...options });
@@ -145,11 +157,13 @@ describe('createHttpClient', () => {
     // oxlint-disable-next-line no-control-regex -- they must not be there
     expect(caught.message).not.toMatch(/[\u0000-\u001f]/);
     expect(caught.message.length).toBeLessThan(5000);
-    const endless = scripted(() => new Response(new Blob([new Uint8Array(1_000_000)]).stream(), { status: 502 }));
-    await expect(clientOf(endless.fetch).request('POST', '/')).rejects.toMatchObject({
+    const endless = longBody();
+    const { fetch: failing } = scripted(() => new Response(endless.body, { status: 502 }));
+    await expect(clientOf(failing).request('POST', '/')).rejects.toMatchObject({
       code: 'HTTP_STATUS',
       retryable: true,
     });
+    expect(endless.state).toEqual({ pieces: expect.toSatisfy((count: number) => count < 5), cancelled: true });
   });
 
   it('repeats what may be repeated, and nothing else', async () => {
@@ -189,6 +203,33 @@ describe('createHttpClient', () => {
     await expect(clientOf(forever.fetch).request('GET', '/', { signal: abort.signal })).rejects.toThrow('too long');
   });
 
+  it('reads Retry-After in seconds and as a date, and waits half a minute at the most', () => {
+    using _ = vi.spyOn(Date, 'now').mockReturnValue(Date.parse('1994-11-06T08:49:30Z'));
+    for (const [text, expected] of [
+      ['7', 7000],
+      ['Sun, 06 Nov 1994 08:49:37 GMT', 7000],
+      ['Sun, 06 Nov 1994 08:49:20 GMT', 0],
+      ['999999', 30_000],
+      ['Mon, 07 Nov 1994 08:49:37 GMT', 30_000],
+      ['soon', 0],
+    ] as const) {
+      expect(retryAfterMs(new Response(null, { headers: { 'retry-after': text } })), text).toBe(expected);
+    }
+    expect(retryAfterMs(new Response(null))).toBe(0);
+  });
+
+  it('counts the time until the headers as time of the attempt', async () => {
+    let aheadMs = 0;
+    const now = performance.now.bind(performance);
+    using _ = vi.spyOn(performance, 'now').mockImplementation(() => now() + aheadMs);
+    const late = scripted(() => {
+      aheadMs += 1_000_000;
+      return new Response(new ReadableStream({ pull: () => new Promise(() => undefined) }));
+    });
+    const client = clientOf(late.fetch, { timeoutMs: 1_000_000, retry: { attempts: 1 } });
+    await expect(client.json(numbers, 'GET', '/')).rejects.toEqual(code('TIMEOUT'));
+  });
+
   it('names the host and the reason when there is no answer, but not the URL', async () => {
     const refused = Object.assign(new TypeError('fetch failed'), {
       cause: Object.assign(new Error(), { code: 'ECONNREFUSED' }),
@@ -226,14 +267,38 @@ describe('createHttpClient', () => {
       const { fetch } = scripted(() => new Response(text));
       await expect(clientOf(fetch).json(numbers, 'GET', '/')).rejects.toEqual(code('HTTP_BODY_INVALID'));
     }
+    // Not UTF-8, in a place where JSON takes any character.
+    const odd = scripted(() => new Response(Buffer.from('{"n":1,"x":"\xff"}', 'latin1')));
+    await expect(clientOf(odd.fetch).json(numbers, 'GET', '/')).rejects.toEqual(code('HTTP_BODY_INVALID'));
     const bytes = scripted(() => new Response(new Uint8Array(100)));
     expect((await clientOf(bytes.fetch).bytes('/', { maxBytes: 100 })).length).toBe(100);
     await expect(clientOf(bytes.fetch).bytes('/', { maxBytes: 99 })).rejects.toEqual(code('LIMIT_EXCEEDED'));
     await expect(clientOf(bytes.fetch).json(numbers, 'GET', '/', { maxBytes: 5 })).rejects.toEqual(
       code('LIMIT_EXCEEDED'),
     );
+    for (const [headers, most] of [
+      [{ 'content-length': '67108864' }, 1],
+      [{}, 3],
+    ] as const) {
+      const { body, state } = longBody();
+      const { fetch } = scripted(() => new Response(body, { headers }));
+      await expect(clientOf(fetch).bytes('/', { maxBytes: 99 })).rejects.toEqual(code('LIMIT_EXCEEDED'));
+      expect(state.pieces).toBeLessThanOrEqual(most);
+      expect(state.cancelled).toBe(true);
+    }
     const undeclared = scripted(() => new Response(new Blob([new Uint8Array(100)]).stream()));
     await expect(clientOf(undeclared.fetch).bytes('/', { maxBytes: 99 })).rejects.toEqual(code('LIMIT_EXCEEDED'));
+  });
+});
+
+describe('errorOfResponse', () => {
+  it('ends with the reason of an abort while it reads', async () => {
+    const stop = new AbortController();
+    const halting = new Response(new ReadableStream({ pull: () => new Promise(() => undefined) }), { status: 500 });
+    const error = errorOfResponse(halting, { signal: stop.signal });
+    const reason = new Error('enough');
+    stop.abort(reason);
+    await expect(error).rejects.toBe(reason);
   });
 });
 

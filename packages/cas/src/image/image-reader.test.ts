@@ -228,5 +228,15 @@ describe('createPackSource', () => {
       locator: parseLocator(encodeLocator({ ...encoded, records: holes })),
     });
     await expect(drain(wrong, [first!])).rejects.toMatchObject({ code: 'CAS_LOCATOR_INVALID' });
+    const shorter = encoded.records.map((record, i) =>
+      i > 0 || record === null
+        ? record
+        : { ...record, storedBytes: 100, plainBytes: PAGE_BYTES, encoding: 'zstd' as const },
+    );
+    const lying = createPackSource({
+      ...published,
+      locator: parseLocator(encodeLocator({ ...encoded, records: shorter })),
+    });
+    await expect(drain(lying, [first!])).rejects.toMatchObject({ code: 'CAS_LOCATOR_INVALID' });
   });
 });

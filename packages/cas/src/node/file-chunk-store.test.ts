@@ -1,8 +1,22 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { afterEach, describe, expect, it } from 'vitest';
+import { isDecantError } from '@decant/core';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 
 import { chunkStoreContract } from '../store/chunk-store.contract.ts';
 import { loadHashProvider } from '../hash/load-hash-provider.ts';
@@ -56,6 +70,55 @@ describe('the chunk store in files', () => {
     }
     await store.put(a.id, a.plain);
     expect(await store.get(a.id, 4096)).toEqual(a.plain);
+    // Of another length: written again without having been read.
+    await truncate(pathIn(directory, a.id), 4000);
+    await store.put(a.id, a.plain);
+    expect(await store.get(a.id, 4096)).toEqual(a.plain);
+  });
+
+  it('takes a sector that cannot be read for damage, and leaves no file open', async () => {
+    const directory = await folder();
+    const store = createFileChunkStore({ directory, maxBytes: 2 ** 20, hash });
+    const a = chunk(5);
+    await store.put(a.id, a.plain);
+    for (let i = 0; i < 3; i++) expect(await store.get(a.id, 4096)).toEqual(a.plain);
+    await using file = await open(pathIn(directory, a.id));
+    const read = vi.spyOn(Object.getPrototypeOf(file) as typeof file, 'read');
+    const failing = (code: string) => read.mockRejectedValueOnce(Object.assign(new Error(code), { code }));
+    try {
+      failing('ENOMEM');
+      await expect(store.get(a.id, 4096)).rejects.toThrow('ENOMEM');
+      expect(await store.has([a.id])).toEqual(new Set([a.id]));
+      failing('EIO');
+      expect(await store.get(a.id, 4096)).toBeUndefined();
+      expect(await store.has([a.id])).toEqual(new Set());
+    } finally {
+      read.mockRestore();
+    }
+    await file.close();
+    if (process.platform !== 'linux') return;
+    const links = (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => ''));
+    const real = await realpath(directory);
+    expect((await Promise.all(links)).filter((path) => path.startsWith(real))).toEqual([]);
+  });
+
+  it('leaves no temporary file of a chunk that it could not keep', async () => {
+    const directory = await folder();
+    const store = createFileChunkStore({ directory, maxBytes: 2 ** 20, hash });
+    const a = chunkOf(randomPages(6, 3), hash);
+    // In its place is something that no file can replace.
+    await mkdir(join(pathIn(directory, a.id), 'folder'), { recursive: true });
+    const failure: unknown = await store.put(a.id, a.plain).catch((error: unknown) => error);
+    expect(isDecantError(failure)).toBe(true);
+    expect(await readdir(join(directory, 'tmp'))).toEqual([]);
+    const b = chunk(7);
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    const writing = store.put(b.id, b.plain, { signal: stop.signal });
+    stop.abort(reason);
+    await expect(writing).rejects.toBe(reason);
+    expect(await readdir(join(directory, 'tmp'))).toEqual([]);
+    expect(await store.has([b.id])).toEqual(new Set());
   });
 
   it('evicts by time of access, which a read renews', async () => {
@@ -82,13 +145,13 @@ describe('the chunk store in files', () => {
     for (let i = 0; i < 80; i++) {
       const { id, plain } = chunk(200 + i);
       await stores[i % 2]!.put(id, plain);
+      let bytes = 0;
+      for (const two of await readdir(directory)) {
+        if (two === 'tmp') continue;
+        for (const name of await readdir(join(directory, two))) bytes += (await stat(join(directory, two, name))).size;
+      }
+      expect(bytes).toBeLessThanOrEqual(16 * 4096 * (1 + 2 / 8));
     }
-    let bytes = 0;
-    for (const two of await readdir(directory)) {
-      if (two === 'tmp') continue;
-      for (const name of await readdir(join(directory, two))) bytes += (await stat(join(directory, two, name))).size;
-    }
-    expect(bytes).toBeLessThanOrEqual(16 * 4096 * (1 + 2 / 8));
   });
 
   it('removes what dead writers left, not what is being written', async () => {

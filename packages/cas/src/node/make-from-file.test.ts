@@ -1,9 +1,10 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { utimesSync } from 'node:fs';
+import { mkdir, mkdtemp, open, readdir, readFile, readlink, realpath, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 
 import { PAGE_BYTES, type ChunkId } from '@decant/core';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { chunkImage } from '../chunk/chunker.ts';
 import { createImageReader } from '../image/image-reader.ts';
@@ -98,6 +99,41 @@ describe('makeFromFile', () => {
     await expect(make({ store, onEvent, signal: stop.signal })).rejects.toBe(reason);
     expect(await readdir(store, { recursive: true })).toEqual(['tmp']);
     await expect(make({ store, signal: stop.signal })).rejects.toBe(reason);
+  });
+
+  it.skipIf(process.platform !== 'linux')('flushes packs, then the manifest before it has its name', async () => {
+    const small = join(folder, 'small');
+    await writeSparse(small, [extent(0, 50, 5)], 60 * PAGE_BYTES);
+    await using some = await open(small);
+    const proto = Object.getPrototypeOf(some) as typeof some;
+    const sync: () => Promise<void> = Reflect.get(proto, 'sync');
+    const flushed: string[] = [];
+    const spy = vi.spyOn(proto, 'sync').mockImplementation(async function flush(this: typeof some) {
+      flushed.push(await readlink(`/proc/self/fd/${this.fd}`));
+      await Reflect.apply(sync, this, []);
+    });
+    try {
+      await make({ store: newStore(), file: small });
+      expect(flushed).toEqual([]);
+      const store = newStore();
+      await make({ store, file: small, fsync: true });
+      const real = await realpath(store);
+      const named = flushed.map((path) => relative(real, path).replace(/^tmp\/[^/]+\//, 'tmp/*/'));
+      expect(named).toEqual(['packs', 'tmp/*/manifest', 'manifests']);
+    } finally {
+      spy.mockRestore();
+    }
+  });
+
+  it('refuses a file that changed while it was read, and leaves nothing of it', async () => {
+    const changing = join(folder, 'changing');
+    await writeSparse(changing, [extent(0, 50, 6)], 60 * PAGE_BYTES);
+    const store = newStore();
+    const onEvent = (event: { type: string }) => {
+      if (event.type === 'stage-progress') utimesSync(changing, 1, 1);
+    };
+    await expect(make({ store, file: changing, onEvent })).rejects.toMatchObject({ code: 'CAS_FILE_CHANGED' });
+    expect(await readdir(store, { recursive: true })).toEqual(['tmp']);
   });
 
   it('leaves nothing behind when a worker dies', async () => {

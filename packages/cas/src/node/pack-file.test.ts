@@ -1,10 +1,12 @@
+import fs from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { MIB } from '@decant/core';
 import * as fc from 'fast-check';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { randomBytes } from '../test-data.ts';
 import { PackFile } from './pack-file.ts';
@@ -61,6 +63,35 @@ describe('a pack file', () => {
     file.finish(false);
     file[Symbol.dispose]();
     expect(new Uint8Array(await readFile(path))).toEqual(bytes);
+  });
+
+  it('goes on where a write took a part only, is on the disk at the end if wanted, and is closed', async () => {
+    const writev = fs.writevSync;
+    const calls: string[] = [];
+    const spies = [
+      vi.spyOn(fs, 'writevSync').mockImplementation((fd, parts) => {
+        calls.push('write');
+        return writev(fd, [(parts[0] as Uint8Array).subarray(0, 50_001)]);
+      }),
+      vi.spyOn(fs, 'fsyncSync').mockImplementation(() => void calls.push('fsync')),
+      vi.spyOn(fs, 'closeSync'),
+    ];
+    syncBuiltinESMExports();
+    try {
+      for (const fsync of [false, true]) {
+        const { path, file } = newFile();
+        const bytes = randomBytes(7, 3 * MIB + 5);
+        for (let at = 0; at < bytes.length; at += 100_000) file.append(bytes.subarray(at, at + 100_000));
+        file.finish(fsync);
+        expect(calls.indexOf('fsync')).toBe(fsync ? calls.length - 1 : -1);
+        file[Symbol.dispose]();
+        expect(spies[2]).toHaveBeenCalledTimes(fsync ? 2 : 1);
+        expect(Buffer.compare(await readFile(path), bytes)).toBe(0);
+      }
+    } finally {
+      for (const spy of spies) spy.mockRestore();
+      syncBuiltinESMExports();
+    }
   });
 
   it('does not write over a file that is there', () => {

@@ -50,8 +50,8 @@ describe('a directory of packs as a chunk source', () => {
   chunkSourceContract(async (frames) => {
     const store = await folder();
     const packs = packsFolder(store);
-    await writeFile(join(store, 'not a pack'), '');
     await mkdir(packs);
+    for (const name of ['not a pack', `${'0'.repeat(64)}.pack.partial`]) await writeFile(join(packs, name), '');
     for (const part of [frames.slice(0, 170), frames.slice(170)]) {
       using writer = new PackWriter({ directory: store, prefix: `from-${part[0]!.id}`, hash, fsync: false });
       for (const frame of part) writer.add(fromHex(frame.id), frame);

@@ -123,6 +123,8 @@ describe('createHttpRanges', async () => {
     ['a pack that is too short', (_, response) => response.writeHead(416).end(), 'CAS_CHUNK_MISSING', false],
     ['a refusal', (_, response) => response.writeHead(403).end(), 'HTTP_STATUS', false],
     ['a server that is busy', (_, response) => response.writeHead(503).end(), 'HTTP_STATUS', true],
+    ['a server that asks for patience', (_, response) => response.writeHead(429).end(), 'HTTP_STATUS', true],
+    ['a server that waited for too long', (_, response) => response.writeHead(408).end(), 'HTTP_STATUS', true],
     [
       'the whole instead of a range',
       (_, response) => response.writeHead(200).end(all.packs[0]),
@@ -169,5 +171,21 @@ describe('createHttpRanges', async () => {
     // A fetch that does not listen to its signal.
     const deaf: Fetch = () => new Promise(() => undefined);
     await expect(read(silent, { fetch: deaf, timeoutMs: 50 })).rejects.toMatchObject({ code: 'TIMEOUT' });
+    // Nor a body; what is left of it, or of a refusal, is given up.
+    for (const [pieces, status, code] of [
+      [[], 206, 'TIMEOUT'],
+      [[body, body], 206, 'HTTP_BODY_INVALID'],
+      [[body], 503, 'HTTP_STATUS'],
+    ] as const) {
+      let cancelled = false;
+      const halting = new ReadableStream<Uint8Array>({
+        start: (controller) => pieces.forEach((piece) => controller.enqueue(piece)),
+        cancel: () => void (cancelled = true),
+      });
+      const answering: Fetch = () => Promise.resolve(new Response(halting, { status }));
+      const limit = code === 'TIMEOUT' ? { timeoutMs: 50 } : {};
+      await expect(read(silent, { fetch: answering, ...limit })).rejects.toMatchObject({ code });
+      expect(cancelled).toBe(true);
+    }
   });
 });

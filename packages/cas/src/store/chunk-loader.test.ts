@@ -5,6 +5,7 @@ import { loadHashProvider } from '../hash/load-hash-provider.ts';
 import { createZstdCodec } from '../node/zstd-codec.ts';
 import { chunkOf, randomPages } from '../test-data.ts';
 import { createChunkLoader, type ChunkLoaderOptions } from './chunk-loader.ts';
+import { createMemoryChunkStore } from './chunk-store.ts';
 
 const hash = await loadHashProvider();
 const codec = createZstdCodec();
@@ -139,5 +140,89 @@ describe('a chunk loader', () => {
     const loader = loaderOver(source, { memoryBytes: 2 * chunks[0]!.plainBytes });
     for (let round = 0; round < 2; round++) for (const chunk of chunks) await loader.load([chunk], () => undefined);
     expect([...asked.values()]).toEqual(chunks.map(() => 2));
+  });
+
+  it('leaves the fetch of another caller alone when one that was given up fails at last', async () => {
+    const { state, source, asked } = countingSource();
+    const [late, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    const { id } = chunks[4]!;
+    // A source that does not listen to its signal, and fails the first time.
+    state.before = () => (asked.get(id) === 1 ? late.promise : gate.promise);
+    const loader = loaderOver(source);
+    const stop = new AbortController();
+    const first = loader.load([chunks[4]!], () => undefined, { signal: stop.signal });
+    stop.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+    const second = loader.load([chunks[4]!], () => undefined);
+    late.reject(new Error('too late'));
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    const third = loader.load([chunks[4]!], () => undefined);
+    gate.resolve();
+    await Promise.all([second, third]);
+    expect(asked.get(id)).toBe(2);
+  });
+
+  it('leaves a newer fetch of a chunk alone when the rest of an older one is given up', async () => {
+    const { state, source, asked } = countingSource();
+    const [a, b] = [chunks[5]!, chunks[6]!];
+    const gate = Promise.withResolvers<void>();
+    state.before = (id, signal) => {
+      if (id === b.id) return sleep(60_000, signal);
+      return asked.get(a.id) === 1 ? Promise.resolve() : gate.promise;
+    };
+    // Nothing is kept, so what has come is fetched again.
+    const loader = loaderOver(source, { memoryBytes: 0 });
+    const stop = new AbortController();
+    const came = Promise.withResolvers<void>();
+    const first = loader.load([a, b], () => came.resolve(), { signal: stop.signal });
+    await came.promise;
+    const second = loader.load([a], () => undefined);
+    stop.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+    const third = loader.load([a], () => undefined);
+    gate.resolve();
+    await Promise.all([second, third]);
+    expect(asked.get(a.id)).toBe(2);
+  });
+
+  it('asks for 4 MiB at a time, in as many calls at once as it may', async () => {
+    const large = Array.from({ length: 9 }, (_, i) => chunkOf(randomPages(80 + i, 256), hash));
+    const calls: number[] = [];
+    let [running, most] = [0, 0];
+    const source: ChunkSource = {
+      has: () => Promise.resolve(new Set()),
+      async *get(ids) {
+        calls.push(ids.length);
+        most = Math.max(most, ++running);
+        await sleep(1);
+        for (const { id, plain, plainBytes } of large) {
+          if (ids.includes(id)) yield { id, encoding: 'raw', plainBytes, stored: plain };
+        }
+        running--;
+      },
+    };
+    let got = 0;
+    await loaderOver(source, { concurrency: 2 }).load(large, () => got++);
+    expect([got, calls, most]).toEqual([9, [4, 4, 1], 2]);
+  });
+
+  it('takes nothing of another length from a cache, keeps no larger memory alive, and gives nothing once it has ended', async () => {
+    const { source, frames, asked } = countingSource();
+    const chunk = chunks[7]!;
+    const frame = frames.get(chunk.id)!;
+    const around = new Uint8Array(2 ** 20);
+    around.set(chunk.plain, 5000);
+    frames.set(chunk.id, { ...frame, stored: around.subarray(5000, 5000 + chunk.plainBytes) });
+    const cache = { ...createMemoryChunkStore(), get: () => Promise.resolve(new Uint8Array(chunk.plainBytes + 4096)) };
+    const end = new AbortController();
+    const loader = loaderOver(source, { cache, signal: end.signal });
+    let plain: Uint8Array | undefined;
+    await loader.load([chunk], (_, bytes) => void (plain = bytes));
+    expect(plain).toEqual(chunk.plain);
+    expect(plain!.buffer.byteLength).toBe(chunk.plainBytes);
+    expect(asked.get(chunk.id)).toBe(1);
+    const reason = new Error('closed');
+    end.abort(reason);
+    await expect(loader.load([chunk], () => undefined)).rejects.toBe(reason);
   });
 });

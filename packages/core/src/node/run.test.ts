@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import { findProgram, run } from './run.ts';
 
@@ -131,6 +131,16 @@ describe('run', () => {
 
   it('ends what takes too long', async () => {
     await expect(sh('sleep 600', { timeoutMs: 100 })).rejects.toMatchObject({ code: 'TIMEOUT' });
+  });
+
+  it('takes its time limit back from what has ended', async () => {
+    using timers = vi.spyOn(globalThis, 'setTimeout');
+    using cleared = vi.spyOn(globalThis, 'clearTimeout');
+    // Of no other timer here.
+    const timeoutMs = 61_235;
+    await sh('true', { timeoutMs });
+    const ours = timers.mock.results[timers.mock.calls.findIndex(([, ms]) => ms === timeoutMs)];
+    expect(cleared.mock.calls.flat()).toContain(ours!.value);
   });
 
   it('starts nothing with a signal that is aborted already', async () => {

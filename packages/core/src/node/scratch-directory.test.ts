@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +18,7 @@ afterEach(() => rm(parent, { recursive: true, force: true }));
 it('removes its directory and what is in it', async () => {
   {
     await using scratch = await openScratchDirectory(parent);
+    expect((await stat(scratch.path)).mode & 0o777).toBe(0o700);
     await writeFile(join(scratch.path, 'file'), 'x');
     expect(await readdir(parent)).toHaveLength(1);
   }

@@ -77,6 +77,12 @@ export function chunkSourceContract(create: (frames: readonly ChunkFrame[]) => P
     const signal = AbortSignal.abort(new Error('enough'));
     await expect(drain(fixture.source, ids, signal)).rejects.toBe(signal.reason);
     await expect(fixture.source.has(ids, { signal })).rejects.toBe(signal.reason);
+    const stop = new AbortController();
+    const reason = new Error('enough of it');
+    const stopped = (async () => {
+      for await (const _ of fixture.source.get(ids, { signal: stop.signal })) stop.abort(reason);
+    })();
+    await expect(stopped).rejects.toBe(reason);
   });
 }
 

@@ -1,6 +1,7 @@
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { connect, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -71,6 +72,21 @@ describe('createNodeFetch', () => {
     expect(sent.body).toContain('value');
   });
 
+  it('heeds the signal and the redirect mode of a request of the runtime', async () => {
+    const base = await listen();
+    await using http = createNodeFetch();
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    server.removeAllListeners('request');
+    server.on('request', (request, response) => {
+      if (request.url === '/moved') response.writeHead(302, { location: `${base}/silent` }).end();
+      else stop.abort(reason);
+    });
+    const moved = await http.fetch(new Request(`${base}/moved`, { redirect: 'manual' }));
+    expect([moved.status, moved.headers.get('location')]).toEqual([302, `${base}/silent`]);
+    await expect(http.fetch(new Request(`${base}/silent`, { signal: stop.signal }))).rejects.toBe(reason);
+  });
+
   it('opens no more connections than it may', async () => {
     const base = await listen();
     await using http = createNodeFetch({ connections: 2 });
@@ -105,14 +121,15 @@ describe('createNodeFetch', () => {
     server.on('request', (_, response) => response.writeHead(302, { location: 'http://evil.test/' }).end());
     const client = createHttpClient({ baseUrl: base, fetch: http.fetch, token: 'key', retry: { attempts: 1 } });
     await expect(client.request('GET', '/')).rejects.toMatchObject({ code: 'HTTP_STATUS', details: { status: 302 } });
-    const spare = createServer();
-    await new Promise<void>((resolve) => spare.listen(0, '127.0.0.1', resolve));
-    const host = `127.0.0.1:${(spare.address() as AddressInfo).port}`;
-    await new Promise((resolve) => spare.close(resolve));
+    // The port of this end of a connection: nobody listens on it, nor can another program begin to.
+    const taken = connect((server.address() as AddressInfo).port, '127.0.0.1');
+    await once(taken, 'connect');
+    const host = `127.0.0.1:${taken.localPort}`;
     const nobody = createHttpClient({ baseUrl: `http://${host}`, fetch: http.fetch, retry: { attempts: 1 } });
     await expect(nobody.request('GET', '/')).rejects.toMatchObject({
       code: 'HTTP_UNREACHABLE',
       message: `No answer from ${host} (ECONNREFUSED).`,
     });
+    taken.destroy();
   });
 });

@@ -18,6 +18,8 @@ export interface Invocation {
 interface Command {
   readonly positionals: number;
   readonly options: NonNullable<ParseArgsConfig['options']>;
+  /** Most milliseconds until its end after an interruption; default {@link ENDING_MS}. */
+  readonly endingMs?: number;
   readonly run: (invocation: Invocation) => Promise<void>;
 }
 
@@ -36,6 +38,10 @@ Sizes may end in K, M, G or T. Results go to standard output, messages to standa
 Exit status: 0 done, 1 failed, 2 wrong usage, 6 damaged or missing data, 7 no space left, 130 interrupted.
 `;
 
+/** How long an interrupted command may take to end: one that only reads has nothing to remove. Milliseconds. */
+const ENDING_MS = 3_000;
+const CLEANING_MS = 30_000;
+
 const store = { type: 'string' } as const;
 const json = { type: 'boolean' } as const;
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -49,6 +55,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
       output: { type: 'string', short: 'o' },
       fsync: { type: 'boolean' },
     },
+    endingMs: CLEANING_MS,
     run: make,
   },
   verify: { positionals: 1, options: { store, json }, run: verify },
@@ -57,9 +64,6 @@ const COMMANDS: Readonly<Record<string, Command>> = {
 };
 
 const INTERRUPTED_STATUS = 130;
-/** For what an interrupted command removes. Milliseconds. */
-const CLEANING_MS = 3_000;
-
 class Interrupted extends Error {}
 class GivenUp extends Error {}
 
@@ -82,7 +86,8 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
     if (command === undefined) throw usage(`There is no command ${JSON.stringify(name)}.`);
-    await endedOrGivenUp(command.run({ ...parse(command, rest), signal: stop.signal }), stop.signal);
+    const work = command.run({ ...parse(command, rest), signal: stop.signal });
+    await endedOrGivenUp(work, command.endingMs ?? ENDING_MS, stop.signal);
     return 0;
   } catch (error) {
     if (error instanceof GivenUp) return endBySignal();
@@ -99,14 +104,14 @@ async function main(args: readonly string[]): Promise<number> {
 }
 
 /**
- * The end of the work, at most {@link CLEANING_MS} after an interruption: opening a FIFO that nobody writes to, or a disk
+ * The end of the work, at most `endingMs` after an interruption: opening a FIFO that nobody writes to, or a disk
  * that does not answer, cannot be called off.
  */
-async function endedOrGivenUp(work: Promise<void>, signal: AbortSignal): Promise<void> {
+async function endedOrGivenUp(work: Promise<void>, endingMs: number, signal: AbortSignal): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const givenUp = new Promise<never>((_, reject) => {
     signal.addEventListener('abort', () => {
-      timer = setTimeout(() => reject(new GivenUp()), CLEANING_MS);
+      timer = setTimeout(() => reject(new GivenUp()), endingMs);
     });
   });
   try {
