@@ -319,8 +319,8 @@ describe('reading an image back', () => {
     const { decant } = serve([{ fill: 1, pages: 1 }]);
     await mkdir(join(directory, 'folder'));
     await writeFile(join(directory, 'file'), '');
-    for (const name of ['folder', '/dev/null', 'missing/file', 'file/x']) {
-      const file = resolve(directory, name);
+    const names = ['folder', '/dev/null', 'missing/file', 'file/x'].map((name) => resolve(directory, name));
+    for (const file of [...names, '', `${directory}/new/`]) {
       await expect(decant.images.export({ ref: 'a', file, sparse: true })).rejects.toMatchObject({
         code: 'USAGE',
         hint: expect.any(String) as string,
