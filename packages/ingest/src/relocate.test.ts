@@ -118,6 +118,14 @@ describe('relocate', () => {
     expect((await restingManifest(id, context)).id).toBe(id);
     const broken = new DecantError('INTERNAL', 'The disk does not answer.');
     await expect(restingManifest(id, watched(() => Promise.reject(broken)).context)).rejects.toBe(broken);
+    // However long it says to be, a bounded part of it is read.
+    const asked: (number | undefined)[] = [];
+    const huge = watched(async (_, options) => (asked.push(options?.range?.lengthBytes), new Uint8Array(9))).context;
+    const head: ObjectStore['head'] = async () => ({ key, sizeBytes: 2 ** 40 });
+    await expect(restingManifest(id, { ...huge, store: { ...huge.store, head } })).rejects.toEqual(
+      code('CAS_MANIFEST_INVALID'),
+    );
+    expect(asked).toEqual([64 * 1024 * 1024]);
     const reason = new Error('enough');
     await expect(restingManifest(id, { ...context, signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
   });
