@@ -124,6 +124,52 @@ describe('an image of one object that the namespace has', () => {
     expect(written).toEqual([`ns/acme/configs/${admission.configDigest}`]);
   });
 
+  it('gets no configuration that is not canonical, is no text, has unknown members or is too large', async () => {
+    await stage(zstdCompressSync(raw));
+    const own = { ...context, findAdmitted: async () => known };
+    const large = canonicalConfig({ config: { Cmd: ['x'.repeat(1024 * 1024)] } });
+    for (const config of [
+      Buffer.from(' {"architecture":"amd64"}'),
+      Buffer.from('{"os":"linux","architecture":"amd64"}'),
+      Buffer.from('{"architecture":"amd64","architecture":"amd64"}'),
+      Buffer.from('\u{feff}{}'),
+      Buffer.from('{"evil":1}'),
+      Buffer.from('{"config":{"Cmd":["\xff"]}}', 'latin1'),
+      large,
+    ]) {
+      await bench.store.put(`${context.stagingPrefix}/config.json`, config);
+      await expect(admit(raw.length, own)).rejects.toEqual(refused);
+    }
+    expect((await bench.restingKeys()).filter((key) => key.includes('/configs/'))).toEqual([]);
+  });
+
+  it('has its configuration written again when that is damaged, and not when it is whole', async () => {
+    const bytes = canonicalConfig({ architecture: 'amd64' });
+    const written: string[] = [];
+    const store: ObjectStore = {
+      ...bench.store,
+      put: (key, body, options) => (written.push(key), bench.store.put(key, body, options)),
+    };
+    const admitted = async () => {
+      await stage(zstdCompressSync(raw));
+      await bench.store.put(`${context.stagingPrefix}/config.json`, bytes);
+      written.length = 0;
+      const { configDigest } = await admit(raw.length, { ...context, store, findAdmitted: async () => known });
+      return `ns/acme/configs/${configDigest}`;
+    };
+    const key = await admitted();
+    expect(written).toContain(key);
+    for (const damaged of [bytes.map((byte, i) => (i === 3 ? byte ^ 1 : byte)), bytes.subarray(1), undefined]) {
+      if (damaged === undefined) await bench.store.delete(key);
+      else await bench.store.put(key, damaged);
+      expect(await admitted()).toBe(key);
+      expect(written).toEqual([key]);
+      expect(Buffer.from(await bench.store.get(key)).equals(bytes)).toBe(true);
+    }
+    await admitted();
+    expect(written).toEqual([]);
+  });
+
   it.each(['is gone', 'has another length', 'has another byte'])(
     'is written again when what rests %s',
     async (damage) => {
