@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtemp, open, readdir, rm, utimes, writeFile, type FileHandle } from 'node:fs/promises';
+import { mkdtemp, open, readdir, rm, stat, utimes, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -70,6 +70,28 @@ describe('createFileObjectStore', () => {
       for (const count of await countOf('lasting')) expect(count).toBeGreaterThanOrEqual(2);
     } finally {
       for (const spy of synced) spy.mockRestore();
+    }
+  });
+
+  it('can be read by its owner alone, whatever the umask is', async () => {
+    const before = process.umask(0);
+    try {
+      await store.put('ns/a/whole', randomBytes(10));
+      const id = await store.createMultipart('ns/b/parts');
+      const part = await store.putPart('ns/b/parts', id, 1, randomBytes(10));
+      const modes = async () => {
+        const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+        const found = entries.map(async (entry) => {
+          const { mode } = await stat(join(entry.parentPath, entry.name));
+          return `${entry.isFile() ? 'file' : 'folder'} ${(mode & 0o777).toString(8)}`;
+        });
+        return new Set(await Promise.all(found));
+      };
+      expect(await modes()).toEqual(new Set(['folder 700', 'file 600']));
+      await store.completeMultipart('ns/b/parts', id, [part]);
+      expect(await modes()).toEqual(new Set(['folder 700', 'file 600']));
+    } finally {
+      process.umask(before);
     }
   });
 
