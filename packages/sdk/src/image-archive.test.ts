@@ -98,6 +98,9 @@ describe('an image of one object', () => {
     });
     const told = new DecantError('INTERNAL', 'The file of an object became shorter.');
     await expect(serve(halfThen(told)).verify('a')).rejects.toBe(told);
+    // Of a server in this process: its own disk.
+    const broken = Object.assign(new Error('EIO: i/o error, read'), { code: 'EIO', errno: -5, syscall: 'read' });
+    await expect(serve(halfThen(broken)).verify('a')).rejects.toMatchObject({ code: 'INTERNAL', cause: broken });
     expect(await readdir(directory)).toEqual([]);
   });
 

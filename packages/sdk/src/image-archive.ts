@@ -61,7 +61,7 @@ export async function readArchive(
           }
         } catch (error) {
           // What did not arrive says nothing about what the store holds.
-          throw isDecantError(error) ? error : cutOff(image.id, error);
+          throw isDecantError(error) || isSystemError(error) ? error : cutOff(image.id, error);
         }
       },
       createZstdDecompress(),
