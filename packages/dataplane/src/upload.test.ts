@@ -194,6 +194,18 @@ describe('uploadMultipart', () => {
       retry: fast,
     });
     expect(posts).toBe(2);
+    const lost: Fetch = (input, init) =>
+      init?.method === 'POST' && ++posts > 0
+        ? Promise.resolve(new Response('<Error><Code>InvalidPart</Code><Message>part 1</Message></Error>'))
+        : fetch(input, init);
+    const final = uploadMultipart({
+      signed: await sign(1, 10),
+      source: blobPartSource(randomBytes(9)),
+      fetch: lost,
+      retry: fast,
+    });
+    await expect(final).rejects.toEqual(code('UPLOAD_INVALID'));
+    expect(posts).toBe(3);
     const wrong: Fetch = (input, init) =>
       init?.method === 'POST' ? Promise.resolve(new Response('<html>hello</html>')) : fetch(input, init);
     const again = uploadMultipart({
@@ -203,6 +215,22 @@ describe('uploadMultipart', () => {
       retry: fast,
     });
     await expect(again).rejects.toEqual(code('HTTP_BODY_INVALID'));
+  });
+
+  it('does not complete an upload whose parts got no ETag, nor send them again', async () => {
+    const fetch = inProcess();
+    const asked: (string | undefined)[] = [];
+    const hiding: Fetch = async (input, init) => {
+      asked.push(init?.method);
+      const response = await fetch(input, init);
+      return init?.method === 'PUT' ? new Response(null, { headers: { etag: '""' } }) : response;
+    };
+    const options = { signed: await sign(1, 10), source: blobPartSource(randomBytes(9)), fetch: hiding, retry: fast };
+    await expect(uploadMultipart(options)).rejects.toMatchObject({
+      code: 'HTTP_BODY_INVALID',
+      hint: expect.stringContaining('ETag') as string,
+    });
+    expect(asked).toEqual(['PUT', 'DELETE']);
   });
 
   it('drops the upload when a part fails for good', async () => {
