@@ -120,7 +120,7 @@ function parametersOf(url: URL): { uploadId?: string; partNumber?: string } {
 /** The bytes of a part, counted. */
 async function* partBody(request: Request, maxPartBytes: number): AsyncGenerator<Uint8Array, void> {
   const payload = request.headers.get('x-amz-content-sha256') ?? '';
-  if ( payload.startsWith('STREAMING-')) {
+  if (/aws-chunked/i.test(request.headers.get('content-encoding') ?? '') || payload.startsWith('STREAMING-')) {
     throw new DecantError('USAGE', 'The gateway does not take chunks with signatures of their own.');
   }
   const header = request.headers.get('content-length');
