@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -267,6 +268,36 @@ describe('an image of one object', () => {
     const staged = await platform.store.get('ns/t/staging/b1/rootfs.ext4.zst');
     expect(staged.length).toBeLessThan(10_000);
     expect(Buffer.from(await platform.store.get('ns/t/staging/b1/config.json')).toString()).toBe('{"os":"linux"}');
+    let imageId = '';
+    platform.intercept = async (request) => {
+      if (!request.url.endsWith('/complete')) return undefined;
+      const { snapshotUri, snapshotSizeBytes } = (await request.json()) as Record<string, unknown>;
+      return Response.json({
+        ...{
+          id: 'b',
+          name: 'a',
+          snapshotId: 's',
+          snapshotUri,
+          snapshotFormatVersion: 'durable_archive_v1',
+          snapshotSizeBytes,
+        },
+        ...{ rootfsDiskBytes: 0, rootfsNodeKind: 'base', public: false, imageId },
+      });
+    };
+    const digest = createHash('sha256')
+      .update(Buffer.alloc(8 * MIB, 'a'))
+      .digest('hex');
+    imageId = `sha256:${'0'.repeat(64)}`;
+    await expect(publishArchive(facts, platform.context)).rejects.toMatchObject({
+      code: 'HTTP_BODY_INVALID',
+      details: { expected: `sha256:${digest}`, admitted: imageId },
+    });
+    imageId = `sha256:${digest}`;
+    expect(await publishArchive(facts, platform.context)).toMatchObject({
+      template: { imageId },
+      virtualBytes: 8 * MIB,
+      uploadedBytes: staged.length,
+    });
     await rm(file);
   });
 });
