@@ -56,6 +56,7 @@ export const SYSTEM_DEPENDENCIES: readonly SystemDependency[] = [
   { name: 'curl', purpose: 'a client behind the fence of a bottle', groups: ['test', 'bench'] },
   { name: 'git', purpose: 'a client behind the fence of a bottle', groups: ['test'] },
   { name: 'python3-pip', purpose: 'a client behind the fence of a bottle', groups: ['test'] },
+  { name: 'cargo', purpose: 'a client behind the fence of a bottle', groups: ['test'] },
   { name: 'casync', purpose: 'chunks disk images, to compare with', groups: ['bench'] },
   { name: 'restic', purpose: 'chunks and stores files, to compare with', groups: ['bench'] },
   { name: 'time', purpose: 'processor time and memory of a program', groups: ['bench'] },

@@ -140,6 +140,28 @@ describe.skipIf(!usable)('[backend:network-namespace] what passes the fence', ()
     expect(untrusting.stderr.toString('utf8')).not.toContain('Content-Type');
   });
 
+  test('cargo trusts the fence by its own variable', async () => {
+    // Debian's library also reads the folder of the system, where our authority is as well: without it, the variable decides.
+    const search = ['sh', '-c', 'rm -r /etc/ssl/certs && exec /usr/bin/cargo search --registry ours decant'];
+    const env = {
+      CARGO_HOME: join(internet.folder, 'cargo'),
+      CARGO_REGISTRIES_OURS_INDEX: 'https://api.example.com/index',
+      CARGO_NET_RETRY: '0',
+      SSL_CERT_FILE: '',
+    };
+    for (const options of [{}, TRANSPARENT]) {
+      // What it is answered is no repository, which it says; it has come that far through TLS.
+      const { stderr } = await internet.inside(search, { ...options, env, okCodes: [101] });
+      expect(stderr.toString('utf8')).toContain('found `application/json`');
+    }
+    await internet.event(({ type, path }) => type === 'request' && path === '/index/info/refs');
+    const untrusting = await internet.inside(search, {
+      env: { ...env, CARGO_HTTP_CAINFO: join(internet.folder, 'upstream-ca.pem') },
+      okCodes: [101],
+    });
+    expect(untrusting.stderr.toString('utf8')).toMatch(/certificate/i);
+  });
+
   test('a strict X.509 reader takes our certificates', async () => {
     const strict = [
       'import ssl,socket',
