@@ -44,12 +44,10 @@ describe.skipIf(!isRoot || !have('busybox', 'bwrap', 'fsck.erofs', 'e2fsck'))(
 
     /** Waits until the metadata holds a job; false when the import has ended and none was seen. */
     async function handedOver(home: string, importing: RunningDecant): Promise<boolean> {
-      let over = false;
-      void importing.ended.then(() => (over = true));
-      while (!over) {
+      const over = importing.ended.then(() => true);
+      while (!(await Promise.race([over, sleep(5, false)]))) {
         using database = new DatabaseSync(join(home, 'metadata.sqlite'), { readOnly: true, timeout: 30_000 });
         if (database.prepare('SELECT 1 FROM jobs').all().length > 0) return true;
-        await sleep(5);
       }
       return false;
     }

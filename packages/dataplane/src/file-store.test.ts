@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import {
   mkdir,
   mkdtemp,
@@ -144,12 +145,12 @@ describe('createFileObjectStore', () => {
       }
       expect(await open()).toBe(0);
       const prototype = await handlePrototype();
-      const whole = prototype.stat;
+      const whole = Reflect.get(prototype, 'stat') as () => Promise<Stats>;
       const shrinking = vi.spyOn(prototype, 'stat').mockImplementation(async function (this: FileHandle) {
         const info = await whole.call(this);
         await truncate(path, 100_000);
         return info;
-      } as FileHandle['stat']);
+      });
       try {
         await expect(store.get('k')).rejects.toMatchObject({ code: 'INTERNAL' });
       } finally {

@@ -117,7 +117,9 @@ describe('an image in chunks', () => {
     ) {
       return { ...(await this.write(parts[0]!.subarray(0, 300_000))), buffers: parts };
     } as FileHandle['writev']);
-    onTestFinished(() => void short.mockRestore());
+    onTestFinished(() => {
+      short.mockRestore();
+    });
     const kept: string[][] = [];
     platform.intercept = async (request) => {
       if (request.method === 'PUT' && request.url.includes('/manifest')) {
