@@ -20,7 +20,8 @@ const raw = Buffer.concat([Buffer.alloc(300_000, 'content'), Buffer.alloc(900_00
 const whole = zstdCompressSync(raw);
 
 /** The read plane for one ext4 image, of which the store gives this body. */
-function serve(body: () => ReadableStream<Uint8Array> | Uint8Array, virtualBytes = raw.length) {
+function serve(body: () => ReadableStream<Uint8Array> | Uint8Array, status = 200) {
+  const virtualBytes = raw.length;
   const image = {
     id: `sha256:${createHash('sha256').update(raw).digest('hex')}`,
     format: 'ext4',
@@ -37,7 +38,7 @@ function serve(body: () => ReadableStream<Uint8Array> | Uint8Array, virtualBytes
     const { pathname } = new URL(new Request(input, init).url);
     if (pathname === '/object') {
       const bytes = body();
-      return new Response(bytes instanceof Uint8Array ? Uint8Array.from(bytes) : bytes);
+      return new Response(bytes instanceof Uint8Array ? Uint8Array.from(bytes) : bytes, { status });
     }
     if (pathname.endsWith('/archive')) {
       const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
@@ -96,6 +97,7 @@ describe('an image of one object', () => {
     await expect(cut.export({ ref: 'a', file: file(), sparse: true })).rejects.toMatchObject({
       code: 'HTTP_UNREACHABLE',
     });
+    await expect(serve(() => Buffer.from('busy'), 503).verify('a')).rejects.toMatchObject({ code: 'HTTP_STATUS' });
     const told = new DecantError('INTERNAL', 'The file of an object became shorter.');
     await expect(serve(halfThen(told)).verify('a')).rejects.toBe(told);
     // Of a server in this process: its own disk.

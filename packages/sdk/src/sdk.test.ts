@@ -234,7 +234,7 @@ describe('reading an image back', () => {
       return Response.json({ name: 'a', tag: 'b', updatedAt: '', diskBytes: 0, image: record, config: null });
     };
     const decant: Decant = createDecant({ fetch, baseUrl: 'http://x', paths: decantPaths({ DECANT_HOME: directory }) });
-    return { decant, image: Buffer.concat(bytes), packBytes, checked };
+    return { decant, fetch, image: Buffer.concat(bytes), packBytes, checked };
   }
 
   it('gives the same bytes with and without holes', async () => {
@@ -293,6 +293,22 @@ describe('reading an image back', () => {
     await expect(decant.images.verify('a')).rejects.toMatchObject({ code: 'CAS_CHUNK_MISMATCH' });
     expect(await readFile(file, 'utf8')).toBe('before');
     expect(await readdir(directory)).toEqual(['out']);
+  });
+
+  it('takes no other image for it, whatever the server says', async () => {
+    const asked = serve([{ fill: 1, pages: 10 }]);
+    const other = serve([{ fill: 2, pages: 10 }]);
+    const swapped: Fetch = (input, init) =>
+      (/\/v1\/images\/[^/]+$/.test(new URL(new Request(input).url).pathname) ? asked : other).fetch(input, init);
+    const { images } = createDecant({
+      fetch: swapped,
+      baseUrl: 'http://x',
+      paths: decantPaths({ DECANT_HOME: directory }),
+    });
+    const invalid = expect.objectContaining({ code: 'CAS_MANIFEST_INVALID' });
+    await expect(images.verify('a')).rejects.toEqual(invalid);
+    await expect(images.export({ ref: 'a', file: join(directory, 'out'), sparse: true })).rejects.toEqual(invalid);
+    expect(await readdir(directory)).toEqual([]);
   });
 
   it('is whole when somebody else mended it while it was verified', async () => {
