@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, mkdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { findProgram } from '../packages/core/src/node/index.ts';
@@ -201,9 +201,13 @@ describe.skipIf(!isRoot)('decant image create without what it needs', () => {
 
   test('a file that changes while it is read: status 2, naming it', async () => {
     await writeFile(join(context, 'Dockerfile'), 'FROM scratch\nCOPY . /\n');
-    await writeFile(join(context, 'growing'), Buffer.alloc(32 * 2 ** 20));
+    // A hole takes no room, and long to read: the writer is held up for a while where the disk is slow.
+    const sizeBytes = 2 ** 29;
+    await writeFile(join(context, 'growing'), '');
+    await truncate(join(context, 'growing'), sizeBytes);
     const writer = spawn('sh', ['-c', 'while :; do echo more >> growing; done'], { cwd: context, stdio: 'ignore' });
     try {
+      await expect.poll(async () => (await stat(join(context, 'growing'))).size).toBeGreaterThan(sizeBytes);
       const changed = await failure(['context', 'ls', context], options);
       expect(changed).toMatchObject({ status: 2, code: 'CONTEXT_CHANGED' });
       expect(changed.message).toContain('growing');

@@ -58,8 +58,14 @@ async function serverOf(
   const baseUrl = named === undefined ? login?.url : serverUrl('DECANT_URL', named);
   if (baseUrl === undefined) return undefined;
   const given = env['DECANT_API_KEY'] ?? '';
-  const token = given === '' && login?.url === baseUrl ? login.key : given;
+  const token = given === '' && login !== undefined && isSameServer(login.url, baseUrl) ? login.key : given;
   return { baseUrl, ...(token === '' ? {} : { token }) };
+}
+
+/** Whether two addresses are of one server, however each is written. */
+function isSameServer(one: string, other: string): boolean {
+  const written = (text: string) => (URL.canParse(text) ? new URL(text).href.replace(/\/+$/, '') : text);
+  return written(one) === written(other);
 }
 
 /** @throws CONFIG_INVALID */

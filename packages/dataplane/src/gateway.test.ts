@@ -105,6 +105,8 @@ describe('createObjectGateway', () => {
     expect(await s3Code(cut)).toBe('IncompleteBody');
     const signed = { 'x-amz-content-sha256': 'STREAMING-AWS4-HMAC-SHA256-PAYLOAD' };
     expect((await call('PUT', path, { body: 'x', headers: signed })).status).toBe(501);
+    const encoded = { 'content-encoding': 'gzip, AWS-chunked' };
+    expect((await call('PUT', path, { body: 'x', headers: encoded })).status).toBe(501);
     expect((await call('PUT', path, { body: new Uint8Array(1000) })).status).toBe(200);
   });
 

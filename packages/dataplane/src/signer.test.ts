@@ -1,4 +1,4 @@
-import { type BlobSignRequest, PART_BYTES, type SignedMultipart } from '@decant/core';
+import { type BlobSignRequest, PART_BYTES, type SignedGet, type SignedMultipart } from '@decant/core';
 import { beforeEach, describe, expect, it } from 'vitest';
 
 import { createMemoryObjectStore } from './memory-store.ts';
@@ -56,6 +56,8 @@ describe('createBlobSigner', () => {
     const hint = { max_parts: 10_000, part_size_bytes: PART_BYTES };
     const most = (await signer.sign({ namespacePrefix, request: put(`${namespacePrefix}a`, hint) })) as SignedMultipart;
     expect(most.partUrls.length).toBe(10_000);
+    const tooMany = put(`${namespacePrefix}a`, { ...hint, max_parts: 10_001 });
+    await expect(signer.sign({ namespacePrefix, request: tooMany })).rejects.toEqual(code('LIMIT_EXCEEDED'));
     const tooLarge = put(`${namespacePrefix}a`, { max_parts: 1, part_size_bytes: PART_BYTES + 1 });
     await expect(signer.sign({ namespacePrefix, request: tooLarge })).rejects.toEqual(code('LIMIT_EXCEEDED'));
   });
@@ -92,6 +94,12 @@ describe('createBlobSigner', () => {
       headers: {},
       expiresAt: '2026-11-22T13:00:00.000Z',
     });
+    // What a URL says of its life is what the answer says.
+    const lifeOf = (url: string) => new URL(url).searchParams.get('X-Amz-Expires');
+    expect(lifeOf((signed as SignedGet).url)).toBe('3600');
+    const upload = (await signer.sign({ namespacePrefix, request: put(`${namespacePrefix}x`) })) as SignedMultipart;
+    const urls = [upload.partUrls[0]!, upload.completeUrl, upload.abortUrl];
+    expect(urls.map(lifeOf)).toEqual(['86400', '86400', '86400']);
     const request = get(`decant://main/${namespacePrefix}none`);
     await expect(signer.sign({ namespacePrefix, request })).rejects.toEqual(code('OBJECT_NOT_FOUND'));
   });

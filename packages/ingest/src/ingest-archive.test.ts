@@ -35,7 +35,16 @@ describe('an image of one object is refused', () => {
 
   it('when it is longer or shorter than was declared', async () => {
     await stage(zstdCompressSync(noise(1, 16)));
-    for (const pages of [15, 17]) await expect(admit(pages * 4096)).rejects.toEqual(refused);
+    for (const [pages, message] of [
+      // Given up at the first byte too many: what is written beside what was declared has no bound.
+      [15, 'larger than'],
+      [17, 'but 69632 were declared'],
+    ] as const) {
+      await expect(admit(pages * 4096)).rejects.toMatchObject({
+        code: 'INGEST_REFUSED',
+        message: expect.stringContaining(message) as string,
+      });
+    }
   });
 
   it('when it is no zstd stream, a cut one, or one with something after it', async () => {
@@ -65,7 +74,23 @@ describe('an image of one object is refused', () => {
   }, 60_000);
 
   it('when more is declared than an image may have', async () => {
-    await expect(admit(2 ** 41)).rejects.toEqual(refused);
+    await expect(admit(2 ** 41)).rejects.toMatchObject({
+      code: 'INGEST_REFUSED',
+      message: expect.stringContaining('at most') as string,
+    });
+  });
+
+  it.each(['ENOSPC', 'EDQUOT', 'EIO'])('when the machine fails with %s, which says nothing of it', async (code) => {
+    await stage(zstdCompressSync(noise(1, 64)));
+    const failure = Object.assign(new Error(code), { code, errno: -5, syscall: 'write' });
+    const store: ObjectStore = {
+      ...bench.store,
+      async *stream(key, options) {
+        for await (const piece of bench.store.stream(key, options)) yield piece.subarray(0, 1000);
+        throw failure;
+      },
+    };
+    await expect(admit(64 * 4096, { ...context, store })).rejects.toBe(failure);
   });
 
   it('when it is aborted, with the reason', async () => {
@@ -122,6 +147,52 @@ describe('an image of one object that the namespace has', () => {
       counts: { chunksNew: 0, newBytes: 0, storedBytes: 0 },
     });
     expect(written).toEqual([`ns/acme/configs/${admission.configDigest}`]);
+  });
+
+  it('gets no configuration that is not canonical, is no text, has unknown members or is too large', async () => {
+    await stage(zstdCompressSync(raw));
+    const own = { ...context, findAdmitted: async () => known };
+    const large = canonicalConfig({ config: { Cmd: ['x'.repeat(1024 * 1024)] } });
+    for (const config of [
+      Buffer.from(' {"architecture":"amd64"}'),
+      Buffer.from('{"os":"linux","architecture":"amd64"}'),
+      Buffer.from('{"architecture":"amd64","architecture":"amd64"}'),
+      Buffer.from('\u{feff}{}'),
+      Buffer.from('{"evil":1}'),
+      Buffer.from('{"config":{"Cmd":["\xff"]}}', 'latin1'),
+      large,
+    ]) {
+      await bench.store.put(`${context.stagingPrefix}/config.json`, config);
+      await expect(admit(raw.length, own)).rejects.toEqual(refused);
+    }
+    expect((await bench.restingKeys()).filter((key) => key.includes('/configs/'))).toEqual([]);
+  });
+
+  it('has its configuration written again when that is damaged, and not when it is whole', async () => {
+    const bytes = canonicalConfig({ architecture: 'amd64' });
+    const written: string[] = [];
+    const store: ObjectStore = {
+      ...bench.store,
+      put: (key, body, options) => (written.push(key), bench.store.put(key, body, options)),
+    };
+    const admitted = async () => {
+      await stage(zstdCompressSync(raw));
+      await bench.store.put(`${context.stagingPrefix}/config.json`, bytes);
+      written.length = 0;
+      const { configDigest } = await admit(raw.length, { ...context, store, findAdmitted: async () => known });
+      return `ns/acme/configs/${configDigest}`;
+    };
+    const key = await admitted();
+    expect(written).toContain(key);
+    for (const damaged of [bytes.map((byte, i) => (i === 3 ? byte ^ 1 : byte)), bytes.subarray(1), undefined]) {
+      if (damaged === undefined) await bench.store.delete(key);
+      else await bench.store.put(key, damaged);
+      expect(await admitted()).toBe(key);
+      expect(written).toEqual([key]);
+      expect(Buffer.from(await bench.store.get(key)).equals(bytes)).toBe(true);
+    }
+    await admitted();
+    expect(written).toEqual([]);
   });
 
   it.each(['is gone', 'has another length', 'has another byte'])(

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createZstdDecompress } from 'node:zlib';
 
-import { isDecantError, MIB, PAGE_BYTES, parseImageId, STAGED, type ImageId } from '@decant/core';
+import { errnoOf, isDecantError, MIB, PAGE_BYTES, parseImageId, STAGED, type ImageId } from '@decant/core';
 import { writeAt } from '@decant/core/node';
 
 import { repeatedAdmission, type Admission, type IngestContext } from './admission.ts';
@@ -129,7 +129,8 @@ async function unpack(completion: ArchiveCompletion, raw: string, kept: string, 
     );
   } catch (error) {
     signal?.throwIfAborted();
-    if (isDecantError(error) || (error as { code?: string }).code === 'ENOSPC') throw error;
+    // What the machine could not do says nothing about the upload.
+    if (isDecantError(error) || errnoOf(error) !== undefined) throw error;
     throw refused(`${STAGED.archive} is not a zstd stream.`, {}, error);
   }
   if (plain.bytes !== completion.virtualBytes) {

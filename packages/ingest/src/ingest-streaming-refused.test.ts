@@ -3,7 +3,7 @@ import { zstdCompressSync } from 'node:zlib';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import type { IngestContext } from './admission.ts';
+import type { Admission, IngestContext } from './admission.ts';
 import { ingestStreaming } from './ingest-streaming.ts';
 import { imageOf, noise, openBench, packOf, stageImage, type Bench, type TestImage } from './staging.fixture.ts';
 
@@ -55,6 +55,19 @@ describe('what is refused', () => {
     const frames = replaced(() => ({ stored: noise(2, 15), plainBytes: 15 * PAGE_BYTES, encoding: 'raw' }));
     await stageImage(context, image, [packOf(bench.hash, frames)]);
     await expect(admit(context, image)).rejects.toEqual(code('INGEST_REFUSED'));
+  });
+
+  it('another length of a chunk that the namespace has already, and that is therefore not read', async () => {
+    const [frame] = image.frames;
+    const { id, encoding, plainBytes, stored } = frame!;
+    const row = { id, encoding, plainBytes: plainBytes - PAGE_BYTES, storedBytes: stored.length, offset: 48 };
+    const admitted = { id: image.manifest.id, packs: [{ key: 'ns/acme/packs/p', sizeBytes: 1, chunks: [row] }] };
+    bench.commit('acme', admitted as unknown as Admission);
+    await stageImage(context, image, [packOf(bench.hash, image.frames.slice(1))]);
+    await expect(admit({ ...context, findAdmitted: async () => undefined }, image)).rejects.toMatchObject({
+      code: 'INGEST_REFUSED',
+      details: { chunk: id },
+    });
   });
 
   it('a bomb: a frame that says less than it decompresses to', async () => {

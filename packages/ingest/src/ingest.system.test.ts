@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 
@@ -74,6 +74,7 @@ describe.skipIf(!e2fsprogs)('[backend:e2fsprogs] an ext4 image', () => {
         ? expect(result).rejects.toMatchObject({ code: 'ROOTFS_INVALID' })
         : expect(result).resolves.toMatchObject({ record: { filesystem: 'ext4', layout: 'foreign' } }));
     }
+    expect((await readdir(bench.directory)).toSorted()).toEqual(['objects', 'test.ext4']);
   });
 });
 

@@ -1,11 +1,13 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdtemp, open, readdir, readlink, rm, writeFile, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 
-import type { ImagePiece } from '@decant/cas';
+import { createMemoryRandomAccess, openChunk, packFrame, readPackTable, type ImagePiece } from '@decant/cas';
 import { DecantError, MIB } from '@decant/core';
 import { problemResponse } from '@decant/transport';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 
 import { openPlatform, type Platform } from './platform.fixture.ts';
 import { publishArchive } from './publish-archive.ts';
@@ -70,6 +72,12 @@ const packs = async () => {
 };
 const asked = (path: string) => platform.requests.filter((request) => request.endsWith(path)).length;
 
+/** Files of this test that are open in this process, also those that are removed already. */
+async function openFiles(): Promise<string[]> {
+  const links = (await readdir('/proc/self/fd')).map((fd) => readlink(`/proc/self/fd/${fd}`).catch(() => ''));
+  return (await Promise.all(links)).filter((path) => path.startsWith(directory));
+}
+
 describe('an image in chunks', () => {
   const base = [noise(1, MIB), noise(2, MIB), 4 * MIB, noise(3, MIB), noise(1, MIB)];
 
@@ -91,6 +99,49 @@ describe('an image in chunks', () => {
     await publishStreaming(factsOf([...base, noise(4, MIB)], { name: 'other' }), platform.context);
     expect(platform.bytesIn).toBeGreaterThan(MIB);
     expect(platform.bytesIn).toBeLessThan(1.02 * MIB);
+  });
+
+  it('is staged as it is while the chunks after it are gathered, and nothing is kept of a pack that was sent', async () => {
+    // Five batches; every second chunk compresses.
+    const random = noise(1, MIB);
+    const stretches = Array.from({ length: 18 }, (_, i) =>
+      random.map((byte, at) => (at === 0 || (i % 2 === 1 && at > MIB / 4) ? i : byte)),
+    );
+    // The system may take less than it is given.
+    const probe = await open(join(directory, 'probe'), 'w');
+    await probe.close();
+    await rm(join(directory, 'probe'));
+    const short = vi.spyOn(Object.getPrototypeOf(probe) as FileHandle, 'writev').mockImplementation(async function (
+      this: FileHandle,
+      parts: readonly Uint8Array[],
+    ) {
+      return { ...(await this.write(parts[0]!.subarray(0, 300_000))), buffers: parts };
+    } as FileHandle['writev']);
+    onTestFinished(() => {
+      short.mockRestore();
+    });
+    const kept: string[][] = [];
+    platform.intercept = async (request) => {
+      if (request.method === 'PUT' && request.url.includes('/manifest')) {
+        kept.push((await readdir(directory, { recursive: true })).filter((path) => path.includes('pack-')));
+      }
+      return undefined;
+    };
+    await publishStreaming(factsOf(stretches), platform.context);
+    expect(kept).toEqual([[]]);
+    const { hash, codec } = platform.context;
+    const found: string[] = [];
+    for (const key of await packs()) {
+      const pack = createMemoryRandomAccess(await platform.store.get(key));
+      for (const row of (await readPackTable(pack, { hash })).rows()) {
+        // Its bytes hash to its id.
+        openChunk(await packFrame(pack, row), row, { hash, codec });
+        found.push(row.id);
+      }
+    }
+    expect(short).toHaveBeenCalled();
+    expect(new Set(found)).toEqual(platform.chunks);
+    expect(found.length).toBe(platform.chunks.size);
   });
 
   it('carries its configuration, whose digest is in its id', async () => {
@@ -205,7 +256,13 @@ describe('an image in chunks', () => {
       const sending = new Promise<void>((resolve) => (begun = resolve));
       // A request that nothing refers to may be collected, and its signal then tells nobody.
       const held: Request[] = [];
-      platform.intercept = (request) => {
+      const dropping = Promise.withResolvers<void>();
+      const dropped = Promise.withResolvers<void>();
+      platform.intercept = async (request) => {
+        if (request.method === 'DELETE') {
+          dropping.resolve();
+          await dropped.promise;
+        }
         if (request.method !== 'PUT') return undefined;
         held.push(request);
         begun();
@@ -223,9 +280,19 @@ describe('an image in chunks', () => {
         if (how === 'abort') controller.abort(fail);
         throw fail;
       };
-      await expect(
-        publishStreaming({ ...facts, pieces: pieces() }, { ...platform.context, signal: controller.signal }),
-      ).rejects.toBe(fail);
+      let ended = false;
+      const publishing = publishStreaming(
+        { ...facts, pieces: pieces() },
+        { ...platform.context, signal: controller.signal },
+      ).finally(() => (ended = true));
+      const failed = expect(publishing).rejects.toBe(fail);
+      await dropping.promise;
+      // It does not end before what it began has.
+      for (let turn = 0; turn < 100; turn++) await setImmediate();
+      expect(ended).toBe(false);
+      dropped.resolve();
+      await failed;
+      expect(await openFiles()).toEqual([]);
       expect(held).not.toEqual([]);
       expect(stopped).toBe(true);
     }
@@ -267,6 +334,36 @@ describe('an image of one object', () => {
     const staged = await platform.store.get('ns/t/staging/b1/rootfs.ext4.zst');
     expect(staged.length).toBeLessThan(10_000);
     expect(Buffer.from(await platform.store.get('ns/t/staging/b1/config.json')).toString()).toBe('{"os":"linux"}');
+    let imageId = '';
+    platform.intercept = async (request) => {
+      if (!request.url.endsWith('/complete')) return undefined;
+      const { snapshotUri, snapshotSizeBytes } = (await request.json()) as Record<string, unknown>;
+      return Response.json({
+        ...{
+          id: 'b',
+          name: 'a',
+          snapshotId: 's',
+          snapshotUri,
+          snapshotFormatVersion: 'durable_archive_v1',
+          snapshotSizeBytes,
+        },
+        ...{ rootfsDiskBytes: 0, rootfsNodeKind: 'base', public: false, imageId },
+      });
+    };
+    const digest = createHash('sha256')
+      .update(Buffer.alloc(8 * MIB, 'a'))
+      .digest('hex');
+    imageId = `sha256:${'0'.repeat(64)}`;
+    await expect(publishArchive(facts, platform.context)).rejects.toMatchObject({
+      code: 'HTTP_BODY_INVALID',
+      details: { expected: `sha256:${digest}`, admitted: imageId },
+    });
+    imageId = `sha256:${digest}`;
+    expect(await publishArchive(facts, platform.context)).toMatchObject({
+      template: { imageId },
+      virtualBytes: 8 * MIB,
+      uploadedBytes: staged.length,
+    });
     await rm(file);
   });
 });

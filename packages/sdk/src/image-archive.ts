@@ -32,7 +32,8 @@ const HEADERS_TIMEOUT_MS = 60_000;
 
 /**
  * Reads an ext4 image, which is one object, from its first byte to its last and checks it against its id.
- * A file that was begun and not finished is removed. @throws CAS_CHUNK_MISMATCH when the bytes are not the image's.
+ * A file that was begun and not finished is removed. @throws CAS_CHUNK_MISMATCH when the bytes are not the image's;
+ * HTTP_UNREACHABLE when they did not all come.
  */
 export async function readArchive(
   session: Session,
@@ -53,9 +54,14 @@ export async function readArchive(
   try {
     await pipeline(
       async function* () {
-        for await (const piece of body) {
-          storedBytes += piece.length;
-          yield piece;
+        try {
+          for await (const piece of body) {
+            storedBytes += piece.length;
+            yield piece;
+          }
+        } catch (error) {
+          // What did not arrive says nothing about what the store holds.
+          throw isDecantError(error) || isSystemError(error) ? error : cutOff(image.id, error);
         }
       },
       createZstdDecompress(),
@@ -98,6 +104,10 @@ function isSystemError(error: unknown): boolean {
   return (
     typeof (error as { errno?: unknown }).errno === 'number' && (error as { syscall?: unknown }).syscall !== undefined
   );
+}
+
+function cutOff(id: string, cause: unknown): DecantError {
+  return new DecantError('HTTP_UNREACHABLE', `The connection was cut while ${id} was read.`, { cause });
 }
 
 function notTheImage(id: string, cause?: unknown): DecantError {

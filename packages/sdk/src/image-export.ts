@@ -9,6 +9,7 @@ import {
   isStreamingImageId,
   PAGE_BYTES,
   parseImageId,
+  quote,
   stage,
   toDecantError,
   type OnEvent,
@@ -61,6 +62,9 @@ export async function exportImage(
 }
 
 async function checkTarget(file: string): Promise<void> {
+  if (file === '' || file.endsWith('/')) {
+    throw new DecantError('USAGE', `Not the name of a file: ${quote(file)}.`, { hint: 'Give the name of a new file.' });
+  }
   const info = await stat(file).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw notWritable(file, error);

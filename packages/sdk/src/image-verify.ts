@@ -49,12 +49,13 @@ export async function verifyImage(
   }
   return stage(onEvent, 'verify', async (finish) => {
     let report = await readChunks(session, id, { onEvent, signal });
-    const locatorMended = report.problem !== undefined;
+    let locatorMended = false;
     if (report.problem !== undefined) {
-      const { damaged, relocated } = await reportDamage(session, id, report.suspects, signal);
-      // Whole, and only elsewhere than the locator had it.
-      if (relocated && damaged.length === 0) report = await readChunks(session, id, { onEvent, signal });
-      if (report.problem !== undefined) throw damageError(ref, report, damaged.length > 0);
+      const found = await reportDamage(session, id, report.suspects, signal);
+      // Whole, and only elsewhere than the locator had it: whether it was written again for this, or by an import meanwhile.
+      if (found?.damaged.length === 0) report = await readChunks(session, id, { onEvent, signal });
+      if (report.problem !== undefined) throw damageError(ref, report, (found?.damaged.length ?? 0) > 0);
+      locatorMended = found?.relocated === true;
     }
     const { chunks, bytes } = report;
     finish({ bytes, items: chunks });
@@ -141,13 +142,13 @@ async function readChunks(session: Session, id: string, { onEvent, signal }: Wor
   return { chunks, bytes, problem, suspects };
 }
 
-/** Has the server look at what could not be verified; a server that cannot has found nothing. */
+/** Has the server look at what could not be verified; undefined when it cannot. What it found before it failed stays known. */
 async function reportDamage(
   session: Session,
   id: string,
   suspects: readonly ChunkId[],
   signal: AbortSignal | undefined,
-): Promise<{ readonly damaged: readonly string[]; readonly relocated: boolean }> {
+): Promise<{ readonly damaged: readonly string[]; readonly relocated: boolean } | undefined> {
   const damaged: string[] = [];
   let relocated = false;
   let at = 0;
@@ -163,6 +164,7 @@ async function reportDamage(
   } catch (error) {
     signal?.throwIfAborted();
     if (!isDecantError(error)) throw error;
+    return damaged.length > 0 ? { damaged, relocated } : undefined;
   }
   return { damaged, relocated };
 }

@@ -166,7 +166,11 @@ describe('reading an image back', () => {
   afterEach(() => rm(directory, { recursive: true, force: true }));
 
   /** The read plane for one image of these stretches: bytes to fill pages with, or holes. */
-  function serve(stretches: readonly { fill: number | null; pages: number }[]) {
+  function serve(
+    stretches: readonly { fill: number | null; pages: number }[],
+    onCheck: () => unknown = () => ({ damaged: [], relocated: false }),
+  ) {
+    const checked: string[][] = [];
     const manifest = createManifestBuilder(
       { format: 'raw', layout: 'foreign', architecture: null, configDigest: new Uint8Array(32) },
       hash,
@@ -219,6 +223,10 @@ describe('reading an image back', () => {
         const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
         return Response.json({ packs: [{ pack: 0, url: 'http://x/pack' }], expiresAt });
       }
+      if (pathname.endsWith('/check')) {
+        checked.push(((await request.json()) as { ids: string[] }).ids);
+        return Response.json(onCheck());
+      }
       if (pathname === '/pack') {
         const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.get('range') ?? '') ?? [];
         return new Response(Uint8Array.from(packBytes.subarray(Number(from), Number(to) + 1)), { status: 206 });
@@ -226,7 +234,7 @@ describe('reading an image back', () => {
       return Response.json({ name: 'a', tag: 'b', updatedAt: '', diskBytes: 0, image: record, config: null });
     };
     const decant: Decant = createDecant({ fetch, baseUrl: 'http://x', paths: decantPaths({ DECANT_HOME: directory }) });
-    return { decant, image: Buffer.concat(bytes), packBytes };
+    return { decant, fetch, image: Buffer.concat(bytes), packBytes, checked };
   }
 
   it('gives the same bytes with and without holes', async () => {
@@ -287,12 +295,48 @@ describe('reading an image back', () => {
     expect(await readdir(directory)).toEqual(['out']);
   });
 
+  it('takes no other image for it, whatever the server says', async () => {
+    const asked = serve([{ fill: 1, pages: 10 }]);
+    const other = serve([{ fill: 2, pages: 10 }]);
+    const swapped: Fetch = (input, init) =>
+      (/\/v1\/images\/[^/]+$/.test(new URL(new Request(input).url).pathname) ? asked : other).fetch(input, init);
+    const { images } = createDecant({
+      fetch: swapped,
+      baseUrl: 'http://x',
+      paths: decantPaths({ DECANT_HOME: directory }),
+    });
+    const invalid = expect.objectContaining({ code: 'CAS_MANIFEST_INVALID' });
+    await expect(images.verify('a')).rejects.toEqual(invalid);
+    await expect(images.export({ ref: 'a', file: join(directory, 'out'), sparse: true })).rejects.toEqual(invalid);
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('is whole when somebody else mended it while it was verified', async () => {
+    const { decant, packBytes, checked } = serve(
+      [
+        { fill: 1, pages: 10 },
+        { fill: 2, pages: 10 },
+      ],
+      () => {
+        packBytes[48 + 15 * PAGE_BYTES]! ^= 1;
+        return { damaged: [], relocated: false };
+      },
+    );
+    packBytes[48 + 15 * PAGE_BYTES]! ^= 1;
+    expect(await decant.images.verify('a')).toMatchObject({
+      chunks: 2,
+      bytes: 20 * PAGE_BYTES,
+      locatorMended: false,
+    });
+    expect(checked).toEqual([[toHex(hash.blake3(new Uint8Array(10 * PAGE_BYTES).fill(2)))]]);
+  });
+
   it('refuses to replace what is no file, and stops when it is aborted', async () => {
     const { decant } = serve([{ fill: 1, pages: 1 }]);
     await mkdir(join(directory, 'folder'));
     await writeFile(join(directory, 'file'), '');
-    for (const name of ['folder', '/dev/null', 'missing/file', 'file/x']) {
-      const file = resolve(directory, name);
+    const names = ['folder', '/dev/null', 'missing/file', 'file/x'].map((name) => resolve(directory, name));
+    for (const file of [...names, '', `${directory}/new/`]) {
       await expect(decant.images.export({ ref: 'a', file, sparse: true })).rejects.toMatchObject({
         code: 'USAGE',
         hint: expect.any(String) as string,

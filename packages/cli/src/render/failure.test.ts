@@ -63,3 +63,12 @@ test('stacks only when asked for, with those of the causes', () => {
   expect(text).toContain('failure.test.ts');
   expect(text).toContain('TypeError: inner');
 });
+
+test('what a message and a hint hold cannot draw on the terminal; what a program said is not said twice', () => {
+  const hostile = new DecantError('USAGE', 'one\u001B[2J\ntwo\u0007', { hint: 'three\u001B]0;x\u0007\nfour' });
+  expect(report(hostile).text).toBe('error: one\n  two\uFFFD [USAGE]\n  three\n  four\n');
+  const repeated = new DecantError('BUILD_FAILED', 'It ended:\nlast\nwords', {
+    details: { lastLines: 'last\nwords\n' },
+  });
+  expect(report(repeated).text).toBe('error: It ended:\n  last\n  words [BUILD_FAILED]\n');
+});

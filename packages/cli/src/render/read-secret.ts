@@ -11,13 +11,14 @@ const ERASE = new Set(['\u007F', '\b']);
 
 /**
  * Reads a secret: from a terminal with a question and without showing what is typed, else the whole of standard input.
- * @throws USAGE when it is longer than 4,096 characters; Interrupted at Ctrl-C.
+ * @throws USAGE when it is longer than 4,096 characters; Interrupted at Ctrl-C; the reason of the signal.
  */
 export async function readSecret(
   question: string,
   options: { readonly signal: AbortSignal },
   input: NodeJS.ReadStream = process.stdin,
 ): Promise<string> {
+  options.signal.throwIfAborted();
   const typed = input.isTTY;
   let secret = '';
   const onAbort = () => input.destroy();
@@ -36,8 +37,11 @@ export async function readSecret(
       }
       if (secret.length > LONGEST) throw new DecantError('USAGE', `A key has at most ${LONGEST} characters.`);
     }
-    options.signal.throwIfAborted();
     return secret.trim();
+  } catch (error) {
+    // What the input says when it is closed while it is read.
+    options.signal.throwIfAborted();
+    throw error;
   } finally {
     options.signal.removeEventListener('abort', onAbort);
     if (typed) {
