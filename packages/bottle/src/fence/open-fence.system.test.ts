@@ -165,11 +165,18 @@ describe.skipIf(!usable)('[backend:network-namespace] the fence itself', () => {
   test('a namespace that is there already is fenced too; the own one of the host is refused', async () => {
     await using outer = await openFenceListeners({ network: 'new' });
     await outer.configure({ policy: NOTHING, onAudit: () => undefined });
-    await expect(
-      openFence({ network: { path: '/proc/self/ns/net' }, policy: NOTHING, onAudit: () => undefined }),
-    ).rejects.toMatchObject({
+    // In a network of its own, so that what should not be refused would not become the network of this machine.
+    const program = [
+      `const { openFence } = await import(${JSON.stringify(new URL('./open-fence.ts', import.meta.url).href)});`,
+      "const options = { network: { path: '/proc/self/ns/net' }, policy: { routes: [], deny: [] }, onAudit: () => undefined };",
+      'const told = await openFence(options).then(() => ({ code: "opened" }), ({ code, message }) => ({ code, message }));',
+      'process.stdout.write(JSON.stringify(told), () => process.exit());',
+    ].join('\n');
+    const alone = ['--net', process.execPath, '--conditions=@decant/source', '--input-type=module', '-e', program];
+    const { stdout } = await run('unshare', alone, { timeoutMs: 120_000 });
+    expect(JSON.parse(stdout.toString('utf8'))).toMatchObject({
       code: 'JAIL_FAILED',
-      message: expect.stringContaining('the namespace of the host is no bottle'),
+      message: expect.stringContaining('the namespace of the host is no bottle') as string,
     });
     await expect(
       openFence({ network: { path: '/proc/self/status' }, policy: NOTHING, onAudit: () => undefined }),

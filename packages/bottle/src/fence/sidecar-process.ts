@@ -14,7 +14,8 @@ import { sidecarProgram } from './sidecar-program.ts';
 /** Above what people, services and the ids of sandboxes (0x3000_0000 and up) have. */
 const FIRST_USER_ID = 0x5000_0000;
 const USER_IDS = 0x1000_0000;
-const START_TIMEOUT_MS = 20_000;
+/** A cold or emulated machine takes long to start Perl and Node; a quick one takes a third of a second. */
+const START_TIMEOUT_MS = 60_000;
 const REPLY_TIMEOUT_MS = 20_000;
 const CLOSE_TIMEOUT_MS = 2000;
 const STDERR_BYTES = 8192;

@@ -194,7 +194,7 @@ describe.skipIf(!available || !haveMkfs)('[backend:bubblewrap] a command in an i
       ['ext4', ext4, own(65)],
     ] as const) {
       const launcher = launch({ ...launchable(file, state), filesystem }, ['sleep', word]);
-      await expect.poll(async () => (await sleepers(word)).length).toBeGreaterThan(0);
+      await expect.poll(async () => (await sleepers(word)).length, patient).toBeGreaterThan(0);
       const [left] = await readdir(state);
       await tidyUp(state);
       expect(await readdir(state)).toEqual([left]);
