@@ -13,7 +13,10 @@ const SYSTEM_TESTS = '**/*.system.test.ts';
 
 // Time limits find what hangs; they say nothing about speed. A busy machine of two cores may take many times as long as
 // usual, so they are far above what any test takes.
-const patience = { expect: { poll: { timeout: 30_000, interval: 30 } } };
+const patience = {
+  expect: { poll: { timeout: 30_000, interval: 30 } },
+  setupFiles: process.env['CI'] ? ['scripts/ci-draws.ts'] : [],
+};
 
 export default defineConfig({
   ...source,
