@@ -186,13 +186,16 @@ describe.skipIf(!available)('[backend:erofs-utils] a sandbox', () => {
       await sandbox.withFiles(async (files) => expect(await files.read('/none')).toBeUndefined());
     }
     const command = { argv: ['sh', '-c', 'cat /proc/[0-9]*/stat'], env };
-    const { stdin, stdout, stderr, exit } = await sandbox.exec(command);
-    stdin.end();
-    stderr.resume();
-    const processes = await text(stdout);
-    await exit;
-    expect(processes).toContain('(init) S');
-    expect(processes).not.toContain(') Z');
+    // One that has just ended is waited for in a moment, and the first process sleeps but for that.
+    const look = async () => {
+      const { stdin, stdout, stderr, exit } = await sandbox.exec(command);
+      stdin.end();
+      stderr.resume();
+      const processes = await text(stdout);
+      await exit;
+      return { init: processes.includes('(init) S'), ended: processes.includes(') Z') };
+    };
+    await expect.poll(look, patient).toEqual({ init: true, ended: false });
   });
 
   test('who is in it or moves its bytes holds nothing of the host, and no right that it does not need', async () => {
