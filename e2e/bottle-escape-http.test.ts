@@ -1,15 +1,11 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 
+import { connect, get, proxied } from './support/bottle/attempts.ts';
 import type { Attempt } from './support/bottle/escape-case.ts';
 import { ESCAPE_BACKENDS } from './support/bottle/escape-backends.ts';
 import { escapeStage } from './support/bottle/escape-stage.ts';
 import type { Escape } from './support/bottle/escape.ts';
 import { ALLOWED, FORBIDDEN, LOOPBACK_PORT } from './support/bottle/internet.ts';
-
-const get = (host: string, ...more: readonly string[]) =>
-  [`GET / HTTP/1.1`, `Host: ${host}`, ...more, '', ''].join('\r\n');
-const connect = (target: string, more: Partial<Attempt> = {}): Attempt => ({ do: 'connect', target, ...more });
-const proxied = (url: string): Attempt => ({ do: 'get', url });
 
 /** The checks E4 and E7 to E11: names, spellings and requests with two readings, from within a bottle as its user and as its root. See bottle-escape.test.ts. Its groups are [backend:native] and [backend:docker]. */
 describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (backend, usable) => {
