@@ -267,12 +267,17 @@ describe.each(ESCAPE_BACKENDS)('[backend:%s] a bottle keeps to the letter', (bac
         ['bad-framing', 'bad-request', 'no-route'],
       );
       const [continued] = await escape.attack([
-        { do: 'pipeline', send: `${post('Expect: 100-continue', 'Content-Length: 5', '', 'hello').send}${hidden}` },
+        {
+          do: 'pipeline',
+          until: 'decant-rule: ',
+          send: `${post('Expect: 100-continue', 'Content-Length: 5', '', 'hello').send}${hidden}`,
+        },
       ]);
       expect(continued?.received).toMatch(/^HTTP\/1\.1 100 [^]*"bodyBytes":5[^]*decant-rule: no-route/);
       const [path] = await escape.attack([
         {
           do: 'pipeline',
+          until: 'decant-rule: ',
           target: 'api.wild.test:443',
           name: 'api.wild.test',
           send: `GET /public HTTP/1.1\r\nHost: api.wild.test\r\n\r\nGET /private HTTP/1.1\r\nHost: api.wild.test\r\n\r\n`,
