@@ -5,7 +5,16 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import type { Admission, IngestContext } from './admission.ts';
 import { ingestStreaming } from './ingest-streaming.ts';
-import { imageOf, noise, openBench, packOf, stageImage, type Bench, type TestImage } from './staging.fixture.ts';
+import {
+  imageOf,
+  noise,
+  openBench,
+  packOf,
+  sampleImage,
+  stageImage,
+  type Bench,
+  type TestImage,
+} from './staging.fixture.ts';
 
 let bench: Bench;
 beforeEach(async () => {
@@ -17,11 +26,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 const admit = (context: IngestContext, image: TestImage) =>
   ingestStreaming({ virtualBytes: image.manifest.virtualBytes }, context);
 
-/** An image of three chunks, one of which occurs twice, and a hole. */
-const sample = () =>
-  imageOf(bench, [noise(1, 16), 20, noise(2, 16), new Uint8Array(16 * PAGE_BYTES).fill(7), noise(1, 16)], {
-    config: { architecture: 'amd64', config: { Cmd: ['/bin/sh'] } },
-  });
+const sample = () => sampleImage(bench);
 
 describe('what is refused', () => {
   let context: IngestContext;

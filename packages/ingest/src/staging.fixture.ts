@@ -160,3 +160,9 @@ export function noise(seed: number, pages: number): Uint8Array {
   }
   return new Uint8Array(words.buffer);
 }
+
+/** An image of three chunks, one of which occurs twice, and a hole. */
+export const sampleImage = (bench: Bench): TestImage =>
+  imageOf(bench, [noise(1, 16), 20, noise(2, 16), new Uint8Array(16 * PAGE_BYTES).fill(7), noise(1, 16)], {
+    config: { architecture: 'amd64', config: { Cmd: ['/bin/sh'] } },
+  });
